@@ -1,0 +1,151 @@
+// The contract between the engine and the code that computes: everything src/ knows of kernels/.
+//
+// A backend packs weights into its own layout at load and runs a whole step at a time (all layers of all rows), never
+// one operator: so it may fuse, capture a graph, or keep one kernel resident. There are three: `ref` (double, as plainly
+// as possible: what every operation means), `cpu` and `cuda`.
+//
+// kernels/ includes nothing of src/ but the plain data headers named here.
+//
+// Threads: a Backend may be used by any number of threads at once. A Plan and a KvCache belong to one caller at a
+// time. Nothing here prints, aborts or throws anything but std::bad_alloc.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/dtype.h"
+#include "base/status.h"
+#include "model/decoder.h"
+#include "quant/quant_weight.h"
+
+namespace nbl {
+
+// Where a matrix stands in a layer: it decides layouts and fusions, never the result.
+enum class WeightRole : uint8_t { kOther, kQkv, kAttentionOutput, kGateUp, kDown, kHead };
+
+// Weights in a backend's own order. Immutable; freed by its destructor on whatever thread.
+class PackedWeight {
+ public:
+  explicit PackedWeight(WeightSpec spec) : spec_(std::move(spec)) {}
+  virtual ~PackedWeight() = default;
+  const WeightSpec& spec() const { return spec_; }     // of the first part; out_features is that of all parts together
+  virtual int64_t bytes() const = 0;                   // memory it takes on its device
+  virtual std::string kernel() const = 0;              // which code runs it, for `describe`: "p16 int4 a16 avx512vnni"
+
+ private:
+  WeightSpec spec_;
+};
+
+// Keys and values of one sequence. Pages are reserved at creation, so that a step allocates nothing.
+class KvCache {
+ public:
+  virtual ~KvCache() = default;
+  virtual int64_t length() const = 0;                  // positions held
+  virtual int64_t capacity() const = 0;                // positions it may hold
+  virtual int64_t bytes() const = 0;
+  virtual void truncate(int64_t length) = 0;           // forgets positions from `length` on
+};
+
+struct BatchSequence {
+  KvCache* cache = nullptr;
+  const int32_t* tokens = nullptr;   // [token_count], each 0 .. vocab_size-1 (the engine has checked)
+  int64_t token_count = 0;           // >= 1; positions cache->length() .. cache->length() + token_count - 1
+  int64_t logit_rows = 0;            // how many of the last tokens' logits are wanted: 0 .. token_count
+  int64_t call_length = 0;           // where the whole prompt ends that this step is a chunk of (dynamic rope needs
+                                     // it); 0: this step ends the call
+};
+
+struct Batch {
+  std::vector<BatchSequence> sequences;            // at least one, each with another cache
+  float* logits = nullptr;                         // [sum of logit_rows, vocab_size], host memory, float32
+  const std::atomic<bool>* cancel = nullptr;       // looked at between layers; may be null
+};
+
+struct PlanLimits {
+  int64_t max_tokens = 512;          // tokens of all sequences of one step together
+  int64_t max_sequences = 1;
+  int64_t max_logit_rows = 1;
+  int64_t max_context = 0;           // longest sequence (capacity of the caches used with it)
+};
+
+// A decoder made executable within limits. All scratch memory is taken when it is made: step() allocates nothing.
+class Plan {
+ public:
+  virtual ~Plan() = default;
+  // Appends every sequence's tokens to its cache and computes the logits wanted. On failure no cache has changed its
+  // length: kCancelled, kContextFull (a cache is full), kArgument (beyond the limits), kDevice...
+  virtual Status step(const Batch& batch) = 0;
+  virtual int64_t scratch_bytes() const = 0;
+};
+
+struct KvOptions {
+  int64_t capacity = 0;              // positions
+  DType type = DType::kF16;          // kF32, kF16, or kI8 where the backend has it (else kUnsupported)
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual std::string name() const = 0;                // "ref", "cpu", "cuda:0"
+  virtual std::string description() const = 0;         // "avx512vnni, 2 threads, exact16"
+
+  // Whether these matrices over one input can become one packed weight (same format, groups, k_order, ...).
+  virtual bool can_fuse(const std::vector<WeightSpec>& parts) const = 0;
+  // Packs one matrix, or several that can_fuse() accepted, rows one after another. Refuses here (kUnsupported, naming
+  // the spec) or never. `parts` are only borrowed. When parts are permuted their k_order must be equal: if it is not,
+  // kState, and the caller packs them one by one.
+  virtual Result<std::shared_ptr<const PackedWeight>> pack(const std::vector<const QuantWeight*>& parts, WeightRole role) const = 0;
+  // Bytes that pack() will take, without data, to within 2 %.
+  virtual int64_t packed_bytes(const std::vector<WeightSpec>& parts, WeightRole role) const = 0;
+
+  virtual Result<std::unique_ptr<Plan>> compile(std::shared_ptr<const Decoder> decoder, const PlanLimits& limits) const = 0;
+  virtual Result<std::unique_ptr<KvCache>> make_kv_cache(const Decoder& decoder, const KvOptions& options) const = 0;
+  virtual int64_t kv_bytes(const DecoderConfig& config, const KvOptions& options) const = 0;
+  virtual int64_t plan_bytes(const DecoderConfig& config, const PlanLimits& limits) const = 0;
+
+  // y[m, N] = x[m, K] * W^T, host memory, row-major. What the kernel tests, the quantizers and the benchmarks call.
+  virtual Status matmul(const PackedWeight& weight, const float* x, int64_t m, float* y) const = 0;
+};
+
+// ---- the backends
+
+std::unique_ptr<Backend> make_ref_backend();
+
+enum class CpuIsa : uint8_t { kAuto, kGeneric, kAvx2, kAvxVnni, kAvx512Vnni };
+enum class CpuPrecision : uint8_t {
+  kExact16,   // default: activations as 16-bit integers per group, weights exact (two int8 planes)
+  kFast8,     // 8-bit activations in prefill, exact16 in decode
+  kFastest8,  // 8-bit activations everywhere
+  kFp32,      // float32 activations and the tool's own rounding of weights: the oracle on the device
+};
+
+struct CpuOptions {
+  int threads = 0;                                 // 0: physical cores this process may use
+  CpuIsa isa = CpuIsa::kAuto;                      // the best that the machine has; a forced one it lacks is kUnsupported
+  CpuPrecision precision = CpuPrecision::kExact16;
+  bool spin = true;                                // workers spin briefly between the stages of a step
+};
+Result<std::unique_ptr<Backend>> make_cpu_backend(const CpuOptions& options);
+std::vector<std::string> cpu_isas();               // names of those this machine can run, worst first
+
+struct CudaOptions {
+  int device = 0;
+};
+// Without CUDA in the build, without a driver or with no such device: kUnsupported / kDevice with the reason.
+Result<std::unique_ptr<Backend>> make_cuda_backend(const CudaOptions& options);
+
+struct CudaDevice {
+  std::string name;
+  int64_t total_bytes = 0, free_bytes = 0, used_bytes = 0;
+  int sm_major = 0, sm_minor = 0;
+  int utilization_percent = -1;                    // -1: not known (no NVML)
+  std::string pci_bus;
+};
+int cuda_device_count();                           // 0 when none is usable, never an error
+Result<CudaDevice> cuda_device(int index);
+std::string cuda_build_info();                     // JSON object: version, architectures, cublas found or not
+
+}  // namespace nbl
