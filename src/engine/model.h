@@ -1,0 +1,109 @@
+// Model: a checkpoint that has been loaded: weights packed for one backend, tokenizer, chat templates.
+//
+// Shared by its sessions and immutable but for move(). Any number of threads may use one Model at once.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "base/json.h"
+#include "base/status.h"
+#include "checkpoint/checkpoint.h"
+#include "engine/sampler.h"
+#include "kernels/backend.h"
+#include "quant/weight_loader.h"
+#include "text/chat_template.h"
+#include "text/tokenizer.h"
+
+namespace nbl {
+
+// Called while loading with bytes done and bytes in all; false stops the load with kCancelled.
+using Progress = std::function<bool(uint64_t done, uint64_t total)>;
+
+enum class BackendKind : uint8_t { kAuto, kRef, kCpu, kCuda };
+
+struct LoadOptions {
+  BackendKind backend = BackendKind::kAuto;  // auto: the first GPU on which the model fits, else the CPU
+  int device = 0;                            // for kCuda
+  CpuOptions cpu;
+  LoadQuantOptions load_quant;
+  std::string chat_template;                 // replaces the checkpoint's; empty: the checkpoint's own
+};
+
+struct EstimateOptions {
+  int64_t context = 0;                       // positions; 0: the session's default
+  DType kv_type = DType::kF16;
+  int64_t prefill_chunk = 512;
+};
+
+class Model : public std::enable_shared_from_this<Model> {
+ public:
+  static Result<std::shared_ptr<Model>> load(const std::string& directory, const LoadOptions& options,
+                                             const Progress& progress = nullptr);
+  // Random weights of a named shape and format, for measuring speed: {"shape": "mistral-7b", "format": "awq-g128"}.
+  static Result<std::shared_ptr<Model>> synthesize(const Json& request, const LoadOptions& options);
+  // What a directory holds, without reading weights: architecture, format, sizes, tokenizer, whether it can be loaded.
+  static Result<Json> inspect(const std::string& directory);
+  // Bytes that load() and a session would take, by device, without reading weights.
+  static Result<Json> estimate(const std::string& directory, const LoadOptions& options, const EstimateOptions& session);
+
+  // {"architecture", "backend", "quantization", "tokenizer", "chat_template", "modules": [{"name", "device", "format",
+  // "kernel", "bytes"}...], "footprint_bytes", "warnings": [...]}
+  Json describe() const;
+  // Packs the weights anew for another device and lets go of the old ones; kBusy while sessions exist.
+  Status move(BackendKind backend, int device);
+
+  const DecoderConfig& config() const { return decoder_->config; }
+  std::shared_ptr<const Decoder> decoder() const { return decoder_; }
+  const Backend& backend() const { return *backend_; }
+  // Null when the directory has none; tokenizer_status() then says what was looked for.
+  const Tokenizer* tokenizer() const { return tokenizer_.get(); }
+  const Status& tokenizer_status() const { return tokenizer_status_; }
+  // Null when a template is there but cannot be used; chat_status() says why.
+  const ChatTemplates* chat() const { return chat_.get(); }
+  const Status& chat_status() const { return chat_status_; }
+  // From generation_config.json; greedy where it says nothing.
+  const SamplingOptions& default_sampling() const { return default_sampling_; }
+  const std::vector<int32_t>& eos_ids() const { return eos_ids_; }
+  const std::string& directory() const { return directory_; }
+  const Json& quantization() const { return quantization_; }
+  int64_t footprint_bytes() const;           // weights on their device
+  int64_t parameter_count() const { return parameter_count_; }
+  int64_t load_ns() const { return load_ns_; }
+
+  // Sessions announce themselves, so that move() knows.
+  Status enter();
+  void leave();
+
+ private:
+  Model() = default;
+  Status build(const LoadOptions& options, const Progress& progress);
+  Status open_text(const LoadOptions& options);
+  void read_generation_defaults();
+
+  std::string directory_;
+  LoadOptions options_;
+  std::shared_ptr<const Checkpoint> checkpoint_;  // null for a synthesized model
+  Json synthesis_;                                // the request of a synthesized model
+  std::shared_ptr<Backend> backend_;
+  std::shared_ptr<const Decoder> decoder_;
+  std::unique_ptr<Tokenizer> tokenizer_;
+  Status tokenizer_status_;
+  std::unique_ptr<ChatTemplates> chat_;
+  Status chat_status_;
+  SamplingOptions default_sampling_;
+  std::vector<int32_t> eos_ids_;
+  Json quantization_;
+  std::vector<std::string> warnings_;
+  int64_t parameter_count_ = 0;
+  int64_t load_ns_ = 0;
+  mutable std::mutex mutex_;                      // move() against enter()
+  int sessions_ = 0;
+};
+
+}  // namespace nbl

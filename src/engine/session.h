@@ -1,0 +1,155 @@
+// Session: one token sequence of a model: its KV cache, its sampling options, the generation that is running.
+//
+// One caller at a time (try_acquire() tells a second one that it is busy), from any thread; cancel() from any thread at
+// any moment. After create() a decode step allocates no memory.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "base/json.h"
+#include "base/status.h"
+#include "engine/model.h"
+#include "engine/sampler.h"
+#include "engine/text_stream.h"
+#include "kernels/backend.h"
+
+namespace nbl {
+
+struct SessionOptions {
+  int64_t context = 0;                 // positions it may hold; 0: the smaller of 4096 and what the model was trained for
+  DType kv_type = DType::kF16;
+  int64_t prefill_chunk = 512;         // tokens computed at a time: bounds scratch memory and how long a cancel takes
+  enum class Logits : uint8_t { kLast, kAll } logits = Logits::kLast;
+};
+
+struct GenerationOptions {
+  SamplingOptions sampling;
+  int64_t max_length = 0;              // prompt and answer together; 0: the context
+  int64_t min_new_tokens = 0;          // end-of-text and stop ids are not drawn before
+  bool ignore_eos = false;
+  bool skip_special = true;            // special tokens give no text
+  std::vector<int32_t> stop_ids;
+  std::vector<std::string> stop_strings;
+  std::vector<std::pair<int32_t, float>> bias;
+};
+
+enum class StopReason : int32_t { kNone = 0, kEos = 1, kStopId = 2, kStopString = 3, kMaxTokens = 4, kContext = 5, kCancelled = 6 };
+
+// One generated token: its id and the text that became complete with it (whole characters; often empty).
+struct GeneratedToken {
+  int32_t id = -1;
+  std::string text;
+};
+
+struct SessionCounters {
+  int64_t prompt_tokens = 0;           // appended since creation or reset
+  int64_t generated_tokens = 0;        // of the running or last generation
+  int64_t reused_tokens = 0;           // of the last append_chat: found in the cache already
+  int64_t prefill_ns = 0, prefill_tokens = 0;  // of the last append
+  int64_t decode_ns = 0, decode_tokens = 0;    // of the running or last generation
+};
+
+class Session {
+ public:
+  static Result<std::shared_ptr<Session>> create(std::shared_ptr<Model> model, const SessionOptions& options);
+  ~Session();
+
+  bool try_acquire() { return !busy_.exchange(true, std::memory_order_acquire); }
+  void release() { busy_.store(false, std::memory_order_release); }
+
+  GenerationOptions& generation() { return generation_; }
+  const GenerationOptions& generation() const { return generation_; }
+  const SessionOptions& options() const { return options_; }
+  Model& model() const { return *model_; }
+
+  // Runs the tokens through the model (prefill). Stops a running generation. On failure the session holds what was
+  // complete before; ids outside the vocabulary are kArgument, more than the context kContextFull.
+  Status append(const int32_t* ids, int64_t count);
+  Status append_text(std::string_view text, const EncodeOptions& options);
+  // Renders the conversation by the chat template and makes it the session's sequence, keeping the part of the cache
+  // that is the same: a turn costs what it adds.
+  Status append_chat(const Json& request);
+
+  // Arms a generation of at most max_tokens (< 0: up to the context). kState when nothing was appended.
+  Status begin(int64_t max_tokens);
+  // Computes the next token if none is waiting; kDone when the generation has ended. `token` stays valid until the next
+  // call; take() then lets go of it. A token not taken is given again.
+  Status next(const GeneratedToken** token);
+  void take();
+  // append_text + begin + next until done, as one piece of text.
+  Result<std::string> generate(std::string_view prompt, const EncodeOptions& options, int64_t max_tokens);
+
+  void cancel() { cancel_.store(true, std::memory_order_relaxed); }
+  // Keeps the first `count` tokens; 0 empties the session.
+  Status truncate(int64_t count);
+
+  const std::vector<int32_t>& tokens() const { return tokens_; }
+  int64_t context() const { return context_; }
+  StopReason stop_reason() const { return stop_reason_; }
+  bool generating() const { return state_ == State::kGenerating; }
+  const SessionCounters& counters() const { return counters_; }
+  int64_t bytes() const;               // KV cache and scratch
+
+  // Logits that the last append or token left behind: [rows, vocab_size]; one row unless Logits::kAll. kState if none.
+  Status logits(const float** data, int64_t* rows) const;
+  // Log probability of each id, given everything before it. The first one of an empty session has nothing before it
+  // and gives NaN. The ids are appended.
+  Status score(const int32_t* ids, int64_t count, float* log_probability);
+  Json describe() const;
+
+  // For Batch: whether a step is due, its input, and what it gave.
+  bool wants_step() const { return state_ == State::kGenerating && !has_ready_ && !finishing_; }
+  bool needs_forward() const { return pending_; }
+  BatchSequence step_input();
+  Status accept_step(const float* logits);   // [vocab_size]: stores them and draws the next token
+  Status draw_without_step();                // the first token after a prefill: logits are there already
+  void step_failed(const Status& status);
+
+ private:
+  enum class State : uint8_t { kIdle, kGenerating, kEnded };
+  Session() = default;
+  Status forward(const int32_t* ids, int64_t count, int64_t call_length);
+  Status flush_pending();
+  Status draw();
+  void end(StopReason reason);
+  bool stops_at(int32_t id, StopReason* reason) const;
+  Plan* plan_for_rows(int64_t rows, Status* status);
+
+  std::shared_ptr<Model> model_;
+  std::shared_ptr<const Decoder> decoder_;
+  SessionOptions options_;
+  GenerationOptions generation_;
+  int64_t context_ = 0;
+  int64_t chunk_ = 0;
+  std::unique_ptr<KvCache> cache_;
+  std::unique_ptr<Plan> plan_;
+  std::unique_ptr<Plan> rows_plan_;          // for score() and Logits::kAll, made when first needed
+  int64_t rows_limit_ = 0;
+  std::unique_ptr<Sampler> sampler_;
+  std::unique_ptr<TextStream> stream_;
+
+  std::vector<int32_t> tokens_;              // the sequence; the last one may not be in the cache yet (pending_)
+  std::vector<float> last_logits_;           // [vocab_size] after the last token in the cache
+  std::vector<float> all_logits_;            // [rows, vocab_size] with Logits::kAll
+  int64_t all_rows_ = 0;
+  bool has_logits_ = false;
+  bool pending_ = false;
+  State state_ = State::kIdle;
+  bool finishing_ = false;                   // the last token waits to be taken
+  bool has_ready_ = false;
+  GeneratedToken ready_;
+  StopReason stop_reason_ = StopReason::kNone;
+  int64_t answer_start_ = 0;
+  int64_t max_tokens_ = 0;
+  SessionCounters counters_;
+  std::atomic<bool> cancel_{false};
+  std::atomic<bool> busy_{false};
+};
+
+}  // namespace nbl
