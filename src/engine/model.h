@@ -83,8 +83,9 @@ class Model : public std::enable_shared_from_this<Model> {
  private:
   Model() = default;
   Status build(const LoadOptions& options, const Progress& progress);
+  Status build_on(BackendKind kind, const LoadOptions& options, const Progress& progress);
   Status open_text(const LoadOptions& options);
-  void read_generation_defaults();
+  Status read_generation_defaults();
 
   std::string directory_;
   LoadOptions options_;

@@ -22,7 +22,7 @@
 namespace nbl {
 
 struct SessionOptions {
-  int64_t context = 0;                 // positions it may hold; 0: the smaller of 4096 and what the model was trained for
+  int64_t context = 0;                 // positions it may hold; 0: default_context()
   DType kv_type = DType::kF16;
   int64_t prefill_chunk = 512;         // tokens computed at a time: bounds scratch memory and how long a cancel takes
   enum class Logits : uint8_t { kLast, kAll } logits = Logits::kLast;
@@ -31,7 +31,7 @@ struct SessionOptions {
 struct GenerationOptions {
   SamplingOptions sampling;
   int64_t max_length = 0;              // prompt and answer together; 0: the context
-  int64_t min_new_tokens = 0;          // end-of-text and stop ids are not drawn before
+  int64_t min_new_tokens = 0;          // end-of-text is not drawn before
   bool ignore_eos = false;
   bool skip_special = true;            // special tokens give no text
   std::vector<int32_t> stop_ids;
@@ -54,6 +54,9 @@ struct SessionCounters {
   int64_t prefill_ns = 0, prefill_tokens = 0;  // of the last append
   int64_t decode_ns = 0, decode_tokens = 0;    // of the running or last generation
 };
+
+// The context of a session that asks for none: the smaller of 4096 and what the model was trained for.
+int64_t default_context(const DecoderConfig& config);
 
 class Session {
  public:
@@ -92,7 +95,8 @@ class Session {
   const std::vector<int32_t>& tokens() const { return tokens_; }
   int64_t context() const { return context_; }
   StopReason stop_reason() const { return stop_reason_; }
-  bool generating() const { return state_ == State::kGenerating; }
+  // False as soon as it was cancelled: next() will say so.
+  bool generating() const { return state_ == State::kGenerating && !cancel_.load(std::memory_order_relaxed); }
   const SessionCounters& counters() const { return counters_; }
   int64_t bytes() const;               // KV cache and scratch
 
@@ -104,19 +108,21 @@ class Session {
   Json describe() const;
 
   // For Batch: whether a step is due, its input, and what it gave.
-  bool wants_step() const { return state_ == State::kGenerating && !has_ready_ && !finishing_; }
-  bool needs_forward() const { return pending_; }
+  bool wants_step() const { return generating() && !has_ready_; }
+  bool has_logits() const { return has_logits_; }  // true after a prefill: draw() at once, nothing to run
   BatchSequence step_input();
-  Status accept_step(const float* logits);   // [vocab_size]: stores them and draws the next token
-  Status draw_without_step();                // the first token after a prefill: logits are there already
-  void step_failed(const Status& status);
+  // logits [vocab_size] of a step that took `ns`: keeps them and draws the next token.
+  Status accept_step(const float* logits, int64_t ns);
+  Status draw();                                   // the next token from the logits in hand, made ready for next()
 
  private:
   enum class State : uint8_t { kIdle, kGenerating, kEnded };
   Session() = default;
   Status forward(const int32_t* ids, int64_t count, int64_t call_length);
-  Status flush_pending();
-  Status draw();
+  Status extend(const int32_t* ids, int64_t count);
+  Status check_ids(const int32_t* ids, int64_t count) const;
+  Status ensure_logits();
+  void stop_generating();
   void end(StopReason reason);
   bool stops_at(int32_t id, StopReason* reason) const;
   Plan* plan_for_rows(int64_t rows, Status* status);
@@ -131,6 +137,7 @@ class Session {
   std::unique_ptr<Plan> plan_;
   std::unique_ptr<Plan> rows_plan_;          // for score() and Logits::kAll, made when first needed
   int64_t rows_limit_ = 0;
+  Batch batch_;                              // of one sequence; kept so that a step allocates nothing
   std::unique_ptr<Sampler> sampler_;
   std::unique_ptr<TextStream> stream_;
 

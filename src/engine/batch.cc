@@ -1,0 +1,103 @@
+#include "engine/batch.h"
+
+#include <algorithm>
+
+#include "engine/clock.h"
+
+namespace nbl {
+
+Result<std::shared_ptr<SessionBatch>> SessionBatch::create(std::shared_ptr<Model> model, const BatchOptions& options) {
+  std::shared_ptr<SessionBatch> batch(new SessionBatch());
+  batch->model_ = std::move(model);
+  batch->options_ = options;
+  batch->sessions_.reserve(options.max_sequences);
+  batch->stepped_.reserve(options.max_sequences);
+  batch->batch_.sequences.reserve(options.max_sequences);
+  batch->logits_.resize(options.max_sequences * batch->model_->config().vocab_size);
+  return batch;
+}
+
+// The plan is made for the longest context among the sessions; a longer one makes a new plan.
+Status SessionBatch::ensure_plan(int64_t context) {
+  if (plan_ && context <= plan_context_) return {};
+  PlanLimits limits;
+  limits.max_tokens = limits.max_sequences = limits.max_logit_rows = options_.max_sequences;
+  limits.max_context = context;
+  NBL_ASSIGN_OR_RETURN(plan_, model_->backend().compile(model_->decoder(), limits));
+  plan_context_ = context;
+  return {};
+}
+
+Status SessionBatch::add(std::shared_ptr<Session> session) {
+  if (&session->model() != model_.get()) return error(Code::kState, "the session belongs to another model than the batch");
+  if (size() >= options_.max_sequences) {
+    return error(Code::kState, "the batch is full: it was made for %lld sessions", static_cast<long long>(options_.max_sequences));
+  }
+  const auto same = [&](const std::shared_ptr<Session>& other) { return other == session; };
+  if (std::any_of(sessions_.begin(), sessions_.end(), same)) return error(Code::kState, "the session is in the batch already");
+  NBL_RETURN_IF_ERROR(ensure_plan(session->context()));
+  sessions_.push_back(std::move(session));
+  return {};
+}
+
+Status SessionBatch::remove(const Session& session) {
+  const auto found =
+      std::find_if(sessions_.begin(), sessions_.end(), [&](const std::shared_ptr<Session>& other) { return other.get() == &session; });
+  if (found == sessions_.end()) return error(Code::kNotFound, "the session is not in this batch");
+  sessions_.erase(found);
+  return {};
+}
+
+namespace {
+
+// Holds every session of a batch while it is stepped, so that a second thread finds them busy.
+class Hold {
+ public:
+  Status take(const std::vector<std::shared_ptr<Session>>& sessions) {
+    sessions_ = &sessions;
+    for (const std::shared_ptr<Session>& session : sessions) {
+      if (!session->try_acquire()) return error(Code::kBusy, "a session of the batch is in use by another thread");
+      ++held_;
+    }
+    return {};
+  }
+  ~Hold() {
+    for (size_t i = 0; i < held_; ++i) (*sessions_)[i]->release();
+  }
+
+ private:
+  const std::vector<std::shared_ptr<Session>>* sessions_ = nullptr;
+  size_t held_ = 0;
+};
+
+}  // namespace
+
+Status SessionBatch::step(int64_t* active) {
+  Hold hold;
+  NBL_RETURN_IF_ERROR(hold.take(sessions_));
+  batch_.sequences.clear();
+  stepped_.clear();
+  for (const std::shared_ptr<Session>& session : sessions_) {
+    if (!session->wants_step()) continue;
+    if (session->has_logits()) {
+      NBL_RETURN_IF_ERROR(session->draw());
+    } else {
+      stepped_.push_back(session.get());
+      batch_.sequences.push_back(session->step_input());
+    }
+  }
+  if (!stepped_.empty()) {
+    batch_.logits = logits_.data();
+    const int64_t start = now_ns();
+    NBL_RETURN_IF_ERROR(plan_->step(batch_));
+    const int64_t ns = now_ns() - start;
+    const int64_t vocab_size = model_->config().vocab_size;
+    for (size_t i = 0; i < stepped_.size(); ++i) {
+      NBL_RETURN_IF_ERROR(stepped_[i]->accept_step(logits_.data() + i * vocab_size, ns));
+    }
+  }
+  *active = std::count_if(sessions_.begin(), sessions_.end(), [](const std::shared_ptr<Session>& s) { return s->generating(); });
+  return {};
+}
+
+}  // namespace nbl

@@ -1,0 +1,280 @@
+#include "engine/model.h"
+
+#include <sys/stat.h>
+
+#include <algorithm>
+
+#include "engine/clock.h"
+#include "engine/session.h"
+#include "model/build.h"
+#include "model/config.h"
+#include "model/estimate.h"
+#include "model/synthesize.h"
+
+namespace nbl {
+namespace {
+
+Result<std::shared_ptr<Backend>> make_backend(BackendKind kind, int device, const CpuOptions& cpu) {
+  if (kind == BackendKind::kRef) return std::shared_ptr<Backend>(make_ref_backend());
+  std::unique_ptr<Backend> backend;
+  if (kind == BackendKind::kCuda) {
+    CudaOptions cuda;
+    cuda.device = device;
+    NBL_ASSIGN_OR_RETURN(backend, make_cuda_backend(cuda));
+  } else {
+    NBL_ASSIGN_OR_RETURN(backend, make_cpu_backend(cpu));
+  }
+  return std::shared_ptr<Backend>(std::move(backend));
+}
+
+// Calls `visit` with every matrix of the model.
+template <typename Visit>
+void for_each_linear(const Decoder& decoder, const Visit& visit) {
+  for (const Block& block : decoder.blocks) {
+    for (const Linear& linear : block.attention.qkv) visit(linear);
+    visit(block.attention.output);
+    for (const Linear& linear : block.mlp.gate_up) visit(linear);
+    visit(block.mlp.down);
+  }
+  visit(decoder.head);
+}
+
+bool file_exists(const std::string& path) {
+  struct stat facts;
+  return stat(path.c_str(), &facts) == 0;
+}
+
+const char* format_name(WeightFormat format) {
+  switch (format) {
+    case WeightFormat::kFloat: return "float";
+    case WeightFormat::kIntGroup: return "int group";
+    case WeightFormat::kCodebook: return "codebook";
+  }
+  return "?";
+}
+
+// end-of-text ids: generation_config.json, else config.json; a number or a list.
+std::vector<int32_t> eos_ids_of(const Json& object) {
+  std::vector<int32_t> ids;
+  if (!object.is_object() || !object.contains("eos_token_id")) return ids;
+  const Json& value = object["eos_token_id"];
+  if (value.is_number_integer()) ids.push_back(value.get<int32_t>());
+  if (value.is_array()) {
+    for (const Json& id : value) {
+      if (id.is_number_integer()) ids.push_back(id.get<int32_t>());
+    }
+  }
+  return ids;
+}
+
+}  // namespace
+
+Result<std::shared_ptr<Model>> Model::load(const std::string& directory, const LoadOptions& options, const Progress& progress) {
+  const int64_t start = now_ns();
+  std::shared_ptr<Model> model(new Model());
+  model->directory_ = directory;
+  model->options_ = options;
+  NBL_ASSIGN_OR_RETURN(model->checkpoint_, Checkpoint::open(directory));
+  NBL_RETURN_IF_ERROR(model->open_text(options));
+  NBL_RETURN_IF_ERROR(model->build(options, progress));
+  NBL_RETURN_IF_ERROR(model->read_generation_defaults());
+  model->load_ns_ = now_ns() - start;
+  return model;
+}
+
+Result<std::shared_ptr<Model>> Model::synthesize(const Json& request, const LoadOptions& options) {
+  const int64_t start = now_ns();
+  std::shared_ptr<Model> model(new Model());
+  model->options_ = options;
+  model->synthesis_ = request;
+  model->tokenizer_status_ = error(Code::kUnsupported, "a synthesized model has no tokenizer: use token ids");
+  model->chat_status_ = model->tokenizer_status_;
+  model->quantization_ = request;
+  NBL_RETURN_IF_ERROR(model->build(options, nullptr));
+  model->load_ns_ = now_ns() - start;
+  return model;
+}
+
+// On auto the first GPU is tried; whatever it cannot do (not there, too small) leaves the CPU, and the reason is kept.
+Status Model::build(const LoadOptions& options, const Progress& progress) {
+  BackendKind kind = options.backend;
+  if (kind == BackendKind::kAuto) kind = cuda_device_count() > 0 ? BackendKind::kCuda : BackendKind::kCpu;
+  const Status status = build_on(kind, options, progress);
+  const bool may_fall_back = options.backend == BackendKind::kAuto && kind == BackendKind::kCuda &&
+                             status.code() != Code::kCancelled && !status.ok();
+  if (!may_fall_back) return status;
+  warnings_.push_back("runs on the CPU, because the GPU could not: " + status.message());
+  return build_on(BackendKind::kCpu, options, progress);
+}
+
+Status Model::build_on(BackendKind kind, const LoadOptions& options, const Progress& progress) {
+  NBL_ASSIGN_OR_RETURN(std::shared_ptr<Backend> backend, make_backend(kind, options.device, options.cpu));
+  std::shared_ptr<const Decoder> decoder;
+  if (checkpoint_) {
+    NBL_ASSIGN_OR_RETURN(const auto loader, WeightLoader::open(checkpoint_, options.load_quant));
+    NBL_ASSIGN_OR_RETURN(decoder, build_decoder(*loader, *backend, progress));
+    quantization_ = loader->description();
+    warnings_.insert(warnings_.end(), loader->warnings().begin(), loader->warnings().end());
+  } else {
+    NBL_ASSIGN_OR_RETURN(decoder, synthesize_decoder(synthesis_, *backend));
+  }
+  parameter_count_ = decoder->config.vocab_size * decoder->config.hidden_size;
+  for_each_linear(*decoder, [&](const Linear& linear) {
+    if (&linear == &decoder->head && decoder->config.tie_word_embeddings) return;
+    parameter_count_ += linear.in_features * linear.out_features + static_cast<int64_t>(linear.bias.size());
+  });
+  decoder_ = std::move(decoder);
+  backend_ = std::move(backend);
+  return {};
+}
+
+// A directory without tokenizer files loads for use by token ids. One whose tokenizer cannot be read does so too, but
+// the text functions then say why: wrong text would be worse than none.
+Status Model::open_text(const LoadOptions& options) {
+  auto tokenizer = Tokenizer::open(directory_);
+  if (tokenizer.ok()) {
+    tokenizer_ = std::move(tokenizer).value();
+  } else {
+    tokenizer_status_ = tokenizer.status();
+  }
+  auto chat = options.chat_template.empty() ? ChatTemplates::open(directory_)
+                                            : ChatTemplates::from_text(options.chat_template, directory_);
+  if (chat.ok()) {
+    chat_ = std::move(chat).value();
+  } else if (!options.chat_template.empty()) {
+    return chat.status();  // the user's own template: tell at once
+  } else {
+    chat_status_ = chat.status();
+  }
+  return {};
+}
+
+// As transformers' generate() does without arguments: greedy unless do_sample; temperature 1 and top_k 50 unless said.
+Status Model::read_generation_defaults() {
+  const Json& generation = checkpoint_->generation_config();
+  eos_ids_ = eos_ids_of(generation);
+  if (eos_ids_.empty()) eos_ids_ = eos_ids_of(checkpoint_->config());
+  if (eos_ids_.empty() && tokenizer_ && tokenizer_->eos_id() >= 0) eos_ids_.push_back(tokenizer_->eos_id());
+  SamplingOptions& sampling = default_sampling_;
+  NBL_ASSIGN_OR_RETURN(sampling.repetition_penalty, json_f64(generation, "repetition_penalty", 1));
+  NBL_ASSIGN_OR_RETURN(const bool do_sample, json_bool(generation, "do_sample", false));
+  if (!do_sample) return {};
+  NBL_ASSIGN_OR_RETURN(sampling.temperature, json_f64(generation, "temperature", 1));
+  NBL_ASSIGN_OR_RETURN(sampling.top_k, json_i64(generation, "top_k", 50));
+  NBL_ASSIGN_OR_RETURN(sampling.top_p, json_f64(generation, "top_p", 1));
+  NBL_ASSIGN_OR_RETURN(sampling.min_p, json_f64(generation, "min_p", 0));
+  NBL_ASSIGN_OR_RETURN(sampling.typical_p, json_f64(generation, "typical_p", 1));
+  return {};
+}
+
+int64_t Model::footprint_bytes() const {
+  int64_t bytes = 0;
+  for_each_linear(*decoder_, [&](const Linear& linear) { bytes += linear.weight->bytes(); });
+  return bytes;
+}
+
+Json Model::describe() const {
+  const DecoderConfig& c = decoder_->config;
+  Json out;
+  out["architecture"] = c.architecture;
+  out["model_type"] = c.model_type;
+  out["directory"] = directory_;
+  out["backend"] = backend_->name();
+  out["backend_description"] = backend_->description();
+  out["quantization"] = quantization_;
+  out["parameters"] = parameter_count_;
+  out["footprint_bytes"] = footprint_bytes();
+  out["load_seconds"] = static_cast<double>(load_ns_) * 1e-9;
+  out["shape"] = {{"num_hidden_layers", c.num_hidden_layers},     {"hidden_size", c.hidden_size},
+                  {"intermediate_size", c.intermediate_size},     {"num_attention_heads", c.num_attention_heads},
+                  {"num_key_value_heads", c.num_key_value_heads}, {"head_dim", c.head_dim},
+                  {"vocab_size", c.vocab_size},                   {"max_position_embeddings", c.max_position_embeddings}};
+  out["tokenizer"] = tokenizer_ ? Json(tokenizer_->description()) : Json(nullptr);
+  if (!tokenizer_) out["tokenizer_problem"] = tokenizer_status_.message();
+  out["chat_template"] = chat_ && !chat_->empty() ? Json(chat_->source()) : Json(nullptr);
+  if (!chat_) out["chat_template_problem"] = chat_status_.message();
+  out["eos_token_ids"] = eos_ids_;
+  Json modules = Json::array();
+  for_each_linear(*decoder_, [&](const Linear& linear) {
+    const WeightSpec& spec = linear.weight->spec();
+    Json module;
+    module["names"] = linear.names;
+    module["device"] = backend_->name();
+    module["shape"] = {linear.out_features, linear.in_features};
+    module["source"] = spec.source;
+    module["format"] = format_name(spec.format);
+    if (spec.bits > 0) module["bits"] = spec.bits;
+    if (spec.group_size > 0) module["group_size"] = spec.group_size;
+    module["dtype"] = dtype_name(spec.value_type);
+    module["kernel"] = linear.weight->kernel();
+    module["bytes"] = linear.weight->bytes();
+    modules.push_back(std::move(module));
+  });
+  out["modules"] = std::move(modules);
+  out["warnings"] = warnings_;
+  return out;
+}
+
+Status Model::move(BackendKind backend, int device) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (sessions_ > 0) {
+    return error(Code::kBusy, "%d sessions of the model exist; release them before moving it", sessions_).with("sessions", sessions_);
+  }
+  LoadOptions options = options_;
+  options.backend = backend;
+  options.device = device;
+  NBL_RETURN_IF_ERROR(build(options, nullptr));
+  options_ = options;
+  return {};
+}
+
+Status Model::enter() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  ++sessions_;
+  return {};
+}
+
+void Model::leave() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  --sessions_;
+}
+
+Result<Json> Model::inspect(const std::string& directory) {
+  NBL_ASSIGN_OR_RETURN(const auto checkpoint, Checkpoint::open(directory));
+  Json out;
+  out["directory"] = directory;
+  const Json& config = checkpoint->config();
+  out["architectures"] = config.value("architectures", Json::array());
+  out["model_type"] = config.value("model_type", Json(nullptr));
+  out["file_bytes"] = checkpoint->file_bytes();
+  out["tensors"] = checkpoint->tensors().size();
+  const auto loader = WeightLoader::open(checkpoint, {});
+  out["quantization"] = loader.ok() ? loader.value()->description() : Json{{"problem", loader.status().message()}};
+  if (!checkpoint->quantization_source().empty()) out["quantization_source"] = checkpoint->quantization_source();
+  if (loader.ok()) out["warnings"] = loader.value()->warnings();
+  const auto parsed = read_decoder_config(*checkpoint);
+  out["loadable"] = loader.ok() && parsed.ok();
+  if (!loader.ok()) {
+    out["problem"] = loader.status().message();
+  } else if (!parsed.ok()) {
+    out["problem"] = parsed.status().message();
+  }
+  Json files = Json::array();
+  for (const char* name : {"tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "tokenizer_config.json",
+                           "generation_config.json", "chat_template.jinja"}) {
+    if (file_exists(directory + "/" + name)) files.push_back(name);
+  }
+  out["text_files"] = std::move(files);
+  return out;
+}
+
+Result<Json> Model::estimate(const std::string& directory, const LoadOptions& options, const EstimateOptions& session) {
+  NBL_ASSIGN_OR_RETURN(const auto checkpoint, Checkpoint::open(directory));
+  NBL_ASSIGN_OR_RETURN(const auto loader, WeightLoader::open(checkpoint, options.load_quant));
+  BackendKind kind = options.backend;
+  if (kind == BackendKind::kAuto) kind = cuda_device_count() > 0 ? BackendKind::kCuda : BackendKind::kCpu;
+  NBL_ASSIGN_OR_RETURN(const auto backend, make_backend(kind, options.device, options.cpu));
+  return estimate_memory(*loader, *backend, session.context, session.kv_type, session.prefill_chunk);
+}
+
+}  // namespace nbl

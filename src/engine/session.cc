@@ -1,0 +1,448 @@
+#include "engine/session.h"
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+
+#include "engine/clock.h"
+
+namespace nbl {
+namespace {
+
+constexpr int64_t kDefaultContext = 4096;
+constexpr int64_t kRowsScratchBytes = 64ll << 20;  // for logits of many rows at once
+
+}  // namespace
+
+int64_t default_context(const DecoderConfig& config) {
+  return config.max_position_embeddings > 0 ? std::min(kDefaultContext, config.max_position_embeddings) : kDefaultContext;
+}
+
+Result<std::shared_ptr<Session>> Session::create(std::shared_ptr<Model> model, const SessionOptions& options) {
+  NBL_RETURN_IF_ERROR(model->enter());
+  std::shared_ptr<Session> session(new Session());
+  session->model_ = std::move(model);  // from here on the destructor leaves the model
+  Model& m = *session->model_;
+  session->decoder_ = m.decoder();
+  session->options_ = options;
+  session->context_ = options.context > 0 ? options.context : default_context(m.config());
+  session->chunk_ = std::min(std::max<int64_t>(1, options.prefill_chunk), session->context_);
+  session->generation_.sampling = m.default_sampling();
+
+  NBL_ASSIGN_OR_RETURN(session->cache_, m.backend().make_kv_cache(*session->decoder_, {session->context_, options.kv_type}));
+  PlanLimits limits;
+  limits.max_tokens = session->chunk_;
+  limits.max_context = session->context_;
+  NBL_ASSIGN_OR_RETURN(session->plan_, m.backend().compile(session->decoder_, limits));
+
+  const int64_t vocab_size = m.config().vocab_size;
+  const int64_t affordable = std::max<int64_t>(1, kRowsScratchBytes / (vocab_size * static_cast<int64_t>(sizeof(float))));
+  session->rows_limit_ = std::min(session->chunk_, affordable);
+  session->sampler_ = std::make_unique<Sampler>(vocab_size);
+  session->last_logits_.resize(vocab_size);
+  session->tokens_.reserve(session->context_ + 1);
+  session->batch_.cancel = &session->cancel_;
+  session->batch_.sequences.resize(1);
+  // A token's text is a few bytes; reserving keeps a decode step free of allocations in all but odd cases.
+  session->ready_.text.reserve(256);
+  return session;
+}
+
+Session::~Session() {
+  cache_.reset();
+  plan_.reset();
+  rows_plan_.reset();
+  if (model_) model_->leave();
+}
+
+int64_t Session::bytes() const {
+  return cache_->bytes() + plan_->scratch_bytes() + (rows_plan_ ? rows_plan_->scratch_bytes() : 0);
+}
+
+// ---- running tokens through the model
+
+Plan* Session::plan_for_rows(int64_t rows, Status* status) {
+  if (rows <= 1) return plan_.get();
+  if (!rows_plan_) {
+    PlanLimits limits;
+    limits.max_tokens = rows_limit_;
+    limits.max_logit_rows = rows_limit_;
+    limits.max_context = context_;
+    auto plan = model_->backend().compile(decoder_, limits);
+    if (!plan.ok()) {
+      *status = plan.status();
+      return nullptr;
+    }
+    rows_plan_ = std::move(plan).value();
+  }
+  return rows_plan_.get();
+}
+
+// Runs ids[0, count) behind what the cache holds and leaves the last one's logits (all of them with Logits::kAll).
+Status Session::forward(const int32_t* ids, int64_t count, int64_t call_length) {
+  const bool all = options_.logits == SessionOptions::Logits::kAll && count > 1;
+  const int64_t vocab_size = decoder_->config.vocab_size;
+  all_rows_ = 0;
+  if (all) all_logits_.resize(static_cast<size_t>(count * vocab_size));
+  has_logits_ = false;
+  Status status;
+  Plan* plan = plan_for_rows(all ? 2 : 1, &status);
+  if (!plan) return status;
+  const int64_t chunk = all ? rows_limit_ : chunk_;
+  for (int64_t done = 0; done < count;) {
+    if (cancel_.load(std::memory_order_relaxed)) return Status(Code::kCancelled, "cancelled");
+    const int64_t now = std::min(chunk, count - done);
+    BatchSequence& sequence = batch_.sequences[0];
+    sequence.cache = cache_.get();
+    sequence.tokens = ids + done;
+    sequence.token_count = now;
+    sequence.call_length = call_length;
+    sequence.logit_rows = all ? now : done + now == count ? 1 : 0;
+    batch_.logits = all ? all_logits_.data() + done * vocab_size : last_logits_.data();
+    NBL_RETURN_IF_ERROR(plan->step(batch_));
+    done += now;
+    if (all) all_rows_ = done;
+  }
+  if (all) std::copy(all_logits_.end() - vocab_size, all_logits_.end(), last_logits_.begin());
+  has_logits_ = true;
+  return {};
+}
+
+// Makes last_logits_ those that follow the sequence: runs its last token, if it has not run or its logits are gone.
+Status Session::ensure_logits() {
+  if (has_logits_) return {};
+  if (tokens_.empty()) return error(Code::kState, "nothing to continue: append a prompt first");
+  const int64_t length = static_cast<int64_t>(tokens_.size());
+  if (!pending_) cache_->truncate(length - 1);
+  pending_ = true;
+  NBL_RETURN_IF_ERROR(forward(&tokens_.back(), 1, length));
+  pending_ = false;
+  return {};
+}
+
+void Session::stop_generating() {
+  if (state_ == State::kGenerating) stop_reason_ = StopReason::kNone;
+  state_ = State::kIdle;
+  has_ready_ = finishing_ = false;
+}
+
+Status Session::append(const int32_t* ids, int64_t count) {
+  cancel_.store(false, std::memory_order_relaxed);
+  stop_generating();
+  return extend(ids, count);
+}
+
+Status Session::check_ids(const int32_t* ids, int64_t count) const {
+  const int64_t vocab_size = decoder_->config.vocab_size;
+  for (int64_t i = 0; i < count; ++i) {
+    if (ids[i] < 0 || ids[i] >= vocab_size) {
+      return error(Code::kArgument, "token %lld of %lld is %d, outside the vocabulary of 0 to %lld", static_cast<long long>(i),
+                   static_cast<long long>(count), ids[i], static_cast<long long>(vocab_size - 1));
+    }
+  }
+  return {};
+}
+
+Status Session::extend(const int32_t* ids, int64_t count) {
+  NBL_RETURN_IF_ERROR(check_ids(ids, count));
+  const int64_t before = static_cast<int64_t>(tokens_.size());
+  if (count > context_ - before) {
+    return error(Code::kContextFull,
+                 "%lld tokens do not fit: the session holds %lld of its context of %lld; make it with a larger context, "
+                 "truncate it, or append less",
+                 static_cast<long long>(count), static_cast<long long>(before), static_cast<long long>(context_))
+        .with("context", context_)
+        .with("tokens", before)
+        .with("appended", count);
+  }
+  if (count == 0) return {};
+  const int64_t start = now_ns();
+  // The pending token goes first, in the same call: a prompt's positions count from it.
+  tokens_.insert(tokens_.end(), ids, ids + count);
+  const int64_t cached = cache_->length();
+  const int64_t todo = static_cast<int64_t>(tokens_.size()) - cached;
+  const Status status = forward(tokens_.data() + cached, todo, static_cast<int64_t>(tokens_.size()));
+  if (!status.ok()) {
+    // What the cache has taken stays; the rest of the tokens is not part of the sequence.
+    tokens_.resize(static_cast<size_t>(std::max(cache_->length(), pending_ ? before : int64_t{0})));
+    pending_ = static_cast<int64_t>(tokens_.size()) > cache_->length();
+    counters_.prompt_tokens += std::max<int64_t>(0, static_cast<int64_t>(tokens_.size()) - before);
+    return status;
+  }
+  pending_ = false;
+  counters_.prompt_tokens += count;
+  counters_.prefill_ns = now_ns() - start;
+  counters_.prefill_tokens = todo;
+  return {};
+}
+
+Status Session::append_text(std::string_view text, const EncodeOptions& options) {
+  if (!model_->tokenizer()) return model_->tokenizer_status();
+  NBL_ASSIGN_OR_RETURN(const std::vector<int32_t> ids, model_->tokenizer()->encode(text, options));
+  return append(ids.data(), static_cast<int64_t>(ids.size()));
+}
+
+Status Session::append_chat(const Json& request) {
+  if (!model_->tokenizer()) return model_->tokenizer_status();
+  if (!model_->chat()) return model_->chat_status();
+  NBL_ASSIGN_OR_RETURN(const std::string text, model_->chat()->render(request));
+  EncodeOptions options;
+  options.add_special = false;  // the template writes its own
+  NBL_ASSIGN_OR_RETURN(const std::vector<int32_t> ids, model_->tokenizer()->encode(text, options));
+  if (ids.empty()) return error(Code::kArgument, "the conversation renders to no tokens");
+  size_t same = 0;
+  while (same < ids.size() && same < tokens_.size() && ids[same] == tokens_[same]) ++same;
+  // At least one token must run, or there would be no logits to go on from.
+  same = std::min(same, ids.size() - 1);
+  if (static_cast<int64_t>(ids.size()) > context_) {
+    return error(Code::kContextFull, "the conversation has %zu tokens, more than the session's context of %lld", ids.size(),
+                 static_cast<long long>(context_))
+        .with("context", context_)
+        .with("tokens", static_cast<int64_t>(ids.size()));
+  }
+  NBL_RETURN_IF_ERROR(truncate(static_cast<int64_t>(same)));
+  counters_.reused_tokens = static_cast<int64_t>(same);
+  return append(ids.data() + same, static_cast<int64_t>(ids.size() - same));
+}
+
+Status Session::truncate(int64_t count) {
+  if (count < 0 || count > static_cast<int64_t>(tokens_.size())) {
+    return error(Code::kArgument, "cannot keep %lld tokens: the session has %zu", static_cast<long long>(count), tokens_.size());
+  }
+  stop_generating();
+  if (count == static_cast<int64_t>(tokens_.size())) return {};
+  tokens_.resize(static_cast<size_t>(count));
+  // The last kept token runs again when logits are needed: those in hand are of a later one.
+  cache_->truncate(std::min(cache_->length(), std::max<int64_t>(0, count - 1)));
+  pending_ = count > 0;
+  has_logits_ = false;
+  all_rows_ = 0;
+  if (count == 0) counters_ = {};
+  return {};
+}
+
+// ---- generation
+
+Status Session::begin(int64_t max_tokens) {
+  cancel_.store(false, std::memory_order_relaxed);
+  if (tokens_.empty()) return error(Code::kState, "nothing to continue: append a prompt before begin");
+  has_ready_ = finishing_ = false;
+  stop_reason_ = StopReason::kNone;
+  answer_start_ = static_cast<int64_t>(tokens_.size());
+  max_tokens_ = max_tokens < 0 ? std::numeric_limits<int64_t>::max() : max_tokens;
+  counters_.generated_tokens = counters_.decode_ns = counters_.decode_tokens = 0;
+  // One decoder a generation: it starts where text starts, not inside a word of the prompt.
+  stream_ = std::make_unique<TextStream>(model_->tokenizer(), generation_.skip_special);
+  stream_->reset(generation_.stop_strings);
+  state_ = State::kGenerating;
+  if (max_tokens_ == 0) end(StopReason::kMaxTokens);
+  return {};
+}
+
+void Session::end(StopReason reason) {
+  state_ = State::kEnded;
+  stop_reason_ = reason;
+}
+
+bool Session::stops_at(int32_t id, StopReason* reason) const {
+  const auto holds = [id](const std::vector<int32_t>& ids) { return std::find(ids.begin(), ids.end(), id) != ids.end(); };
+  if (!generation_.ignore_eos && holds(model_->eos_ids())) {
+    *reason = StopReason::kEos;
+    return true;
+  }
+  if (holds(generation_.stop_ids)) {
+    *reason = StopReason::kStopId;
+    return true;
+  }
+  return false;
+}
+
+// Draws the next token from last_logits_ and makes it ready; decides whether it is the last one.
+Status Session::draw() {
+  if (static_cast<int64_t>(tokens_.size()) >= context_) {
+    end(StopReason::kContext);
+    return {};
+  }
+  Sampler::Input input;
+  input.logits = last_logits_.data();
+  input.tokens = tokens_.data();
+  input.token_count = static_cast<int64_t>(tokens_.size());
+  input.answer_start = answer_start_;
+  input.bias = &generation_.bias;
+  input.step = static_cast<uint64_t>(counters_.generated_tokens);
+  const std::vector<int32_t>& eos = model_->eos_ids();
+  if (counters_.generated_tokens < generation_.min_new_tokens) {
+    input.forbidden = eos.data();
+    input.forbidden_count = static_cast<int64_t>(eos.size());
+  }
+  const int32_t id = sampler_->sample(input, generation_.sampling);
+  tokens_.push_back(id);
+  pending_ = true;
+  has_logits_ = false;
+  ++counters_.generated_tokens;
+
+  ready_.id = id;
+  ready_.text.clear();
+  StopReason reason = StopReason::kNone;
+  bool last = stops_at(id, &reason);
+  if (!last && stream_->push(id, ready_.text)) {
+    reason = StopReason::kStopString;
+    last = true;
+  }
+  if (!last) {
+    const bool full = counters_.generated_tokens >= max_tokens_;
+    const bool long_enough = generation_.max_length > 0 && static_cast<int64_t>(tokens_.size()) >= generation_.max_length;
+    if (full || long_enough) {
+      reason = StopReason::kMaxTokens;
+      last = true;
+    } else if (static_cast<int64_t>(tokens_.size()) >= context_) {
+      reason = StopReason::kContext;
+      last = true;
+    }
+  }
+  if (last && reason != StopReason::kStopString) stream_->flush(ready_.text);
+  has_ready_ = true;
+  finishing_ = last;
+  if (last) stop_reason_ = reason;
+  return {};
+}
+
+Status Session::next(const GeneratedToken** token) {
+  if (has_ready_) {
+    *token = &ready_;
+    return {};
+  }
+  if (state_ == State::kIdle) return error(Code::kState, "no generation is running: call begin first");
+  if (state_ == State::kEnded) return Status(Code::kDone, "the generation has ended");
+  if (cancel_.load(std::memory_order_relaxed)) {
+    stop_reason_ = StopReason::kCancelled;
+    return Status(Code::kCancelled, "cancelled");
+  }
+  const int64_t start = now_ns();
+  if (!has_logits_) {
+    if (const Status status = ensure_logits(); !status.ok()) {
+      if (status.code() == Code::kCancelled) stop_reason_ = StopReason::kCancelled;
+      return status;
+    }
+    counters_.decode_ns += now_ns() - start;
+    ++counters_.decode_tokens;
+  }
+  NBL_RETURN_IF_ERROR(draw());
+  if (!has_ready_) return Status(Code::kDone, "the generation has ended");
+  *token = &ready_;
+  return {};
+}
+
+void Session::take() {
+  has_ready_ = false;
+  if (finishing_) {
+    finishing_ = false;
+    state_ = State::kEnded;
+  }
+}
+
+Result<std::string> Session::generate(std::string_view prompt, const EncodeOptions& options, int64_t max_tokens) {
+  NBL_RETURN_IF_ERROR(append_text(prompt, options));
+  NBL_RETURN_IF_ERROR(begin(max_tokens));
+  std::string text;
+  for (;;) {
+    const GeneratedToken* token = nullptr;
+    const Status status = next(&token);
+    if (status.code() == Code::kDone) return text;
+    NBL_RETURN_IF_ERROR(status);
+    text += token->text;
+    take();
+  }
+}
+
+// ---- logits
+
+Status Session::logits(const float** data, int64_t* rows) const {
+  if (!has_logits_) {
+    return error(Code::kState, "there are no logits: they are there after an append, and after a token has been computed");
+  }
+  *data = all_rows_ > 0 ? all_logits_.data() : last_logits_.data();
+  *rows = all_rows_ > 0 ? all_rows_ : 1;
+  return {};
+}
+
+Status Session::score(const int32_t* ids, int64_t count, float* log_probability) {
+  if (count == 0) return {};
+  cancel_.store(false, std::memory_order_relaxed);
+  stop_generating();
+  NBL_RETURN_IF_ERROR(check_ids(ids, count));
+  const int64_t vocab_size = decoder_->config.vocab_size;
+  const int64_t before = static_cast<int64_t>(tokens_.size());
+  if (count > context_ - before) return extend(ids, count);  // gives the error with its figures
+  if (before > 0) NBL_RETURN_IF_ERROR(ensure_logits());
+  log_probability[0] = std::numeric_limits<float>::quiet_NaN();
+  if (before > 0) log_probabilities(last_logits_.data(), vocab_size, ids, 1, log_probability);
+
+  // Appended piece by piece with the logits of every row; Logits::kAll does that, whatever the session was made with.
+  const SessionOptions::Logits wanted = options_.logits;
+  options_.logits = SessionOptions::Logits::kAll;
+  Status status;
+  for (int64_t done = 0; done < count && status.ok();) {
+    const int64_t now = std::min(rows_limit_, count - done);
+    status = extend(ids + done, now);
+    if (!status.ok()) break;
+    const float* rows = nullptr;
+    int64_t row_count = 0;
+    status = logits(&rows, &row_count);
+    for (int64_t i = 0; i < row_count && status.ok(); ++i) {
+      if (done + i + 1 < count) log_probabilities(rows + i * vocab_size, vocab_size, ids + done + i + 1, 1, log_probability + done + i + 1);
+    }
+    done += now;
+  }
+  options_.logits = wanted;
+  return status;
+}
+
+Json Session::describe() const {
+  Json out;
+  out["context"] = context_;
+  out["tokens"] = static_cast<int64_t>(tokens_.size());
+  out["kv_type"] = dtype_name(options_.kv_type);
+  out["kv_bytes"] = cache_->bytes();
+  out["scratch_bytes"] = plan_->scratch_bytes() + (rows_plan_ ? rows_plan_->scratch_bytes() : 0);
+  out["prefill_chunk"] = chunk_;
+  out["backend"] = model_->backend().name();
+  const SamplingOptions& sampling = generation_.sampling;
+  out["sampling"] = {{"temperature", sampling.temperature},
+                     {"top_k", sampling.top_k},
+                     {"top_p", sampling.top_p},
+                     {"min_p", sampling.min_p},
+                     {"typical_p", sampling.typical_p},
+                     {"repetition_penalty", sampling.repetition_penalty},
+                     {"presence_penalty", sampling.presence_penalty},
+                     {"frequency_penalty", sampling.frequency_penalty},
+                     {"penalty_window", sampling.penalty_window},
+                     {"seed", sampling.seed}};
+  return out;
+}
+
+// ---- for SessionBatch
+
+BatchSequence Session::step_input() {
+  if (!pending_) cache_->truncate(static_cast<int64_t>(tokens_.size()) - 1);
+  pending_ = true;
+  BatchSequence sequence;
+  sequence.cache = cache_.get();
+  sequence.tokens = &tokens_.back();
+  sequence.token_count = 1;
+  sequence.logit_rows = 1;
+  sequence.call_length = static_cast<int64_t>(tokens_.size());
+  return sequence;
+}
+
+Status Session::accept_step(const float* logits, int64_t ns) {
+  std::copy(logits, logits + decoder_->config.vocab_size, last_logits_.begin());
+  pending_ = false;
+  has_logits_ = true;
+  all_rows_ = 0;
+  counters_.decode_ns += ns;
+  ++counters_.decode_tokens;
+  return draw();
+}
+
+}  // namespace nbl
