@@ -95,6 +95,18 @@ Result<std::shared_ptr<Model>> Model::synthesize(const Json& request, const Load
   return model;
 }
 
+std::shared_ptr<Model> Model::assemble(std::shared_ptr<const Decoder> decoder, std::shared_ptr<Backend> backend,
+                                       std::unique_ptr<Tokenizer> tokenizer, std::vector<int32_t> eos_ids) {
+  std::shared_ptr<Model> model(new Model());
+  model->decoder_ = std::move(decoder);
+  model->backend_ = std::move(backend);
+  model->tokenizer_ = std::move(tokenizer);
+  model->eos_ids_ = std::move(eos_ids);
+  if (!model->tokenizer_) model->tokenizer_status_ = error(Code::kUnsupported, "the model was made without a tokenizer");
+  model->chat_status_ = error(Code::kUnsupported, "the model was made without a chat template");
+  return model;
+}
+
 // On auto the first GPU is tried; whatever it cannot do (not there, too small) leaves the CPU, and the reason is kept.
 Status Model::build(const LoadOptions& options, const Progress& progress) {
   BackendKind kind = options.backend;

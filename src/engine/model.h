@@ -47,6 +47,9 @@ class Model : public std::enable_shared_from_this<Model> {
                                              const Progress& progress = nullptr);
   // Random weights of a named shape and format, for measuring speed: {"shape": "mistral-7b", "format": "awq-g128"}.
   static Result<std::shared_ptr<Model>> synthesize(const Json& request, const LoadOptions& options);
+  // A model of ready parts; tokenizer may be null. Tests use it.
+  static std::shared_ptr<Model> assemble(std::shared_ptr<const Decoder> decoder, std::shared_ptr<Backend> backend,
+                                         std::unique_ptr<Tokenizer> tokenizer, std::vector<int32_t> eos_ids);
   // What a directory holds, without reading weights: architecture, format, sizes, tokenizer, whether it can be loaded.
   static Result<Json> inspect(const std::string& directory);
   // Bytes that load() and a session would take, by device, without reading weights.

@@ -1,0 +1,376 @@
+#include "engine/session.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <random>
+
+#include "engine/batch.h"
+#include "engine/fake_model.h"
+
+namespace nbl {
+namespace {
+
+using fake::continuation;
+
+class SessionTest : public ::testing::Test {
+ protected:
+  std::shared_ptr<Session> make(SessionOptions options = {}) {
+    auto session = Session::create(model, options);
+    EXPECT_TRUE(session.ok()) << session.status().message();
+    return *session;
+  }
+  // Ids until the generation ends.
+  std::vector<int32_t> drain(Session& session, int most = 1000) {
+    std::vector<int32_t> ids;
+    const GeneratedToken* token = nullptr;
+    while (most-- > 0) {
+      const Status status = session.next(&token);
+      if (!status.ok()) {
+        last = status;
+        return ids;
+      }
+      ids.push_back(token->id);
+      session.take();
+    }
+    return ids;
+  }
+
+  fake::Control control;
+  std::shared_ptr<Model> model = fake::make_model(control);
+  Status last;
+};
+
+const std::vector<int32_t> kPrompt = {3, 1, 4, 1, 5};
+
+TEST_F(SessionTest, ContinuesByTheModelsRule) {
+  auto session = make();
+  ASSERT_TRUE(session->append(kPrompt.data(), 5).ok());
+  ASSERT_TRUE(session->begin(7).ok());
+  EXPECT_EQ(drain(*session), continuation(kPrompt, 7));
+  EXPECT_EQ(last.code(), Code::kDone);
+  EXPECT_EQ(session->stop_reason(), StopReason::kMaxTokens);
+  EXPECT_EQ(session->tokens().size(), 12u);
+}
+
+TEST_F(SessionTest, PrefillsInChunksWithTheSameOutcome) {
+  SessionOptions options;
+  options.prefill_chunk = 2;
+  auto session = make(options);
+  ASSERT_TRUE(session->append(kPrompt.data(), 5).ok());
+  EXPECT_EQ(control.largest_step, 2);
+  ASSERT_TRUE(session->begin(3).ok());
+  EXPECT_EQ(drain(*session), continuation(kPrompt, 3));
+}
+
+TEST_F(SessionTest, ATokenNotTakenIsGivenAgain) {
+  auto session = make();
+  ASSERT_TRUE(session->append(kPrompt.data(), 5).ok());
+  ASSERT_TRUE(session->begin(2).ok());
+  const GeneratedToken *first = nullptr, *again = nullptr;
+  ASSERT_TRUE(session->next(&first).ok());
+  ASSERT_TRUE(session->next(&again).ok());
+  EXPECT_EQ(first->id, again->id);
+  session->take();
+  EXPECT_EQ(drain(*session).size(), 1u);
+}
+
+TEST_F(SessionTest, ASecondPromptContinuesTheFirstAnswer) {
+  auto session = make();
+  ASSERT_TRUE(session->append(kPrompt.data(), 5).ok());
+  ASSERT_TRUE(session->begin(4).ok());
+  std::vector<int32_t> all = kPrompt;
+  for (int32_t id : drain(*session)) all.push_back(id);
+  const std::vector<int32_t> more = {7, 7};
+  ASSERT_TRUE(session->append(more.data(), 2).ok());
+  all.insert(all.end(), more.begin(), more.end());
+  EXPECT_EQ(session->tokens(), all);
+  ASSERT_TRUE(session->begin(4).ok());
+  EXPECT_EQ(drain(*session), continuation(all, 4));
+}
+
+TEST_F(SessionTest, BeginAgainGoesOnWhereItStopped) {
+  auto session = make();
+  ASSERT_TRUE(session->append(kPrompt.data(), 5).ok());
+  ASSERT_TRUE(session->begin(3).ok());
+  std::vector<int32_t> found = drain(*session);
+  ASSERT_TRUE(session->begin(3).ok());
+  for (int32_t id : drain(*session)) found.push_back(id);
+  EXPECT_EQ(found, continuation(kPrompt, 6));
+}
+
+TEST_F(SessionTest, EndsAtEndOfTextAndIgnoresItWhenTold) {
+  const int32_t prompt[] = {1, fake::kEosTrigger};
+  auto session = make();
+  ASSERT_TRUE(session->append(prompt, 2).ok());
+  ASSERT_TRUE(session->begin(5).ok());
+  EXPECT_EQ(drain(*session), std::vector<int32_t>{fake::kEos});
+  EXPECT_EQ(session->stop_reason(), StopReason::kEos);
+
+  ASSERT_TRUE(session->truncate(2).ok());
+  session->generation().ignore_eos = true;
+  ASSERT_TRUE(session->begin(5).ok());
+  EXPECT_EQ(drain(*session), continuation({1, fake::kEosTrigger}, 5));
+
+  ASSERT_TRUE(session->truncate(2).ok());
+  session->generation().ignore_eos = false;
+  session->generation().min_new_tokens = 1;
+  ASSERT_TRUE(session->begin(1).ok());
+  const std::vector<int32_t> found = drain(*session);
+  ASSERT_EQ(found.size(), 1u);
+  EXPECT_NE(found[0], fake::kEos);
+}
+
+TEST_F(SessionTest, StopsAtIdsAndLengths) {
+  const std::vector<int32_t> expected = continuation(kPrompt, 10);
+  auto session = make();
+  ASSERT_TRUE(session->append(kPrompt.data(), 5).ok());
+  session->generation().stop_ids = {expected[3]};
+  ASSERT_TRUE(session->begin(10).ok());
+  EXPECT_EQ(drain(*session).size(), 4u);
+  EXPECT_EQ(session->stop_reason(), StopReason::kStopId);
+
+  ASSERT_TRUE(session->truncate(5).ok());
+  session->generation().stop_ids.clear();
+  session->generation().max_length = 8;  // prompt and answer together
+  ASSERT_TRUE(session->begin(-1).ok());
+  EXPECT_EQ(drain(*session).size(), 3u);
+}
+
+TEST_F(SessionTest, StopStringsAreCutFromTheText) {
+  const std::vector<int32_t> expected = continuation(kPrompt, 8);
+  std::string text;
+  for (int32_t id : expected) text += fake::LetterTokenizer::letter(id);
+  auto session = make();
+  ASSERT_TRUE(session->append(kPrompt.data(), 5).ok());
+  session->generation().stop_strings = {text.substr(3, 2)};
+  ASSERT_TRUE(session->begin(8).ok());
+  std::string found;
+  const GeneratedToken* token = nullptr;
+  while (session->next(&token).ok()) {
+    found += token->text;
+    session->take();
+  }
+  EXPECT_EQ(found, text.substr(0, text.find(text.substr(3, 2))));
+  EXPECT_EQ(session->stop_reason(), StopReason::kStopString);
+}
+
+TEST_F(SessionTest, TheContextIsABoundNotACrash) {
+  SessionOptions options;
+  options.context = 8;
+  auto session = make(options);
+  ASSERT_TRUE(session->append(kPrompt.data(), 5).ok());
+  const Status full = session->append(kPrompt.data(), 5);
+  EXPECT_EQ(full.code(), Code::kContextFull);
+  EXPECT_NE(full.detail().find("\"context\":8"), std::string::npos);
+  ASSERT_TRUE(session->begin(-1).ok());
+  EXPECT_EQ(drain(*session), continuation(kPrompt, 3));
+  EXPECT_EQ(session->stop_reason(), StopReason::kContext);
+  ASSERT_TRUE(session->begin(-1).ok());
+  EXPECT_TRUE(drain(*session).empty());
+  EXPECT_EQ(last.code(), Code::kDone);
+  ASSERT_TRUE(session->truncate(5).ok());  // usable again
+  ASSERT_TRUE(session->begin(2).ok());
+  EXPECT_EQ(drain(*session), continuation(kPrompt, 2));
+}
+
+TEST_F(SessionTest, IdsOutsideTheVocabularyAreRefused) {
+  auto session = make();
+  for (int32_t bad : {-1, fake::kVocabulary}) {
+    const int32_t ids[] = {1, bad};
+    EXPECT_EQ(session->append(ids, 2).code(), Code::kArgument);
+  }
+  EXPECT_TRUE(session->tokens().empty());
+}
+
+TEST_F(SessionTest, BeginNeedsAPromptAndNextNeedsBegin) {
+  auto session = make();
+  EXPECT_EQ(session->begin(1).code(), Code::kState);
+  ASSERT_TRUE(session->append(kPrompt.data(), 5).ok());
+  const GeneratedToken* token = nullptr;
+  EXPECT_EQ(session->next(&token).code(), Code::kState);
+}
+
+TEST_F(SessionTest, CancelIsStickyUntilBegin) {
+  auto session = make();
+  ASSERT_TRUE(session->append(kPrompt.data(), 5).ok());
+  ASSERT_TRUE(session->begin(10).ok());
+  std::vector<int32_t> found = drain(*session, 3);
+  session->cancel();
+  const GeneratedToken* token = nullptr;
+  EXPECT_EQ(session->next(&token).code(), Code::kCancelled);
+  EXPECT_EQ(session->next(&token).code(), Code::kCancelled);
+  EXPECT_EQ(session->stop_reason(), StopReason::kCancelled);
+  ASSERT_TRUE(session->begin(4).ok());
+  for (int32_t id : drain(*session)) found.push_back(id);
+  EXPECT_EQ(found, continuation(kPrompt, 7));  // nothing was lost
+}
+
+TEST_F(SessionTest, AFailedStepLosesNothing) {
+  auto session = make();
+  ASSERT_TRUE(session->append(kPrompt.data(), 5).ok());
+  ASSERT_TRUE(session->begin(10).ok());
+  std::vector<int32_t> found = drain(*session, 2);
+  control.fail_in_steps = 0;
+  const GeneratedToken* token = nullptr;
+  EXPECT_EQ(session->next(&token).code(), Code::kDevice);
+  for (int32_t id : drain(*session)) found.push_back(id);
+  EXPECT_EQ(found, continuation(kPrompt, 10));
+}
+
+TEST_F(SessionTest, AFailedPrefillKeepsWhatWasComplete) {
+  SessionOptions options;
+  options.prefill_chunk = 2;
+  auto session = make(options);
+  control.fail_in_steps = 1;
+  EXPECT_EQ(session->append(kPrompt.data(), 5).code(), Code::kDevice);
+  EXPECT_EQ(session->tokens(), (std::vector<int32_t>{3, 1}));
+  ASSERT_TRUE(session->begin(3).ok());
+  EXPECT_EQ(drain(*session), continuation({3, 1}, 3));
+}
+
+TEST_F(SessionTest, AFailedPrefillBehindAnAnswerKeepsTheAnswer) {
+  auto session = make();
+  ASSERT_TRUE(session->append(kPrompt.data(), 5).ok());
+  ASSERT_TRUE(session->begin(2).ok());
+  std::vector<int32_t> all = kPrompt;
+  for (int32_t id : drain(*session)) all.push_back(id);
+  control.fail_in_steps = 0;
+  EXPECT_FALSE(session->append(kPrompt.data(), 5).ok());
+  EXPECT_EQ(session->tokens(), all);
+  ASSERT_TRUE(session->begin(2).ok());
+  EXPECT_EQ(drain(*session), continuation(all, 2));
+}
+
+TEST_F(SessionTest, TruncateAtRandomIsAlwaysConsistent) {
+  std::mt19937 random(1);
+  SessionOptions options;
+  options.context = 60;
+  options.prefill_chunk = 3;
+  auto session = make(options);
+  std::vector<int32_t> mirror;
+  for (int round = 0; round < 300; ++round) {
+    const int keep = static_cast<int>(random() % (mirror.size() + 1));
+    ASSERT_TRUE(session->truncate(keep).ok());
+    mirror.resize(keep);
+    if (mirror.size() < 40) {
+      std::vector<int32_t> ids(1 + random() % 5);
+      for (int32_t& id : ids) id = static_cast<int32_t>(1 + random() % 40);
+      ASSERT_TRUE(session->append(ids.data(), static_cast<int64_t>(ids.size())).ok());
+      mirror.insert(mirror.end(), ids.begin(), ids.end());
+    }
+    if (mirror.empty()) continue;
+    const int count = static_cast<int>(random() % 4);
+    ASSERT_TRUE(session->begin(count).ok());
+    const std::vector<int32_t> expected = continuation(mirror, count);
+    ASSERT_EQ(drain(*session), expected);
+    mirror.insert(mirror.end(), expected.begin(), expected.end());
+    ASSERT_EQ(session->tokens(), mirror);
+  }
+}
+
+// With logits 5 for the right token and -1 for the 96 others: ln p(right) = 5 - ln(e^5 + 96 e^-1).
+TEST_F(SessionTest, ScoreIsTheLogProbabilityOfEachId) {
+  const double total = std::log(std::exp(5.0) + 96 * std::exp(-1.0));
+  SessionOptions options;
+  options.prefill_chunk = 4;
+  auto session = make(options);
+  ASSERT_TRUE(session->append(kPrompt.data(), 5).ok());
+  std::vector<int32_t> ids = continuation(kPrompt, 10);
+  ids[6] = ids[6] == 9 ? 10 : 9;  // a wrong one; what follows it is wrong too
+  std::vector<float> found(10);
+  ASSERT_TRUE(session->score(ids.data(), 10, found.data()).ok());
+  std::vector<int32_t> sequence = kPrompt;
+  for (int i = 0; i < 10; ++i) {
+    const bool right = fake::next_token(sequence) == ids[i];
+    EXPECT_NEAR(found[i], (right ? 5 : -1) - total, 1e-5) << i;
+    sequence.push_back(ids[i]);
+  }
+  EXPECT_EQ(session->tokens(), sequence);
+
+  auto empty = make(options);
+  ASSERT_TRUE(empty->score(kPrompt.data(), 5, found.data()).ok());
+  EXPECT_TRUE(std::isnan(found[0]));
+}
+
+TEST_F(SessionTest, AllLogitsHaveARowForEachToken) {
+  SessionOptions options;
+  options.logits = SessionOptions::Logits::kAll;
+  options.prefill_chunk = 2;
+  auto session = make(options);
+  ASSERT_TRUE(session->append(kPrompt.data(), 5).ok());
+  const float* logits = nullptr;
+  int64_t rows = 0;
+  ASSERT_TRUE(session->logits(&logits, &rows).ok());
+  ASSERT_EQ(rows, 5);
+  std::vector<int32_t> prefix;
+  for (int i = 0; i < 5; ++i) {
+    prefix.push_back(kPrompt[i]);
+    EXPECT_EQ(logits[i * fake::kVocabulary + fake::next_token(prefix)], 5.0f);
+  }
+}
+
+TEST_F(SessionTest, BatchStepsManySessionsAtOnce) {
+  BatchOptions options;
+  options.max_sequences = 5;
+  auto batch = SessionBatch::create(model, options);
+  ASSERT_TRUE(batch.ok());
+  std::vector<std::shared_ptr<Session>> sessions;
+  std::vector<std::vector<int32_t>> prompts, found(5);
+  for (int i = 0; i < 5; ++i) {
+    sessions.push_back(make());
+    prompts.push_back({i + 1, 2 * i + 1});
+    ASSERT_TRUE(sessions[i]->append(prompts[i].data(), 2).ok());
+    ASSERT_TRUE((*batch)->add(sessions[i]).ok());
+    ASSERT_TRUE(sessions[i]->begin(3 + i).ok());
+  }
+  EXPECT_EQ((*batch)->add(sessions[0]).code(), Code::kState);
+  int64_t active = 5;
+  while (active > 0) {
+    ASSERT_TRUE((*batch)->step(&active).ok());
+    for (int i = 0; i < 5; ++i) {
+      const GeneratedToken* token = nullptr;
+      if (!sessions[i]->next(&token).ok()) continue;
+      found[i].push_back(token->id);
+      sessions[i]->take();
+    }
+    active = std::count_if(sessions.begin(), sessions.end(), [](auto& s) { return s->generating(); });
+  }
+  EXPECT_EQ(control.largest_batch, 5);
+  for (int i = 0; i < 5; ++i) EXPECT_EQ(found[i], continuation(prompts[i], 3 + i));
+  EXPECT_TRUE((*batch)->remove(*sessions[2]).ok());
+  EXPECT_EQ((*batch)->remove(*sessions[2]).code(), Code::kNotFound);
+}
+
+TEST_F(SessionTest, ABatchFindsASessionInUseBusy) {
+  auto batch = SessionBatch::create(model, {});
+  ASSERT_TRUE(batch.ok());
+  auto session = make();
+  ASSERT_TRUE(session->append(kPrompt.data(), 5).ok());
+  ASSERT_TRUE(session->begin(3).ok());
+  ASSERT_TRUE((*batch)->add(session).ok());
+  ASSERT_TRUE(session->try_acquire());
+  int64_t active = 0;
+  EXPECT_EQ((*batch)->step(&active).code(), Code::kBusy);
+  session->release();
+  EXPECT_TRUE((*batch)->step(&active).ok());
+  EXPECT_TRUE(session->try_acquire());  // given back after the step
+  session->release();
+}
+
+TEST_F(SessionTest, MoveIsRefusedWhileSessionsExist) {
+  auto session = make();
+  EXPECT_EQ(model->move(BackendKind::kCpu, 0).code(), Code::kBusy);
+}
+
+TEST_F(SessionTest, GenerateGivesTheWholeText) {
+  auto session = make();
+  auto text = session->generate("abc", {}, 5);
+  ASSERT_TRUE(text.ok()) << text.status().message();
+  std::string expected;
+  for (int32_t id : continuation({26, 27, 28}, 5)) expected += fake::LetterTokenizer::letter(id);
+  EXPECT_EQ(*text, expected);
+}
+
+}  // namespace
+}  // namespace nbl
