@@ -54,6 +54,8 @@ struct BatchSequence {
   const int32_t* tokens = nullptr;   // [token_count], each 0 .. vocab_size-1 (the engine has checked)
   int64_t token_count = 0;           // >= 1; positions cache->length() .. cache->length() + token_count - 1
   int64_t logit_rows = 0;            // how many of the last tokens' logits are wanted: 0 .. token_count
+  int64_t exact_top = 0;             // the caller looks only at this many largest logits: those must be exact and be the
+                                     // largest, the others may be approximate. 0: all are exact. A backend may ignore it
   int64_t call_length = 0;           // where the whole prompt ends that this step is a chunk of (dynamic rope needs
                                      // it); 0: this step ends the call
 };

@@ -21,7 +21,9 @@ Result<std::shared_ptr<SessionBatch>> SessionBatch::create(std::shared_ptr<Model
 Status SessionBatch::ensure_plan(int64_t context) {
   if (plan_ && context <= plan_context_) return {};
   PlanLimits limits;
-  limits.max_tokens = limits.max_sequences = limits.max_logit_rows = options_.max_sequences;
+  limits.max_sequences = limits.max_logit_rows = options_.max_sequences;
+  // One token a session; a session one of whose steps failed may owe two.
+  limits.max_tokens = 2 * options_.max_sequences;
   limits.max_context = context;
   NBL_ASSIGN_OR_RETURN(plan_, model_->backend().compile(model_->decoder(), limits));
   plan_context_ = context;
@@ -79,7 +81,7 @@ Status SessionBatch::step(int64_t* active) {
   stepped_.clear();
   for (const std::shared_ptr<Session>& session : sessions_) {
     if (!session->wants_step()) continue;
-    if (session->has_logits()) {
+    if (session->can_draw()) {
       NBL_RETURN_IF_ERROR(session->draw());
     } else {
       stepped_.push_back(session.get());

@@ -11,6 +11,7 @@ namespace {
 
 constexpr int64_t kDefaultContext = 4096;
 constexpr int64_t kRowsScratchBytes = 64ll << 20;  // for logits of many rows at once
+constexpr int64_t kMostExactTop = 256;             // beyond that, all logits are asked for
 
 }  // namespace
 
@@ -79,12 +80,12 @@ Plan* Session::plan_for_rows(int64_t rows, Status* status) {
 }
 
 // Runs ids[0, count) behind what the cache holds and leaves the last one's logits (all of them with Logits::kAll).
-Status Session::forward(const int32_t* ids, int64_t count, int64_t call_length) {
+Status Session::forward(const int32_t* ids, int64_t count, int64_t call_length, int64_t exact_top) {
   const bool all = options_.logits == SessionOptions::Logits::kAll && count > 1;
   const int64_t vocab_size = decoder_->config.vocab_size;
   all_rows_ = 0;
   if (all) all_logits_.resize(static_cast<size_t>(count * vocab_size));
-  has_logits_ = false;
+  can_draw_ = readable_ = false;
   Status status;
   Plan* plan = plan_for_rows(all ? 2 : 1, &status);
   if (!plan) return status;
@@ -97,6 +98,7 @@ Status Session::forward(const int32_t* ids, int64_t count, int64_t call_length) 
     sequence.tokens = ids + done;
     sequence.token_count = now;
     sequence.call_length = call_length;
+    sequence.exact_top = exact_top;
     sequence.logit_rows = all ? now : done + now == count ? 1 : 0;
     batch_.logits = all ? all_logits_.data() + done * vocab_size : last_logits_.data();
     NBL_RETURN_IF_ERROR(plan->step(batch_));
@@ -104,20 +106,41 @@ Status Session::forward(const int32_t* ids, int64_t count, int64_t call_length) 
     if (all) all_rows_ = done;
   }
   if (all) std::copy(all_logits_.end() - vocab_size, all_logits_.end(), last_logits_.begin());
-  has_logits_ = true;
+  can_draw_ = readable_ = true;
+  exact_ = exact_top == 0;
   return {};
 }
 
-// Makes last_logits_ those that follow the sequence: runs its last token, if it has not run or its logits are gone.
+// How many of the largest logits the next draw looks at; 0: at all of them. A penalty only lowers the logits of tokens
+// that occurred, so the best k of the others are among the best k + occurred.
+int64_t Session::exact_top() const {
+  const SamplingOptions& sampling = generation_.sampling;
+  if (want_exact_ || !generation_.bias.empty()) return 0;
+  int64_t top = sampling.temperature > 0 ? sampling.top_k : 1;
+  if (top == 0) return 0;
+  if (sampling.repetition_penalty < 1 || sampling.presence_penalty < 0 || sampling.frequency_penalty < 0) return 0;
+  if (sampling.repetition_penalty != 1 || sampling.presence_penalty != 0 || sampling.frequency_penalty != 0) {
+    const int64_t length = static_cast<int64_t>(tokens_.size());
+    top += sampling.penalty_window > 0 ? std::min(length, sampling.penalty_window) : length;
+  }
+  if (generation_.min_new_tokens > 0) top += static_cast<int64_t>(model_->eos_ids().size());
+  return top <= kMostExactTop ? top : 0;
+}
+
+// Makes last_logits_ those that follow the sequence: runs what has not run, or the last token if its logits are gone.
 Status Session::ensure_logits() {
-  if (has_logits_) return {};
+  if (can_draw_) return {};
   if (tokens_.empty()) return error(Code::kState, "nothing to continue: append a prompt first");
   const int64_t length = static_cast<int64_t>(tokens_.size());
-  if (!pending_) cache_->truncate(length - 1);
-  pending_ = true;
-  NBL_RETURN_IF_ERROR(forward(&tokens_.back(), 1, length));
-  pending_ = false;
-  return {};
+  const int64_t cached = prepare_last();
+  return forward(tokens_.data() + cached, length - cached, length, state_ == State::kGenerating ? exact_top() : 0);
+}
+
+// Sees to it that at least the last token is not in the cache yet; how many tokens are.
+int64_t Session::prepare_last() {
+  const int64_t last = static_cast<int64_t>(tokens_.size()) - 1;
+  if (cache_->length() > last) cache_->truncate(last);
+  return cache_->length();
 }
 
 void Session::stop_generating() {
@@ -157,19 +180,17 @@ Status Session::extend(const int32_t* ids, int64_t count) {
   }
   if (count == 0) return {};
   const int64_t start = now_ns();
-  // The pending token goes first, in the same call: a prompt's positions count from it.
+  // A token that was drawn last and has not run yet goes first, in the same call.
   tokens_.insert(tokens_.end(), ids, ids + count);
   const int64_t cached = cache_->length();
   const int64_t todo = static_cast<int64_t>(tokens_.size()) - cached;
-  const Status status = forward(tokens_.data() + cached, todo, static_cast<int64_t>(tokens_.size()));
+  const Status status = forward(tokens_.data() + cached, todo, static_cast<int64_t>(tokens_.size()), 0);
   if (!status.ok()) {
     // What the cache has taken stays; the rest of the tokens is not part of the sequence.
-    tokens_.resize(static_cast<size_t>(std::max(cache_->length(), pending_ ? before : int64_t{0})));
-    pending_ = static_cast<int64_t>(tokens_.size()) > cache_->length();
+    tokens_.resize(static_cast<size_t>(std::max(cache_->length(), before)));
     counters_.prompt_tokens += std::max<int64_t>(0, static_cast<int64_t>(tokens_.size()) - before);
     return status;
   }
-  pending_ = false;
   counters_.prompt_tokens += count;
   counters_.prefill_ns = now_ns() - start;
   counters_.prefill_tokens = todo;
@@ -214,8 +235,7 @@ Status Session::truncate(int64_t count) {
   tokens_.resize(static_cast<size_t>(count));
   // The last kept token runs again when logits are needed: those in hand are of a later one.
   cache_->truncate(std::min(cache_->length(), std::max<int64_t>(0, count - 1)));
-  pending_ = count > 0;
-  has_logits_ = false;
+  can_draw_ = readable_ = false;
   all_rows_ = 0;
   if (count == 0) counters_ = {};
   return {};
@@ -228,6 +248,7 @@ Status Session::begin(int64_t max_tokens) {
   if (tokens_.empty()) return error(Code::kState, "nothing to continue: append a prompt before begin");
   has_ready_ = finishing_ = false;
   stop_reason_ = StopReason::kNone;
+  want_exact_ = false;
   answer_start_ = static_cast<int64_t>(tokens_.size());
   max_tokens_ = max_tokens < 0 ? std::numeric_limits<int64_t>::max() : max_tokens;
   counters_.generated_tokens = counters_.decode_ns = counters_.decode_tokens = 0;
@@ -277,8 +298,7 @@ Status Session::draw() {
   }
   const int32_t id = sampler_->sample(input, generation_.sampling);
   tokens_.push_back(id);
-  pending_ = true;
-  has_logits_ = false;
+  can_draw_ = false;
   ++counters_.generated_tokens;
 
   ready_.id = id;
@@ -319,7 +339,7 @@ Status Session::next(const GeneratedToken** token) {
     return Status(Code::kCancelled, "cancelled");
   }
   const int64_t start = now_ns();
-  if (!has_logits_) {
+  if (!can_draw_) {
     if (const Status status = ensure_logits(); !status.ok()) {
       if (status.code() == Code::kCancelled) stop_reason_ = StopReason::kCancelled;
       return status;
@@ -357,10 +377,23 @@ Result<std::string> Session::generate(std::string_view prompt, const EncodeOptio
 
 // ---- logits
 
-Status Session::logits(const float** data, int64_t* rows) const {
-  if (!has_logits_) {
+// Runs the last cached token again, asking for all its logits.
+Status Session::ensure_exact_logits() {
+  want_exact_ = true;
+  if (exact_) return {};
+  const bool could_draw = can_draw_;
+  const int64_t last = cache_->length() - 1;
+  cache_->truncate(last);
+  const Status status = forward(tokens_.data() + last, 1, last + 1, 0);
+  can_draw_ = status.ok() && could_draw;
+  return status;
+}
+
+Status Session::logits(const float** data, int64_t* rows) {
+  if (!readable_) {
     return error(Code::kState, "there are no logits: they are there after an append, and after a token has been computed");
   }
+  NBL_RETURN_IF_ERROR(ensure_exact_logits());
   *data = all_rows_ > 0 ? all_logits_.data() : last_logits_.data();
   *rows = all_rows_ > 0 ? all_rows_ : 1;
   return {};
@@ -424,21 +457,21 @@ Json Session::describe() const {
 // ---- for SessionBatch
 
 BatchSequence Session::step_input() {
-  if (!pending_) cache_->truncate(static_cast<int64_t>(tokens_.size()) - 1);
-  pending_ = true;
+  const int64_t cached = prepare_last();
   BatchSequence sequence;
   sequence.cache = cache_.get();
-  sequence.tokens = &tokens_.back();
-  sequence.token_count = 1;
+  sequence.tokens = tokens_.data() + cached;
+  sequence.token_count = static_cast<int64_t>(tokens_.size()) - cached;
   sequence.logit_rows = 1;
+  sequence.exact_top = batch_exact_top_ = exact_top();
   sequence.call_length = static_cast<int64_t>(tokens_.size());
   return sequence;
 }
 
 Status Session::accept_step(const float* logits, int64_t ns) {
   std::copy(logits, logits + decoder_->config.vocab_size, last_logits_.begin());
-  pending_ = false;
-  has_logits_ = true;
+  can_draw_ = readable_ = true;
+  exact_ = batch_exact_top_ == 0;
   all_rows_ = 0;
   counters_.decode_ns += ns;
   ++counters_.decode_tokens;

@@ -100,8 +100,9 @@ class Session {
   const SessionCounters& counters() const { return counters_; }
   int64_t bytes() const;               // KV cache and scratch
 
-  // Logits that the last append or token left behind: [rows, vocab_size]; one row unless Logits::kAll. kState if none.
-  Status logits(const float** data, int64_t* rows) const;
+  // The logits that the last token was drawn from, or after an append those that follow it: [rows, vocab_size]; one row
+  // unless Logits::kAll. kState if none.
+  Status logits(const float** data, int64_t* rows);
   // Log probability of each id, given everything before it. The first one of an empty session has nothing before it
   // and gives NaN. The ids are appended.
   Status score(const int32_t* ids, int64_t count, float* log_probability);
@@ -109,7 +110,7 @@ class Session {
 
   // For Batch: whether a step is due, its input, and what it gave.
   bool wants_step() const { return generating() && !has_ready_; }
-  bool has_logits() const { return has_logits_; }  // true after a prefill: draw() at once, nothing to run
+  bool can_draw() const { return can_draw_; }      // true after a prefill: draw() at once, nothing to run
   BatchSequence step_input();
   // logits [vocab_size] of a step that took `ns`: keeps them and draws the next token.
   Status accept_step(const float* logits, int64_t ns);
@@ -118,10 +119,13 @@ class Session {
  private:
   enum class State : uint8_t { kIdle, kGenerating, kEnded };
   Session() = default;
-  Status forward(const int32_t* ids, int64_t count, int64_t call_length);
+  Status forward(const int32_t* ids, int64_t count, int64_t call_length, int64_t exact_top);
+  int64_t exact_top() const;
+  Status ensure_exact_logits();
   Status extend(const int32_t* ids, int64_t count);
   Status check_ids(const int32_t* ids, int64_t count) const;
   Status ensure_logits();
+  int64_t prepare_last();
   void stop_generating();
   void end(StopReason reason);
   bool stops_at(int32_t id, StopReason* reason) const;
@@ -141,17 +145,20 @@ class Session {
   std::unique_ptr<Sampler> sampler_;
   std::unique_ptr<TextStream> stream_;
 
-  std::vector<int32_t> tokens_;              // the sequence; the last one may not be in the cache yet (pending_)
-  std::vector<float> last_logits_;           // [vocab_size] after the last token in the cache
+  std::vector<int32_t> tokens_;              // the sequence; the last one may not be in the cache yet
+  std::vector<float> last_logits_;           // [vocab_size] after the last token in the cache; valid if readable_
   std::vector<float> all_logits_;            // [rows, vocab_size] with Logits::kAll
   int64_t all_rows_ = 0;
-  bool has_logits_ = false;
-  bool pending_ = false;
+  bool readable_ = false;
+  bool exact_ = false;                       // last_logits_ are exact everywhere, not only at the top
+  bool want_exact_ = false;                  // somebody has read logits in this generation: keep them exact
+  bool can_draw_ = false;                    // last_logits_ follow the end of the sequence
   State state_ = State::kIdle;
   bool finishing_ = false;                   // the last token waits to be taken
   bool has_ready_ = false;
   GeneratedToken ready_;
   StopReason stop_reason_ = StopReason::kNone;
+  int64_t batch_exact_top_ = 0;              // what step_input() asked for
   int64_t answer_start_ = 0;
   int64_t max_tokens_ = 0;
   SessionCounters counters_;

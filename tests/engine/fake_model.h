@@ -68,7 +68,8 @@ class FakePlan : public Plan {
         cache.tokens.push_back(sequence.tokens[i]);
         if (sequence.token_count - i > sequence.logit_rows) continue;
         float* logits = batch.logits + row++ * kVocabulary;
-        std::fill(logits, logits + kVocabulary, -1.0f);
+        // Where only the top is asked for, the rest is told wrong, as a backend may.
+        std::fill(logits, logits + kVocabulary, sequence.exact_top > 0 ? -1.5f : -1.0f);
         logits[next_token(cache.tokens)] = 5.0f;
       }
     }

@@ -310,6 +310,22 @@ TEST_F(SessionTest, AllLogitsHaveARowForEachToken) {
   }
 }
 
+// A greedy step asks the backend for exact logits at the top only; who reads logits gets all of them exact.
+TEST_F(SessionTest, LogitsAreExactWheneverTheyAreRead) {
+  auto session = make();
+  ASSERT_TRUE(session->append(kPrompt.data(), 5).ok());
+  ASSERT_TRUE(session->begin(6).ok());
+  const std::vector<int32_t> expected = continuation(kPrompt, 6);
+  std::vector<int32_t> found = drain(*session, 3);
+  const float* logits = nullptr;
+  int64_t rows = 0;
+  ASSERT_TRUE(session->logits(&logits, &rows).ok());
+  EXPECT_EQ(logits[expected[2]], 5.0f);  // what the third token was drawn from
+  EXPECT_EQ(logits[expected[2] == 7 ? 8 : 7], -1.0f);
+  for (int32_t id : drain(*session)) found.push_back(id);
+  EXPECT_EQ(found, expected);
+}
+
 TEST_F(SessionTest, BatchStepsManySessionsAtOnce) {
   BatchOptions options;
   options.max_sequences = 5;
