@@ -1,0 +1,20 @@
+// The inner loops in portable C++: correct everywhere, and what every other instruction set is compared with.
+#include <cstdint>
+#include <cstring>
+
+#include "base/dtype.h"
+#include "kernels/cpu/isa.h"
+
+namespace nbl {
+namespace cpu {
+namespace {
+#include "kernels/cpu/vec_generic.inl"
+#include "kernels/cpu/linear_int.inl"
+#include "kernels/cpu/int4_panel.inl"
+#include "kernels/cpu/kernels.inl"
+}  // namespace
+
+const Kernels kGenericKernels = NBL_KERNELS("generic");
+
+}  // namespace cpu
+}  // namespace nbl

@@ -1,0 +1,28 @@
+// One panel of 4-bit weights times one token of two-plane activations, for machines whose dot() takes any byte.
+//
+// The high nibble is not shifted down: its sums are 16 times too large until the end of the block. Four accumulators
+// (low and high nibble, high and low plane) keep the dot unit busy.
+static inline VF int4_panel(const WeightView* w, int64_t panel, const ActView* a) {
+  const uint8_t* data = w->data + panel * w->panel_bytes;
+  const int8_t* codes = a->codes;
+  const W high_mask = w_set1(0xf0), low_mask = w_set1(0x0f);
+  VF total = vf_set1(0);
+  for (int64_t b = 0; b < w->blocks; ++b) {
+    const int64_t length = block_length(w, b);
+    VI low_hi = vi_set1(0), low_lo = low_hi, high_hi = low_hi, high_lo = low_hi;
+    for (int64_t k = 0; k < length; k += 8, data += 64) {
+      const W packed = w_load(data);
+      const W low = w_and(packed, low_mask), high = w_and(packed, high_mask);
+      low_hi = dot(low_hi, low, codes + k);
+      low_lo = dot(low_lo, low, codes + length + k);
+      high_hi = dot(high_hi, high, codes + k + 4);
+      high_lo = dot(high_lo, high, codes + length + k + 4);
+    }
+    codes += 2 * length;
+    const VI hi = vi_add(low_hi, vi_sra(high_hi, 4)), lo = vi_add(low_lo, vi_sra(high_lo, 4));
+    const int64_t at = panel * w->blocks + b;
+    const VF whole = vf_fnma(load_zeros(w, at), vf_set1(a->sums[b]), vf_from_vi(vi_add(vi_sll(hi, 8), lo)));
+    total = vf_fma(vf_mul(load_scales(w, at), vf_set1(a->scales[b])), whole, total);
+  }
+  return total;
+}

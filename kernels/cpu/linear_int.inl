@@ -1,0 +1,132 @@
+// Integer weights times integer activations: y = sum over blocks of scale * d * (sum q*a - zero * sum a).
+//
+// Each pair of panels is unpacked once for a block to bytes in L1 ([k/4][16 rows][4]) and multiplied with every tile of
+// tokens; partial sums stay in `scratch` as float32. A decode step (m = 1) of 4-bit weights unpacks in registers
+// instead. The integer sums are exact: |256*hi + lo| * 255 * 128 < 2^31.
+
+static inline VF load_scales(const WeightView* w, int64_t at) {
+  switch (w->scale_type) {
+    case kScaleF16: return vf_f16((const uint16_t*)w->scales + at * kPanel);
+    case kScaleBf16: return vf_bf16((const uint16_t*)w->scales + at * kPanel);
+    default: return vf_load((const float*)w->scales + at * kPanel);
+  }
+}
+
+static inline VF load_zeros(const WeightView* w, int64_t at) {
+  return w->zeros ? vf_u8(w->zeros + at * kPanel) : vf_set1((float)w->zero);
+}
+
+static inline int64_t block_length(const WeightView* w, int64_t block) {
+  return block + 1 < w->blocks ? w->block : w->last_block;
+}
+
+constexpr int64_t kUnpacked = kMaxBlock * kPanel;  // bytes of one panel's block
+
+// Where the bytes of one block are: in `buffer`, or in the weights themselves when they are bytes already.
+static inline const uint8_t* unpack_block(const WeightView* w, int64_t panel, int64_t block, int64_t length, uint8_t* buffer) {
+  const uint8_t* data = w->data + panel * w->panel_bytes;
+  if (w->code == kInt8) return data + block * w->block * 16;
+  data += block * w->block * 8;
+  for (int64_t c = 0; c < length / 8; ++c) {
+    const W packed = w_load(data + 64 * c);
+    w_store(buffer + 128 * c, w_low_nibbles(packed));
+    w_store(buffer + 128 * c + 64, w_high_nibbles(packed));
+  }
+  return buffer;
+}
+
+struct IntTile {
+  const uint8_t* w[kPanels];   // unpacked bytes of each panel
+  const int8_t* a;             // the tile's codes, at the first token of this inner tile
+  int64_t quads;               // dwords of K
+  int64_t stride;              // bytes from one dword of a token to its next
+  int64_t plane;               // bytes from the high plane to the low one
+  int planes;
+  VF scale[kPanels], zero[kPanels];
+  const float* scales;         // of the tokens
+  const float* sums;
+  float* sum;                  // [tokens][32], float32 partial sums
+};
+
+template <int kCount, int kWide, int kPanelCount>
+static inline __attribute__((always_inline)) void int_tile(const IntTile& t) {
+  VI acc[kCount][kPanelCount];
+#pragma GCC unroll 8
+  for (int i = 0; i < kCount; ++i)
+#pragma GCC unroll 2
+    for (int p = 0; p < kPanelCount; ++p) acc[i][p] = vi_set1(0);
+  const int8_t* plane = t.a;
+  for (int n = 0;;) {
+    const int8_t* a = plane;
+    for (int64_t q = 0; q < t.quads; ++q, a += t.stride) {
+      W w[kPanelCount];
+#pragma GCC unroll 2
+      for (int p = 0; p < kPanelCount; ++p) w[p] = w_load(t.w[p] + 64 * q);
+#pragma GCC unroll 8
+      for (int i = 0; i < kCount; ++i)
+#pragma GCC unroll 2
+        for (int p = 0; p < kPanelCount; ++p) acc[i][p] = kWide ? dot_wide(acc[i][p], w[p], a + 4 * i) : dot(acc[i][p], w[p], a + 4 * i);
+    }
+    if (++n == t.planes) break;
+    plane += t.plane;
+#pragma GCC unroll 8
+    for (int i = 0; i < kCount; ++i)
+#pragma GCC unroll 2
+      for (int p = 0; p < kPanelCount; ++p) acc[i][p] = vi_sll(acc[i][p], 8);
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < kCount; ++i)
+#pragma GCC unroll 2
+    for (int p = 0; p < kPanelCount; ++p) {
+      float* sum = t.sum + i * 32 + p * kPanel;
+      const VF whole = vf_fnma(t.zero[p], vf_set1(t.sums[i]), vf_from_vi(acc[i][p]));
+      vf_store(sum, vf_fma(vf_mul(t.scale[p], vf_set1(t.scales[i])), whole, vf_load(sum)));
+    }
+}
+
+template <int kWide, int kPanelCount>
+static void int_tiles(const IntTile& t, int count) {
+  switch (count) {
+    case 1: int_tile<1, kWide, kPanelCount>(t); break;
+    case 2: int_tile<2, kWide, kPanelCount>(t); break;
+    case 3: int_tile<3, kWide, kPanelCount>(t); break;
+    case 4: int_tile<4, kWide, kPanelCount>(t); break;
+    case 5: int_tile<5 <= kTokens ? 5 : 1, kWide, kPanelCount>(t); break;
+    case 6: int_tile<6 <= kTokens ? 6 : 1, kWide, kPanelCount>(t); break;
+    case 7: int_tile<7 <= kTokens ? 7 : 1, kWide, kPanelCount>(t); break;
+    default: int_tile<8 <= kTokens ? 8 : 1, kWide, kPanelCount>(t); break;
+  }
+}
+
+// One block of `count` panels with tokens begin .. end-1 (begin a multiple of 8).
+static void int_block(const WeightView* w, const ActView* a, int64_t panel, int count, int64_t block, int64_t begin, int64_t end,
+                      float* sums) {
+  alignas(64) uint8_t buffer[kPanels * kUnpacked];
+  const int64_t length = block_length(w, block);
+  IntTile t;
+  for (int p = 0; p < count; ++p) {
+    t.w[p] = unpack_block(w, panel + p, block, length, buffer + p * kUnpacked);
+    t.scale[p] = load_scales(w, (panel + p) * w->blocks + block);
+    t.zero[p] = load_zeros(w, (panel + p) * w->blocks + block);
+  }
+  t.quads = length / 4;
+  t.planes = a->planes;
+  const int8_t* codes = a->codes + block * w->block * a->m * a->planes;
+  for (int64_t first = begin; first < end; first += kTile) {
+    const int64_t width = a->m - first < kTile ? a->m - first : kTile;
+    t.stride = 4 * width;
+    t.plane = length * width;
+    for (int64_t i = 0; i < width; i += kTokens) {
+      t.a = codes + first * length * a->planes + 4 * i;
+      t.scales = a->scales + block * a->m + first + i;
+      t.sums = a->sums + block * a->m + first + i;
+      t.sum = sums + (first - begin + i) * 32;
+      const int tokens = (int)(width - i < kTokens ? width - i : kTokens);
+      if (w->code == kInt8) {
+        count == kPanels ? int_tiles<1, kPanels>(t, tokens) : int_tiles<1, 1>(t, tokens);
+      } else {
+        count == kPanels ? int_tiles<0, kPanels>(t, tokens) : int_tiles<0, 1>(t, tokens);
+      }
+    }
+  }
+}

@@ -1,0 +1,188 @@
+#include "kernels/cpu/step.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+namespace nbl {
+namespace cpu {
+
+namespace {
+
+const CpuWeight& weight_of(const Linear& linear) { return static_cast<const CpuWeight&>(*linear.weight); }
+
+void layer_norm(const Norm& norm, const float* x, int64_t n, float* out) {
+  double sum = 0, squares = 0;
+  for (int64_t i = 0; i < n; ++i) sum += x[i];
+  const float mean = static_cast<float>(sum / static_cast<double>(n));
+  for (int64_t i = 0; i < n; ++i) squares += static_cast<double>(x[i] - mean) * (x[i] - mean);
+  const float factor = 1.0f / std::sqrt(static_cast<float>(squares / static_cast<double>(n)) + norm.epsilon);
+  for (int64_t i = 0; i < n; ++i) {
+    out[i] = (x[i] - mean) * factor * norm.weight[static_cast<size_t>(i)];
+    if (!norm.bias.empty()) out[i] += norm.bias[static_cast<size_t>(i)];
+  }
+}
+
+void embedding_row(const Embedding& table, int64_t row, int64_t width, float* out) {
+  const uint8_t* from = static_cast<const uint8_t*>(table.data) + row * width * dtype_bytes(table.type);
+  if (table.type == DType::kF32) {
+    std::memcpy(out, from, static_cast<size_t>(width) * 4);
+    return;
+  }
+  for (int64_t i = 0; i < width; ++i) {
+    uint16_t half;  // copied, because the mapping of a checkpoint need not be aligned
+    std::memcpy(&half, from + 2 * i, 2);
+    out[i] = table.type == DType::kF16 ? f16_to_float(half) : bf16_to_float(half);
+  }
+}
+
+}  // namespace
+
+void StepWorker::run() {
+  embed();
+  for (size_t layer = 0; layer < decoder_.blocks.size(); ++layer) {
+    // Read by all after the next barrier, and not written again before the one after that.
+    const std::atomic<bool>* cancel = plan_.batch_->cancel;
+    if (thread_ == 0 && cancel && cancel->load(std::memory_order_relaxed)) plan_.stop_.store(true, std::memory_order_relaxed);
+    attention_block(decoder_.blocks[layer], static_cast<int64_t>(layer));
+    if (plan_.stop_.load(std::memory_order_relaxed)) return;
+    mlp_block(decoder_.blocks[layer]);
+  }
+  if (plan_.logit_rows_ > 0) logits();
+}
+
+void StepWorker::embed() {
+  const int64_t width = plan_.shape_.hidden;
+  const Range tokens = share(m_);
+  for (int64_t t = tokens.first; t < tokens.last; ++t) {
+    const int32_t sequence = shared_.sequence[t];
+    const int32_t id = plan_.batch_->sequences[static_cast<size_t>(sequence)].tokens[t - shared_.first_token[sequence]];
+    embedding_row(decoder_.embedding, id, width, shared_.hidden + t * width);
+  }
+  barrier();
+}
+
+const float* StepWorker::normed(const Norm& norm, const float* x, int64_t width, float* out) const {
+  if (norm.kind == Norm::Kind::kLayer) {
+    layer_norm(norm, x, width, out);
+  } else {
+    kernels_.rms_norm(x, norm.weight.data(), norm.epsilon, width, out);
+  }
+  return out;
+}
+
+const float* StepWorker::activated(const Mlp& mlp, int64_t token, float* out) const {
+  const int64_t width = plan_.shape_.intermediate;
+  const float* gate = shared_.gate_up + token * 2 * width;
+  const float* up = gate + width;
+  switch (mlp.activation) {
+    case Activation::kSilu: kernels_.silu_mul(gate, up, width, out); break;
+    case Activation::kGeluTanh: kernels_.gelu_tanh_mul(gate, up, width, out); break;
+    case Activation::kGelu:
+      for (int64_t i = 0; i < width; ++i) out[i] = 0.5f * gate[i] * (1.0f + std::erf(gate[i] * 0.70710678f)) * up[i];
+      break;
+    case Activation::kRelu:
+      for (int64_t i = 0; i < width; ++i) out[i] = std::max(gate[i], 0.0f) * up[i];
+      break;
+  }
+  return out;
+}
+
+// ---- matrix products
+
+template <typename Rows>
+ActView StepWorker::pack(const CpuWeight& weight, int64_t m, Rows rows) {
+  const int planes = planes_for(weight, plan_.precision_, m);
+  if (m == 1) {
+    const float* row = rows(0, mine_.rows);
+    pack_tile(kernels_, weight, planes, 1, 0, &row, mine_.input);
+    return mine_.input.view(1, planes);
+  }
+  const int64_t width = std::max({plan_.shape_.hidden, plan_.shape_.query_width, plan_.shape_.intermediate}) + 16;
+  const Range tiles = share((m + kTile - 1) / kTile);
+  for (int64_t tile = tiles.first; tile < tiles.last; ++tile) {
+    const float* tile_rows[kTile] = {};
+    for (int64_t i = 0; i < kTile && tile * kTile + i < m; ++i) tile_rows[i] = rows(tile * kTile + i, mine_.rows + i * width);
+    pack_tile(kernels_, weight, planes, m, tile, tile_rows, shared_.input);
+  }
+  barrier();
+  return shared_.input.view(m, planes);
+}
+
+StepWorker::Range StepWorker::product(const Linear& linear, const ActView& input, float* out, int64_t ldo) {
+  const WeightView& view = weight_of(linear).view();
+  // Two panels are worked on at once, so they stay together.
+  const Range pairs = share((view.rows + 2 * kPanel - 1) / (2 * kPanel));
+  const Range panels = {2 * pairs.first, std::min(2 * pairs.last, (view.rows + kPanel - 1) / kPanel)};
+  const Range rows = {panels.first * kPanel, std::min(panels.last * kPanel, view.rows)};
+  if (panels.first >= panels.last) return {0, 0};
+  kernels_.linear(&view, &input, panels.first, panels.last, out, ldo, mine_.partial);
+  if (!linear.bias.empty())
+    for (int64_t t = 0; t < input.m; ++t)
+      for (int64_t n = rows.first; n < rows.last; ++n) out[t * ldo + n] += linear.bias[static_cast<size_t>(n)];
+  return rows;
+}
+
+template <typename Rows>
+void StepWorker::project(const std::vector<Linear>& linears, int64_t m, float* out, int64_t ldo, Rows rows) {
+  const CpuWeight* before = nullptr;
+  ActView input{};
+  for (const Linear& linear : linears) {
+    const CpuWeight& weight = weight_of(linear);
+    if (!before || !weight.same_input(*before)) {
+      if (before && m > 1) barrier();  // others may still read what is about to be overwritten
+      input = pack(weight, m, rows);
+    }
+    before = &weight;
+    product(linear, input, out, ldo);
+    out += linear.out_features;
+  }
+}
+
+void StepWorker::add_to_hidden(Range rows) {
+  const int64_t width = plan_.shape_.hidden;
+  for (int64_t t = 0; t < m_; ++t) {
+    float* hidden = shared_.hidden + t * width;
+    const float* output = shared_.output + t * width;
+    for (int64_t n = rows.first; n < rows.last; ++n) hidden[n] += output[n];
+  }
+}
+
+// ---- the stages
+
+void StepWorker::attention_block(const Block& block, int64_t layer) {
+  const int64_t width = plan_.shape_.hidden, query_width = plan_.shape_.query_width;
+  const Attention& attention = block.attention;
+  project(attention.qkv, m_, shared_.qkv, query_width + 2 * plan_.shape_.kv_width, [&](int64_t t, float* scratch) {
+    return normed(block.input_norm, shared_.hidden + t * width, width, scratch);
+  });
+  barrier();
+  if (plan_.stop_.load(std::memory_order_relaxed)) return;
+  attend_all(block, layer);
+  barrier();
+  const ActView input = pack(weight_of(attention.output), m_, [&](int64_t t, float*) { return shared_.attended + t * query_width; });
+  add_to_hidden(product(attention.output, input, shared_.output, width));
+  barrier();
+}
+
+void StepWorker::mlp_block(const Block& block) {
+  const int64_t width = plan_.shape_.hidden, inner = plan_.shape_.intermediate;
+  project(block.mlp.gate_up, m_, shared_.gate_up, 2 * inner, [&](int64_t t, float* scratch) {
+    return normed(block.post_attention_norm, shared_.hidden + t * width, width, scratch);
+  });
+  barrier();
+  const ActView input = pack(weight_of(block.mlp.down), m_, [&](int64_t t, float* scratch) { return activated(block.mlp, t, scratch); });
+  add_to_hidden(product(block.mlp.down, input, shared_.output, width));
+  barrier();
+}
+
+void StepWorker::logits() {
+  const int64_t width = plan_.shape_.hidden;
+  const ActView input = pack(weight_of(decoder_.head), plan_.logit_rows_, [&](int64_t row, float* scratch) {
+    return normed(decoder_.final_norm, shared_.hidden + shared_.logit_token[row] * width, width, scratch);
+  });
+  product(decoder_.head, input, plan_.batch_->logits, decoder_.config.vocab_size);
+}
+
+}  // namespace cpu
+}  // namespace nbl

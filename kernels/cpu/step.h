@@ -1,0 +1,58 @@
+// StepWorker: what one thread does in a step, from token ids to logits. All threads run the same program and meet at
+// the pool's barriers; the stages of a layer are qkv | attention | output | gate-up | down.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/cpu/plan.h"
+
+namespace nbl {
+namespace cpu {
+
+class StepWorker {
+ public:
+  StepWorker(CpuPlan& plan, int thread, int threads)
+      : plan_(plan), decoder_(*plan.decoder_), kernels_(plan.kernels_), shared_(plan.scratch_), mine_(plan.scratch_.thread[thread]),
+        thread_(thread), threads_(threads), m_(plan.tokens_) {}
+
+  void run();
+
+ private:
+  struct Range { int64_t first, last; };
+  Range share(int64_t count) const { return {count * thread_ / threads_, count * (thread_ + 1) / threads_}; }
+  void barrier() { plan_.pool_->barrier(); }
+
+  void embed();
+  void attention_block(const Block& block, int64_t layer);
+  void mlp_block(const Block& block);
+  void logits();
+
+  // Packs what rows(token, scratch) returns for m tokens, for `weight`. One token: every thread for itself.
+  template <typename Rows>
+  ActView pack(const CpuWeight& weight, int64_t m, Rows rows);
+  // out[t * ldo + n] = (W x)[n] + bias[n] for this thread's rows, over several linears of one input.
+  template <typename Rows>
+  void project(const std::vector<Linear>& linears, int64_t m, float* out, int64_t ldo, Rows rows);
+  Range product(const Linear& linear, const ActView& input, float* out, int64_t ldo);
+  void add_to_hidden(Range rows);
+
+  const float* normed(const Norm& norm, const float* x, int64_t width, float* out) const;
+  const float* activated(const Mlp& mlp, int64_t token, float* out) const;
+
+  void place_keys_and_values(const Block& block, int64_t layer, int64_t token, int64_t kv_head);
+  void prepare_query(const Block& block, int64_t token, int64_t head);
+  void rotate(float* head, int64_t token) const;
+  void attend_all(const Block& block, int64_t layer);
+  void attend_tile(const Block& block, int64_t layer, int64_t sequence, int64_t kv_head, int64_t tile);
+
+  CpuPlan& plan_;
+  const Decoder& decoder_;
+  const Kernels& kernels_;
+  const PlanScratch& shared_;
+  const ThreadScratch& mine_;
+  const int thread_, threads_;
+  const int64_t m_;
+};
+
+}  // namespace cpu
+}  // namespace nbl

@@ -1,0 +1,133 @@
+// The attention stage of a step: norms and rotation of queries and keys, writing to the caches, and the work list.
+#include <algorithm>
+#include <cstring>
+#include <limits>
+
+#include "kernels/cpu/step.h"
+
+namespace nbl {
+namespace cpu {
+
+void StepWorker::rotate(float* head, int64_t token) const {
+  const int64_t half = decoder_.rope.rotary_dim / 2;
+  const float* cosine = shared_.cosine + token * half;
+  const float* sine = shared_.sine + token * half;
+  for (int64_t i = 0; i < half; ++i) {
+    const float a = head[i], b = head[i + half];
+    head[i] = a * cosine[i] - b * sine[i];
+    head[i + half] = b * cosine[i] + a * sine[i];
+  }
+}
+
+void StepWorker::prepare_query(const Block& block, int64_t token, int64_t head) {
+  const PlanShape& s = plan_.shape_;
+  float* q = shared_.qkv + token * (s.query_width + 2 * s.kv_width) + head * s.head_dim;
+  if (!block.attention.q_norm.empty()) normed(block.attention.q_norm.front(), q, s.head_dim, q);
+  if (block.attention.rotary) rotate(q, token);
+  for (int64_t d = 0; d < s.head_dim; ++d) q[d] *= block.attention.scale;
+}
+
+void StepWorker::place_keys_and_values(const Block& block, int64_t layer, int64_t token, int64_t kv_head) {
+  const PlanShape& s = plan_.shape_;
+  float* k = shared_.qkv + token * (s.query_width + 2 * s.kv_width) + s.query_width + kv_head * s.head_dim;
+  const float* v = k + s.kv_width;
+  if (!block.attention.k_norm.empty()) normed(block.attention.k_norm.front(), k, s.head_dim, k);
+  if (block.attention.rotary) rotate(k, token);
+
+  const CpuKvCache& cache = *shared_.caches[shared_.sequence[token]];
+  const int64_t position = shared_.position[token], stride = cache.shape().value_stride();
+  const int64_t panel = position / kPanel * s.head_dim * kPanel + position % kPanel;
+  if (!cache.shape().half) {
+    float* keys = reinterpret_cast<float*>(cache.keys(layer, kv_head)) + panel;
+    for (int64_t d = 0; d < s.head_dim; ++d) keys[d * kPanel] = k[d];
+    std::memcpy(reinterpret_cast<float*>(cache.values(layer, kv_head)) + position * stride, v, static_cast<size_t>(s.head_dim) * 4);
+    return;
+  }
+  uint16_t halves[kKeyBlock];
+  uint16_t* keys = reinterpret_cast<uint16_t*>(cache.keys(layer, kv_head)) + panel;
+  for (int64_t start = 0; start < s.head_dim; start += kKeyBlock) {
+    const int64_t count = std::min<int64_t>(kKeyBlock, s.head_dim - start);
+    kernels_.to_f16(k + start, count, halves);
+    for (int64_t d = 0; d < count; ++d) keys[(start + d) * kPanel] = halves[d];
+  }
+  kernels_.to_f16(v, s.head_dim, reinterpret_cast<uint16_t*>(cache.values(layer, kv_head)) + position * stride);
+}
+
+void StepWorker::attend_all(const Block& block, int64_t layer) {
+  const int64_t kv_heads = decoder_.config.num_key_value_heads;
+  const int64_t group = decoder_.config.num_attention_heads / kv_heads;
+  // Every thread works through (token, key head) pairs; the keys of all tokens must be there before any query looks.
+  const Range pairs = share(m_ * kv_heads);
+  for (int64_t pair = pairs.first; pair < pairs.last; ++pair) {
+    const int64_t token = pair / kv_heads, kv_head = pair % kv_heads;
+    place_keys_and_values(block, layer, token, kv_head);
+    for (int64_t h = 0; h < group; ++h) prepare_query(block, token, kv_head * group + h);
+  }
+  if (m_ == 1 && threads_ <= kv_heads) {
+    // One token: this thread's heads are the ones it has just prepared.
+    const int64_t tiles = (group + kTile - 1) / kTile;
+    for (int64_t pair = pairs.first; pair < pairs.last; ++pair)
+      for (int64_t tile = 0; tile < tiles; ++tile) attend_tile(block, layer, 0, pair, tile);
+    return;
+  }
+  barrier();
+  // Later tokens see more: the longest tiles are handed out first.
+  std::atomic<int64_t>& next = plan_.next_item_[static_cast<size_t>(layer)];
+  int64_t base = 0, item = next.fetch_add(1, std::memory_order_relaxed);
+  for (size_t s = 0; s < plan_.batch_->sequences.size(); ++s) {
+    const int64_t tiles = (plan_.batch_->sequences[s].token_count * group + kTile - 1) / kTile;
+    while (item < base + tiles * kv_heads) {
+      const int64_t at = item - base;
+      attend_tile(block, layer, static_cast<int64_t>(s), at % kv_heads, tiles - 1 - at / kv_heads);
+      item = next.fetch_add(1, std::memory_order_relaxed);
+    }
+    base += tiles * kv_heads;
+  }
+}
+
+// Up to 8 query rows (tokens and heads of one key head's group, tokens outermost) over what they see.
+void StepWorker::attend_tile(const Block& block, int64_t layer, int64_t sequence, int64_t kv_head, int64_t tile) {
+  const PlanShape& s = plan_.shape_;
+  const int64_t group = decoder_.config.num_attention_heads / decoder_.config.num_key_value_heads;
+  const int64_t total = plan_.batch_->sequences[static_cast<size_t>(sequence)].token_count * group;
+  const CpuKvCache& cache = *shared_.caches[sequence];
+  const int64_t stride = cache.shape().value_stride(), window = block.attention.sliding_window;
+  float maximum[kTile], sum[kTile];
+  float* place[kTile];
+  AttendView view{};
+  view.q = mine_.queries;
+  view.keys = cache.keys(layer, kv_head);
+  view.values = cache.values(layer, kv_head);
+  view.rows = std::min<int64_t>(kTile, total - tile * kTile);
+  view.head_dim = s.head_dim;
+  view.value_stride = stride;
+  view.half = cache.shape().half;
+  view.scores = mine_.scores;
+  view.out = mine_.attended;
+  view.maximum = maximum;
+  view.total = sum;
+  view.begin = std::numeric_limits<int64_t>::max();
+  for (int64_t r = 0; r < view.rows; ++r) {
+    const int64_t token = shared_.first_token[sequence] + (tile * kTile + r) / group;
+    const int64_t head = kv_head * group + (tile * kTile + r) % group;
+    const int64_t position = shared_.position[token];
+    std::memcpy(mine_.queries + r * s.head_dim, shared_.qkv + token * (s.query_width + 2 * s.kv_width) + head * s.head_dim,
+                static_cast<size_t>(s.head_dim) * sizeof(float));
+    place[r] = shared_.attended + token * s.query_width + head * s.head_dim;
+    view.first[r] = window > 0 ? std::max<int64_t>(0, position - window + 1) : 0;
+    view.last[r] = position + 1;
+    view.begin = std::min(view.begin, view.first[r]);
+    view.end = std::max(view.end, view.last[r]);
+    maximum[r] = -std::numeric_limits<float>::infinity();
+    sum[r] = 0;
+  }
+  std::memset(mine_.attended, 0, static_cast<size_t>(view.rows * stride) * sizeof(float));
+  kernels_.attend(&view);
+  for (int64_t r = 0; r < view.rows; ++r) {
+    const float factor = 1.0f / sum[r];
+    for (int64_t d = 0; d < s.head_dim; ++d) place[r][d] = mine_.attended[r * stride + d] * factor;
+  }
+}
+
+}  // namespace cpu
+}  // namespace nbl

@@ -1,0 +1,281 @@
+#include "kernels/cpu/weight.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace nbl {
+namespace cpu {
+
+namespace {
+
+int64_t round_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
+
+std::string describe(const WeightSpec& spec) {
+  return spec.source + " [" + std::to_string(spec.out_features) + ", " + std::to_string(spec.in_features) + "], " +
+         std::to_string(spec.bits) + " bits, groups of " + std::to_string(spec.group_size);
+}
+
+int32_t code_of(const WeightSpec& spec) {
+  switch (spec.format) {
+    case WeightFormat::kCodebook: return kCodebook4;
+    case WeightFormat::kIntGroup: return spec.bits <= 4 ? kInt4 : kInt8;
+    case WeightFormat::kFloat: break;
+  }
+  return spec.value_type == DType::kF16 ? kF16 : spec.value_type == DType::kBF16 ? kBf16 : kF32;
+}
+
+int32_t scale_type_of(DType type) {
+  return type == DType::kF16 ? kScaleF16 : type == DType::kBF16 ? kScaleBf16 : kScaleF32;
+}
+
+int64_t value_bytes(int32_t code) { return code == kF32 ? 4 : 2; }
+
+void cut_into_blocks(const WeightSpec& spec, Layout* layout) {
+  const int64_t k = spec.in_features;
+  if (spec.format == WeightFormat::kFloat) {
+    layout->block = std::min<int64_t>(k, kMaxBlock);
+    layout->blocks = (k + layout->block - 1) / layout->block;
+    layout->last_block = k - (layout->blocks - 1) * layout->block;
+    layout->positions = k;
+    return;
+  }
+  const int64_t group = std::min(spec.group_size, k);
+  const int64_t pieces = (group + kMaxBlock - 1) / kMaxBlock;
+  const int64_t block = round_up((group + pieces - 1) / pieces, 8);
+  const int64_t groups = (k + group - 1) / group;
+  const int64_t rest = k - (groups - 1) * group;  // columns of the last group
+  const int64_t rest_blocks = (rest + block - 1) / block;
+  layout->block = block;
+  layout->blocks_per_group = pieces;
+  layout->blocks = (groups - 1) * pieces + rest_blocks;
+  layout->last_block = round_up(rest - (rest_blocks - 1) * block, 8);
+  layout->positions = (layout->blocks - 1) * block + layout->last_block;
+  layout->in_order = groups == 1 || pieces * block == group;
+}
+
+// Where column p of k_order stands.
+int64_t position_of(const Layout& layout, int64_t group_size, int64_t p) {
+  if (layout.in_order) return p;
+  return p / group_size * layout.blocks_per_group * layout.block + p % group_size;
+}
+
+// The rows of the parts, one after another.
+struct Row {
+  const QuantWeight* part;
+  int64_t n;
+};
+
+struct Packer {
+  const std::vector<const QuantWeight*>* parts;
+  const Layout* layout;
+  uint8_t* data;
+  uint8_t* scales;
+  uint8_t* zeros;
+
+  bool row(int64_t index, Row* out) const {
+    for (const QuantWeight* part : *parts) {
+      if (index < part->out_features) {
+        *out = {part, index};
+        return true;
+      }
+      index -= part->out_features;
+    }
+    return false;  // padding of the last panel
+  }
+
+  void panel(int64_t index, uint8_t* codes) const {
+    for (int r = 0; r < kPanel; ++r) {
+      Row source;
+      if (!row(index * kPanel + r, &source)) continue;
+      uint8_t* out = data + index * layout->panel_bytes;
+      if (layout->code >= kF16) {
+        dense_row(source, r, out);
+        continue;
+      }
+      spread_codes(source, codes);
+      if (layout->code == kInt8) {
+        for (int64_t k = 0; k < layout->positions; k += 4) std::memcpy(out + 16 * k + 4 * r, codes + k, 4);
+      } else {
+        nibble_row(codes, r, out);
+      }
+      side_arrays(source, index, r);
+    }
+  }
+
+  // The codes of a row at their positions; padding holds whatever, its activations are zero.
+  void spread_codes(const Row& source, uint8_t* codes) const {
+    const QuantWeight& w = *source.part;
+    const uint8_t* from = w.codes.data() + source.n * w.in_features;
+    if (layout->in_order) {
+      std::memcpy(codes, from, static_cast<size_t>(w.in_features));
+    } else {
+      for (int64_t p = 0; p < w.in_features; p += w.group_size) {
+        const int64_t count = std::min(w.group_size, w.in_features - p);
+        std::memcpy(codes + position_of(*layout, w.group_size, p), from + p, static_cast<size_t>(count));
+      }
+    }
+  }
+
+  void nibble_row(const uint8_t* codes, int r, uint8_t* out) const {
+    for (int64_t k = 0; k < layout->positions; k += 8) {
+      uint32_t low, high;
+      std::memcpy(&low, codes + k, 4);
+      std::memcpy(&high, codes + k + 4, 4);
+      const uint32_t both = (low & 0x0f0f0f0fu) | (high & 0x0f0f0f0fu) << 4;
+      std::memcpy(out + 8 * k + 4 * r, &both, 4);
+    }
+  }
+
+  void side_arrays(const Row& source, int64_t index, int r) const {
+    const QuantWeight& w = *source.part;
+    const int64_t groups = w.groups();
+    for (int64_t b = 0; b < layout->blocks; ++b) {
+      const int64_t group = b / layout->blocks_per_group;
+      const int64_t at = (index * layout->blocks + b) * kPanel + r;
+      const float scale = w.scales[source.n * groups + group];
+      if (layout->scale_type == kScaleF32) {
+        std::memcpy(scales + at * 4, &scale, 4);
+      } else {
+        const uint16_t half = layout->scale_type == kScaleF16 ? float_to_f16(scale) : float_to_bf16(scale);
+        std::memcpy(scales + at * 2, &half, 2);
+      }
+      if (layout->has_zeros) zeros[at] = w.zeros[source.n * groups + group];
+    }
+  }
+
+  void dense_row(const Row& source, int r, uint8_t* out) const {
+    const QuantWeight& w = *source.part;
+    const int64_t size = value_bytes(layout->code);
+    const uint8_t* from = static_cast<const uint8_t*>(w.dense) + source.n * w.in_features * size;
+    // Byte copies, because the mapping of a checkpoint need not be aligned.
+    if (size == 2) {
+      for (int64_t k = 0; k < w.in_features; ++k) std::memcpy(out + (k * kPanel + r) * 2, from + 2 * k, 2);
+    } else {
+      for (int64_t k = 0; k < w.in_features; ++k) std::memcpy(out + (k * kPanel + r) * 4, from + 4 * k, 4);
+    }
+  }
+};
+
+Status check_data(const QuantWeight& w) {
+  const int64_t n = w.out_features, k = w.in_features;
+  if (w.format == WeightFormat::kFloat) {
+    if (!w.dense) return error(Code::kArgument, "%s: no values were given", describe(w).c_str());
+    return {};
+  }
+  const auto is = [](size_t size, int64_t expected) { return static_cast<int64_t>(size) == expected; };
+  if (!is(w.codes.size(), n * k) || !is(w.scales.size(), n * w.groups()) ||
+      (w.format == WeightFormat::kIntGroup && !w.symmetric && !is(w.zeros.size(), n * w.groups())))
+    return error(Code::kArgument, "%s: codes, scales or zeros do not have the sizes the shape asks for", describe(w).c_str());
+  if (w.permuted && !is(w.k_order.size(), k))
+    return error(Code::kArgument, "%s: permuted, but k_order has %lld entries", describe(w).c_str(), static_cast<long long>(w.k_order.size()));
+  for (int32_t column : w.k_order)
+    if (column < 0 || column >= k) return error(Code::kArgument, "%s: k_order names column %d", describe(w).c_str(), column);
+  return {};
+}
+
+}  // namespace
+
+Status check_spec(const WeightSpec& spec) {
+  if (spec.out_features <= 0 || spec.in_features <= 0 || spec.out_features > (int64_t{1} << 31) || spec.in_features > (int64_t{1} << 31))
+    return error(Code::kUnsupported, "%s: the CPU backend packs matrices of 1 .. 2^31 rows and columns", describe(spec).c_str());
+  if (spec.format == WeightFormat::kFloat) {
+    if (spec.value_type != DType::kF16 && spec.value_type != DType::kBF16 && spec.value_type != DType::kF32)
+      return error(Code::kUnsupported, "%s: float weights must be F16, BF16 or F32, not %s", describe(spec).c_str(), dtype_name(spec.value_type));
+    return {};
+  }
+  if (spec.group_size <= 0) return error(Code::kUnsupported, "%s: the group size must be positive", describe(spec).c_str());
+  if (spec.format == WeightFormat::kIntGroup && (spec.bits < 2 || spec.bits > 8))
+    return error(Code::kUnsupported, "%s: the CPU backend has integer weights of 2 .. 8 bits", describe(spec).c_str());
+  return {};
+}
+
+Layout layout_of(const std::vector<WeightSpec>& parts) {
+  Layout layout;
+  const WeightSpec& spec = parts.front();
+  layout.code = code_of(spec);
+  layout.scale_type = scale_type_of(spec.scale_type);
+  layout.columns = spec.in_features;
+  for (const WeightSpec& part : parts) layout.rows += part.out_features;
+  layout.panels = (layout.rows + kPanel - 1) / kPanel;
+  cut_into_blocks(spec, &layout);
+  if (spec.format == WeightFormat::kFloat) {
+    layout.panel_bytes = layout.positions * kPanel * value_bytes(layout.code);
+    return layout;
+  }
+  layout.panel_bytes = layout.positions * (layout.code == kInt8 ? 16 : 8);
+  const int64_t entries = layout.panels * layout.blocks * kPanel;
+  layout.scale_bytes = round_up(entries * (layout.scale_type == kScaleF32 ? 4 : 2), 64);
+  layout.has_zeros = spec.format == WeightFormat::kIntGroup && !spec.symmetric;
+  layout.zero_bytes = layout.has_zeros ? round_up(entries, 64) : 0;
+  return layout;
+}
+
+bool CpuWeight::same_input(const CpuWeight& other) const {
+  return integers_ == other.integers_ && columns_ == other.columns_ && view_.block == other.view_.block &&
+         view_.blocks == other.view_.blocks && view_.last_block == other.view_.last_block && order_ == other.order_;
+}
+
+Result<std::shared_ptr<const PackedWeight>> CpuWeight::pack(const std::vector<const QuantWeight*>& parts, WeightRole,
+                                                            CpuPrecision precision, const char* isa, Pool& pool) {
+  const QuantWeight& first = *parts.front();
+  std::vector<WeightSpec> specs;
+  for (const QuantWeight* part : parts) {
+    NBL_RETURN_IF_ERROR(check_data(*part));
+    if (part->k_order != first.k_order || part->codebook != first.codebook)
+      return error(Code::kState, "%s: the matrices to fuse order their columns differently; pack them one by one", describe(*part).c_str());
+    specs.push_back(*part);
+  }
+  const Layout layout = layout_of(specs);
+  WeightSpec spec = first;
+  spec.out_features = layout.rows;
+  std::shared_ptr<CpuWeight> weight(new CpuWeight(spec));
+  const int64_t data_bytes = round_up(layout.panels * layout.panel_bytes, 64);
+  if (!weight->memory_.allocate(data_bytes + layout.scale_bytes + layout.zero_bytes, true))
+    return error(Code::kNoMemory, "%s: no memory for %lld bytes of packed weights", describe(first).c_str(), static_cast<long long>(layout.bytes()));
+
+  uint8_t* data = weight->memory_.data();
+  const Packer packer{&parts, &layout, data, data + data_bytes, data + data_bytes + layout.scale_bytes};
+  const int64_t scratch = round_up(layout.positions + 64, 64);
+  std::vector<uint8_t> codes(static_cast<size_t>(scratch * pool.threads()));
+  // Each worker packs the panels that it will read: their pages are then near it.
+  pool.run([&](int thread, int threads) {
+    for (int64_t p = layout.panels * thread / threads; p < layout.panels * (thread + 1) / threads; ++p)
+      packer.panel(p, codes.data() + scratch * thread);
+  });
+
+  weight->codebook_ = first.codebook;
+  weight->columns_ = layout.columns;
+  weight->positions_ = layout.positions;
+  weight->bytes_ = layout.bytes();
+  weight->integers_ = first.format == WeightFormat::kIntGroup && precision != CpuPrecision::kFp32;
+  if (first.permuted || !layout.in_order) {
+    weight->order_.assign(static_cast<size_t>(layout.positions), -1);
+    for (int64_t p = 0; p < layout.columns; ++p)
+      weight->order_[static_cast<size_t>(position_of(layout, first.group_size, p))] =
+          first.k_order.empty() ? static_cast<int32_t>(p) : first.k_order[static_cast<size_t>(p)];
+  }
+  WeightView& view = weight->view_;
+  view.data = data;
+  view.scales = layout.scale_bytes ? packer.scales : nullptr;
+  view.zeros = layout.has_zeros ? packer.zeros : nullptr;
+  view.codebook = weight->codebook_.data();
+  view.panel_bytes = layout.panel_bytes;
+  view.rows = layout.rows;
+  view.blocks = layout.blocks;
+  view.block = layout.block;
+  view.last_block = layout.last_block;
+  view.code = layout.code;
+  view.scale_type = layout.scale_type;
+  view.zero = first.format == WeightFormat::kIntGroup ? 1 << (first.bits - 1) : 0;
+  view.rounding = precision != CpuPrecision::kFp32 || layout.code >= kF16 ? kNoRounding
+                  : first.value_type == DType::kF16                       ? kRoundF16
+                  : first.value_type == DType::kBF16                      ? kRoundBf16
+                                                                          : kNoRounding;
+  static const char* const kNames[] = {"int4", "int8", "int2", "int3", "codebook4", "f16", "bf16", "f32"};
+  const char* input = !weight->integers_ ? "f32" : precision == CpuPrecision::kFastest8 ? "a8" : "a16";
+  weight->kernel_ = std::string("p16 ") + kNames[layout.code] + " " + input + " " + isa;
+  return std::shared_ptr<const PackedWeight>(std::move(weight));
+}
+
+}  // namespace cpu
+}  // namespace nbl

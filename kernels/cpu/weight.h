@@ -1,0 +1,70 @@
+// CpuWeight: a matrix (or several, rows one after another) in the panels that isa.h describes.
+//
+// Blocks: a group of more than 128 columns is cut into equal blocks that repeat its scale; a group whose length is no
+// multiple of 8 is padded, and `columns` says which column of x stands at each position (-1: none, it counts as zero).
+// The same table carries GPTQ's act-order.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "kernels/backend.h"
+#include "kernels/cpu/isa.h"
+#include "kernels/cpu/memory.h"
+#include "kernels/cpu/pool.h"
+
+namespace nbl {
+namespace cpu {
+
+// How a spec is cut into blocks and how many bytes that takes.
+struct Layout {
+  int32_t code = kF32;
+  int32_t scale_type = kScaleF32;
+  int64_t rows = 0, columns = 0;       // N of all parts, K
+  int64_t panels = 0;
+  int64_t block = 0, blocks = 0, last_block = 0;
+  int64_t blocks_per_group = 1;
+  int64_t positions = 0;               // K with its padding
+  bool in_order = true;                // position p is column p of k_order
+  bool has_zeros = false;
+  int64_t panel_bytes = 0, scale_bytes = 0, zero_bytes = 0;
+  int64_t bytes() const { return panels * panel_bytes + scale_bytes + zero_bytes; }
+};
+
+Status check_spec(const WeightSpec& spec);
+Layout layout_of(const std::vector<WeightSpec>& parts);
+
+class CpuWeight final : public PackedWeight {
+ public:
+  static Result<std::shared_ptr<const PackedWeight>> pack(const std::vector<const QuantWeight*>& parts, WeightRole role,
+                                                          CpuPrecision precision, const char* isa, Pool& pool);
+
+  int64_t bytes() const override { return bytes_; }
+  std::string kernel() const override { return kernel_; }
+
+  const WeightView& view() const { return view_; }
+  int64_t columns() const { return columns_; }
+  int64_t positions() const { return positions_; }
+  // [positions], column of x or -1; null when position p is column p (positions behind the last column are zero).
+  const int32_t* order() const { return order_.empty() ? nullptr : order_.data(); }
+  bool takes_integers() const { return integers_; }
+  // Whether activations packed for `other` serve this one too.
+  bool same_input(const CpuWeight& other) const;
+
+ private:
+  CpuWeight(WeightSpec spec) : PackedWeight(std::move(spec)) {}
+
+  WeightView view_{};
+  std::array<float, 16> codebook_{};
+  std::vector<int32_t> order_;
+  Memory memory_;
+  int64_t columns_ = 0, positions_ = 0, bytes_ = 0;
+  bool integers_ = false;
+  std::string kernel_;
+};
+
+}  // namespace cpu
+}  // namespace nbl

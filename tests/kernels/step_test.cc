@@ -1,0 +1,270 @@
+// Whole steps of every backend against a plain forward pass in double.
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cmath>
+#include <cstdlib>
+#include <new>
+#include <thread>
+
+#include "test_model.h"
+
+namespace {
+std::atomic<bool> counting{false};
+std::atomic<long> allocations{0};
+}  // namespace
+
+void* operator new(size_t size) {
+  if (counting.load(std::memory_order_relaxed)) allocations.fetch_add(1, std::memory_order_relaxed);
+  if (void* p = std::malloc(size ? size : 1)) return p;
+  throw std::bad_alloc();
+}
+void operator delete(void* p) noexcept { std::free(p); }
+void operator delete(void* p, size_t) noexcept { std::free(p); }
+
+namespace nbl {
+namespace {
+
+std::vector<ModelCase> model_cases() {
+  std::vector<ModelCase> cases;
+  const auto add = [&](const char* name, auto change) {
+    ModelCase c;
+    c.name = name;
+    change(c);
+    cases.push_back(c);
+  };
+  add("llama", [](ModelCase&) {});
+  add("biases, unfused, f16 embedding", [](ModelCase& c) { c.biases = true; c.fused = false; c.embedding = DType::kF16; });
+  add("head norms, one key head of 80", [](ModelCase& c) { c.head_norms = true; c.kv_heads = 1; c.head_dim = 80; c.embedding = DType::kBF16; });
+  add("window of 5", [](ModelCase& c) { c.window = 5; });
+  add("layer norm, gelu", [](ModelCase& c) { c.norm = Norm::Kind::kLayer; c.activation = Activation::kGelu; });
+  add("gelu_tanh, partial rotation", [](ModelCase& c) { c.activation = Activation::kGeluTanh; c.rotary_dim = 8; });
+  add("relu, no rotation, as many key heads", [](ModelCase& c) { c.activation = Activation::kRelu; c.rotary_dim = 0; c.kv_heads = 4; });
+  add("dynamic rope", [](ModelCase& c) { c.dynamic_rope = true; });
+  add("act-order", [](ModelCase& c) { c.format = 4; c.fused = false; });
+  add("nf4", [](ModelCase& c) { c.format = 20; });
+  add("f16 matrices, nine heads over one", [](ModelCase& c) { c.format = 22; c.heads = 9; c.kv_heads = 1; });
+  add("odd widths", [](ModelCase& c) { c.hidden = 76; c.intermediate = 100; c.head_dim = 14; c.vocab = 33; });
+  add("head of 256", [](ModelCase& c) { c.head_dim = 256; c.heads = 2; c.kv_heads = 1; });
+  return cases;
+}
+
+struct Running {
+  std::shared_ptr<const Decoder> decoder;
+  std::unique_ptr<KvCache> cache;
+  std::unique_ptr<Plan> plan;
+};
+
+Running start(const Backend& backend, std::shared_ptr<const Decoder> decoder, int64_t capacity, DType kv, int64_t sequences = 1) {
+  Running run;
+  run.decoder = std::move(decoder);
+  Result<std::unique_ptr<KvCache>> cache = backend.make_kv_cache(*run.decoder, {capacity, kv});
+  EXPECT_TRUE(cache.ok()) << cache.status().message();
+  if (cache.ok()) run.cache = std::move(cache).value();
+  PlanLimits limits;
+  limits.max_tokens = 64;
+  limits.max_sequences = sequences;
+  limits.max_logit_rows = 64;
+  limits.max_context = capacity;
+  Result<std::unique_ptr<Plan>> plan = backend.compile(run.decoder, limits);
+  EXPECT_TRUE(plan.ok()) << plan.status().message();
+  if (plan.ok()) run.plan = std::move(plan).value();
+  return run;
+}
+
+Status step(Running& run, const int32_t* tokens, int64_t count, float* logits, int64_t call_length = 0) {
+  Batch batch;
+  batch.sequences.push_back({run.cache.get(), tokens, count, count, call_length});
+  batch.logits = logits;
+  return run.plan->step(batch);
+}
+
+std::vector<int32_t> some_tokens(int64_t count, int64_t vocab) {
+  std::vector<int32_t> tokens;
+  for (int64_t i = 0; i < count; ++i) tokens.push_back(static_cast<int32_t>((i * i * 7 + 3) % vocab));
+  return tokens;
+}
+
+// How far from the plain forward pass: the float32 path is held to the tolerance of the project's goldens.
+double step_tolerance(const BackendCase& backend) { return backend.int_tolerance > 1e-2 ? 0.2 : backend.rounds ? 1e-4 : 3e-3; }
+
+TEST(Step, AgreesWithAPlainForwardPass) {
+  const std::vector<BackendCase> backends = all_backends();
+  for (const ModelCase& test : model_cases()) {
+    const TestModel model(test, 11);
+    const std::vector<int32_t> tokens = some_tokens(29, test.vocab);
+    // A prompt of 19 in chunks of 11 and 8, then one at a time, then three at once.
+    const std::vector<double> expected = model.logits(tokens, {19, 20, 21, 22, 23, 24, 25, 26, 29});
+    for (const BackendCase& backend : backends) {
+      Running run = start(*backend.backend, model.pack(*backend.backend), 40, DType::kF32);
+      std::vector<float> logits(expected.size());
+      float* out = logits.data();
+      int64_t at = 0;
+      const auto feed = [&](int64_t count, int64_t call) {
+        const Status status = step(run, tokens.data() + at, count, out, call);
+        ASSERT_TRUE(status.ok()) << status.message();
+        at += count;
+        out += count * test.vocab;
+      };
+      feed(11, 19);
+      feed(8, 0);
+      for (int i = 0; i < 7; ++i) feed(1, 0);
+      feed(3, 0);
+      EXPECT_EQ(run.cache->length(), 29);
+      EXPECT_LE(relative_rms(expected, logits.data()), step_tolerance(backend)) << backend.name << ", " << test.name;
+    }
+  }
+}
+
+TEST(Step, HalfPrecisionCachesLoseLittle) {
+  const TestModel model({}, 12);
+  const std::vector<int32_t> tokens = some_tokens(40, 70);
+  const std::vector<double> expected = model.logits(tokens, {40});
+  for (const BackendCase& backend : all_backends()) {
+    Running run = start(*backend.backend, model.pack(*backend.backend), 40, DType::kF16);
+    std::vector<float> logits(expected.size());
+    ASSERT_TRUE(step(run, tokens.data(), 40, logits.data()).ok());
+    EXPECT_LE(relative_rms(expected, logits.data()), std::max(step_tolerance(backend), 2e-3)) << backend.name;
+  }
+}
+
+TEST(Step, LongContextsAreSummedInBlocks) {
+  // More positions than one block of the softmax, and a window that begins inside a block.
+  for (int64_t window : {0, 300}) {
+    ModelCase test;
+    test.layers = 1;
+    test.window = window;
+    const TestModel model(test, 13);
+    const std::vector<int32_t> tokens = some_tokens(600, test.vocab);
+    const std::vector<double> expected = model.logits(tokens, {600});
+    for (const BackendCase& backend : all_backends()) {
+      Running run = start(*backend.backend, model.pack(*backend.backend), 600, DType::kF32);
+      std::vector<float> logits(expected.size());
+      for (int64_t at = 0; at < 600; at += 50) ASSERT_TRUE(step(run, tokens.data() + at, 50, logits.data() + at * test.vocab, 600).ok());
+      EXPECT_LE(relative_rms(expected, logits.data()), step_tolerance(backend)) << backend.name << ", window " << window;
+    }
+  }
+}
+
+TEST(Step, SequencesOfABatchDoNotTouchEachOther) {
+  const TestModel model({}, 14);
+  const std::vector<int32_t> a = some_tokens(9, 70), b = some_tokens(17, 60);
+  const std::vector<double> ea = model.logits(a, {9}), eb = model.logits(b, {17});
+  for (const BackendCase& backend : all_backends()) {
+    Running run = start(*backend.backend, model.pack(*backend.backend), 32, DType::kF32, 2);
+    Result<std::unique_ptr<KvCache>> second = backend.backend->make_kv_cache(*run.decoder, {20, DType::kF32});
+    ASSERT_TRUE(second.ok());
+    std::vector<float> logits(70 * 3);
+    Batch batch;
+    batch.logits = logits.data();
+    batch.sequences = {{run.cache.get(), a.data(), 8, 0, 9}, {second.value().get(), b.data(), 16, 0, 17}};
+    ASSERT_TRUE(run.plan->step(batch).ok());
+    batch.sequences = {{run.cache.get(), a.data() + 8, 1, 1, 0}, {second.value().get(), b.data() + 16, 1, 1, 0}};
+    ASSERT_TRUE(run.plan->step(batch).ok());
+    const std::vector<double> la(ea.end() - 70, ea.end()), lb(eb.end() - 70, eb.end());
+    EXPECT_LE(relative_rms(la, logits.data()), step_tolerance(backend)) << backend.name;
+    EXPECT_LE(relative_rms(lb, logits.data() + 70), step_tolerance(backend)) << backend.name;
+  }
+}
+
+TEST(Step, ForgettingAndRepeatingGivesTheSameLogits) {
+  const TestModel model({}, 15);
+  const std::vector<int32_t> tokens = some_tokens(24, 70);
+  for (const BackendCase& backend : all_backends()) {
+    Running run = start(*backend.backend, model.pack(*backend.backend), 24, DType::kF16);
+    std::vector<float> first(24 * 70), second(4 * 70);
+    ASSERT_TRUE(step(run, tokens.data(), 20, first.data()).ok());
+    ASSERT_TRUE(step(run, tokens.data() + 20, 4, first.data()).ok());
+    run.cache->truncate(20);
+    ASSERT_TRUE(step(run, tokens.data() + 20, 4, second.data()).ok());
+    for (size_t i = 0; i < second.size(); ++i) ASSERT_EQ(first[i], second[i]) << backend.name;
+  }
+}
+
+TEST(Step, FailuresLeaveTheCacheAsItWas) {
+  const TestModel model({}, 16);
+  const std::vector<int32_t> tokens = some_tokens(30, 70);
+  for (const BackendCase& backend : all_backends()) {
+    Running run = start(*backend.backend, model.pack(*backend.backend), 16, DType::kF16);
+    std::vector<float> logits(64 * 70);
+    EXPECT_EQ(step(run, tokens.data(), 17, logits.data()).code(), Code::kContextFull) << backend.name;
+    EXPECT_EQ(run.cache->length(), 0);
+    std::atomic<bool> cancel{true};
+    Batch batch;
+    batch.sequences.push_back({run.cache.get(), tokens.data(), 5, 5, 0});
+    batch.logits = logits.data();
+    batch.cancel = &cancel;
+    EXPECT_EQ(run.plan->step(batch).code(), Code::kCancelled) << backend.name;
+    EXPECT_EQ(run.cache->length(), 0);
+    cancel = false;
+    EXPECT_TRUE(run.plan->step(batch).ok());
+    EXPECT_EQ(run.cache->length(), 5);
+    batch.sequences.push_back(batch.sequences[0]);
+    EXPECT_EQ(run.plan->step(batch).code(), Code::kArgument) << backend.name;
+    EXPECT_EQ(run.cache->length(), 5);
+  }
+}
+
+TEST(Step, AllocatesNothing) {
+  const TestModel model({}, 17);
+  const std::vector<int32_t> tokens = some_tokens(30, 70);
+  for (const BackendCase& backend : all_backends()) {
+    if (backend.name == "ref") continue;  // the oracle promises plainness, not this
+    Running run = start(*backend.backend, model.pack(*backend.backend), 30, DType::kF16);
+    std::vector<float> logits(64 * 70);
+    Batch prompt, token;
+    prompt.sequences.push_back({run.cache.get(), tokens.data(), 20, 1, 0});
+    token.sequences.push_back({run.cache.get(), tokens.data() + 20, 1, 1, 0});
+    prompt.logits = token.logits = logits.data();
+    allocations = 0;
+    counting = true;
+    const bool ok = run.plan->step(prompt).ok() && run.plan->step(token).ok() && run.plan->step(token).ok();
+    counting = false;
+    EXPECT_TRUE(ok);
+    EXPECT_EQ(allocations.load(), 0) << backend.name;
+  }
+}
+
+TEST(Step, PlansOfOneBackendRunOnSeveralThreads) {
+  const TestModel model({}, 18);
+  const std::vector<int32_t> tokens = some_tokens(24, 70);
+  for (const BackendCase& backend : default_backends(2)) {
+    const std::shared_ptr<const Decoder> decoder = model.pack(*backend.backend);
+    std::vector<float> expected(70);
+    const auto generate = [&](float* out) {
+      Running run = start(*backend.backend, decoder, 24, DType::kF16);
+      std::vector<float> logits(70 * 8);
+      for (int64_t at = 0; at < 24; at += at < 8 ? 8 : 1) EXPECT_TRUE(step(run, tokens.data() + at, at < 8 ? 8 : 1, logits.data()).ok());
+      std::copy(logits.begin(), logits.begin() + 70, out);
+    };
+    generate(expected.data());
+    std::vector<std::vector<float>> results(4, std::vector<float>(70));
+    std::vector<std::thread> threads;
+    for (auto& result : results) threads.emplace_back([&] { generate(result.data()); });
+    for (std::thread& thread : threads) thread.join();
+    for (const auto& result : results) EXPECT_EQ(result, expected) << backend.name;
+  }
+}
+
+TEST(KvCache, SaysWhenItIsTooLarge) {
+  const TestModel model({}, 19);
+  for (const BackendCase& backend : default_backends(1)) {
+    const Result<std::unique_ptr<KvCache>> cache = backend.backend->make_kv_cache(model.plain(), {int64_t{1} << 61, DType::kF16});
+    EXPECT_EQ(cache.status().code(), Code::kNoMemory);
+    EXPECT_EQ(backend.backend->make_kv_cache(model.plain(), {0, DType::kF16}).status().code(), Code::kArgument);
+    EXPECT_EQ(backend.backend->make_kv_cache(model.plain(), {8, DType::kI8}).status().code(), Code::kUnsupported);
+  }
+}
+
+TEST(Backend, RefusesAnInstructionSetTheMachineLacks) {
+  const std::vector<std::string> here = cpu_isas();
+  EXPECT_EQ(here.front(), "generic");
+  CpuOptions options;
+  options.threads = 1;
+  options.isa = CpuIsa::kAvxVnni;
+  const bool has = std::find(here.begin(), here.end(), "avxvnni") != here.end();
+  EXPECT_EQ(make_cpu_backend(options).status().code(), has ? Code::kOk : Code::kUnsupported);
+}
+
+}  // namespace
+}  // namespace nbl
