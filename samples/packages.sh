@@ -33,8 +33,8 @@ need_packages() {
     fi
   fi
   echo "Installing with ${sudo:+$sudo }apt-get: $missing"
-  $sudo apt-get update -qq
-  $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
+  quietly build/apt-update.log $sudo apt-get update
+  quietly build/apt-install.log $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $missing
 }
 
 # Runs a step that says much and matters little: its output goes to a file, and to the screen when it fails.
