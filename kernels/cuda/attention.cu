@@ -1,0 +1,263 @@
+// Attention of a step: decode (one new token a sequence) and prefill (many).
+//
+// Decode: a CTA is one task of attention.cuh; the splits of a sequence are put together by merge_rows.
+// Prefill (after FlashAttention-2, arXiv:2307.08691): a CTA is 64 queries of one head, 16 a warp; keys and values come in
+// tiles through a double buffer of shared memory; scores and sums stay in registers as mma accumulators, the softmax runs
+// in float32 with its maximum and sum. Tiles that the causal mask or the sliding window hides are not visited.
+// Bound: 4 * head_dim * (visible pairs) operations a head over the rate of mma.sync.
+#include <algorithm>
+
+#include "kernels/cuda/attention.cuh"
+
+namespace nbl::cuda {
+namespace {
+
+constexpr int kDecodeWarps = 8;
+
+template <int L>
+__global__ void __launch_bounds__(kDecodeWarps * 32) decode_tasks(AttentionShape a, StepRows step, const float* qkv, int splits, float* part,
+                                                                 float2* part_state) {
+  extern __shared__ __align__(16) float shared_floats[];
+  const int row = blockIdx.y;
+  const StepSequence s = step.sequences[row];
+  const AttentionTask task = attention_task(a, blockIdx.x, splits);
+  const int64_t heads_before = static_cast<int64_t>(row) * a.heads * splits;
+  attend<L>(a, s, task, qkv + static_cast<int64_t>(row) * (a.heads + 2 * a.kv_heads) * a.head_dim,
+            step.turns + static_cast<int64_t>(row) * a.rotary_half, part + heads_before * a.head_dim, part_state + heads_before, shared_floats,
+            threadIdx.x / 32, kDecodeWarps, threadIdx.x % 32, [] { __syncthreads(); });
+}
+
+__global__ void merge_rows(int heads, int head_dim, int splits, const float* part, const float2* part_state, __half* x, int64_t pitch,
+                           const int32_t* place) {
+  const int64_t row = blockIdx.y;
+  const int column = blockIdx.x * blockDim.x + threadIdx.x;
+  if (column >= heads * head_dim) return;
+  const float v = merged(part, part_state, row * heads + column / head_dim, splits, head_dim, column % head_dim);
+  x[row * pitch + (place != nullptr ? place[column] : column)] = to_half(v);
+}
+
+// One warp a head of a row: queries to q, keys and values to the cache.
+__global__ void __launch_bounds__(128) rotate_rows(AttentionShape a, StepRows step, const float* qkv, __half* q) {
+  extern __shared__ float heads_out[];
+  const int row = blockIdx.x, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const StepSequence s = step.sequences[step.sequence_of[row]];
+  const int64_t position = step.positions[row];
+  const float* from = qkv + static_cast<int64_t>(row) * (a.heads + 2 * a.kv_heads) * a.head_dim;
+  const float2* turns = step.turns + static_cast<int64_t>(row) * a.rotary_half;
+  float* out = heads_out + warp * a.head_dim;
+  for (int head = warp; head < a.heads + 2 * a.kv_heads; head += 4) {
+    const float* source = from + head * a.head_dim;
+    __half* to;
+    if (head < a.heads) {
+      prepare_head(a, a.q_norm, source, turns, a.scale * 1.44269504f, out, lane);
+      to = q + (static_cast<int64_t>(row) * a.heads + head) * a.head_dim;
+    } else if (head < a.heads + a.kv_heads) {
+      prepare_head(a, a.k_norm, source, turns, 1.f, out, lane);
+      to = cache_head(a, s, 0, head - a.heads) + position * a.head_dim;
+    } else {
+      for (int i = lane; i < a.head_dim; i += 32) out[i] = source[i];
+      to = cache_head(a, s, 1, head - a.heads - a.kv_heads) + position * a.head_dim;
+    }
+    __syncwarp();
+    for (int i = lane; i < a.head_dim; i += 32) to[i] = to_half(out[i]);
+    __syncwarp();
+  }
+}
+
+__device__ __forceinline__ void load_matrix4(uint32_t (&r)[4], const void* shared) {
+  const uint32_t address = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(address));
+}
+__device__ __forceinline__ void load_matrix4_transposed(uint32_t (&r)[4], const void* shared) {
+  const uint32_t address = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(address));
+}
+
+// D: head_dim rounded up to 64, 128 or 256. KT: keys a tile.
+template <int D, int KT>
+__global__ void __launch_bounds__(128) prefill_tiles(AttentionShape a, StepRows step, const QueryTile* tiles, const __half* q, __half* x,
+                                                     int64_t pitch, const int32_t* place) {
+  extern __shared__ __align__(128) unsigned char shared[];
+  constexpr int kRow = D * 2 + 16;  // bytes; the 16 keep ldmatrix free of bank conflicts
+  constexpr int kTile = KT * kRow;
+  const int tid = threadIdx.x, warp = tid / 32, lane = tid % 32, g = lane / 4, t = lane % 4;
+  const QueryTile tile = tiles[blockIdx.x];
+  const StepSequence s = step.sequences[tile.sequence];
+  const int head = blockIdx.y, kv_head = head / (a.heads / a.kv_heads), d = a.head_dim;
+  const __half* keys = cache_head(a, s, 0, kv_head);
+  const __half* values = cache_head(a, s, 1, kv_head);
+  const int first = tile.first + warp * 16;              // this warp's first query among the sequence's rows
+  const int last_position = s.length + min(tile.first + 63, s.count - 1);
+  const int lowest = a.window > 0 ? static_cast<int>(max(static_cast<int64_t>(0), s.length + tile.first - a.window + 1)) : 0;
+  const int tile_begin = lowest / KT, tile_end = last_position / KT + 1;
+
+  uint32_t qa[D / 16][4];
+#pragma unroll
+  for (int k = 0; k < D / 16; ++k) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int row = first + g + i % 2 * 8, column = k * 16 + 2 * t + i / 2 * 8;
+      const bool valid = row < s.count && column < d;
+      qa[k][i] = valid ? *reinterpret_cast<const uint32_t*>(q + (static_cast<int64_t>(s.first_row + row) * a.heads + head) * d + column) : 0u;
+    }
+  }
+  auto fetch = [&](int kv_tile) {
+    if (kv_tile < tile_end) {
+      unsigned char* to = shared + (kv_tile - tile_begin) % 2 * 2 * kTile;
+      for (int i = tid; i < KT * (D / 8); i += 128) {
+        const int row = i / (D / 8), v = i % (D / 8);
+        const int position = kv_tile * KT + row;
+        if (position <= last_position && v * 8 < d) {
+          copy16(to + row * kRow + v * 16, keys + static_cast<int64_t>(position) * d + v * 8);
+          copy16(to + kTile + row * kRow + v * 16, values + static_cast<int64_t>(position) * d + v * 8);
+        } else {
+          *reinterpret_cast<uint4*>(to + row * kRow + v * 16) = make_uint4(0, 0, 0, 0);
+          *reinterpret_cast<uint4*>(to + kTile + row * kRow + v * 16) = make_uint4(0, 0, 0, 0);
+        }
+      }
+    }
+    copy_commit();
+  };
+  float o[D / 8][4] = {};
+  float top[2] = {kNoScore, kNoScore}, sum[2] = {0.f, 0.f};
+  fetch(tile_begin);
+  for (int kv_tile = tile_begin; kv_tile < tile_end; ++kv_tile) {
+    fetch(kv_tile + 1);
+    copy_wait<1>();
+    __syncthreads();
+    const unsigned char* k_tile = shared + (kv_tile - tile_begin) % 2 * 2 * kTile;
+    const unsigned char* v_tile = k_tile + kTile;
+    float score[KT / 8][4] = {};
+#pragma unroll
+    for (int k = 0; k < D / 16; ++k) {
+#pragma unroll
+      for (int n = 0; n < KT / 8; n += 2) {
+        uint32_t b[4];  // keys 8n.. and 8n+8.., dimensions 16k.. and 16k+8.. of each
+        load_matrix4(b, k_tile + (n * 8 + lane % 8 + lane / 16 * 8) * kRow + (k * 16 + lane / 8 % 2 * 8) * 2);
+        mma(score[n], qa[k][0], qa[k][1], qa[k][2], qa[k][3], b[0], b[1]);
+        mma(score[n + 1], qa[k][0], qa[k][1], qa[k][2], qa[k][3], b[2], b[3]);
+      }
+    }
+    float highest[2] = {top[0], top[1]};
+    const int position0 = s.length + first + g;
+    const bool edge = kv_tile * KT + KT - 1 > s.length + first || (a.window > 0 && kv_tile * KT <= s.length + first + 15 - a.window);
+#pragma unroll
+    for (int n = 0; n < KT / 8; ++n) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        if (edge) {
+          const int key = kv_tile * KT + n * 8 + 2 * t + i % 2, position = position0 + i / 2 * 8;
+          if (key > position || (a.window > 0 && key <= position - a.window)) score[n][i] = kNoScore;
+        }
+        highest[i / 2] = fmaxf(highest[i / 2], score[n][i]);
+      }
+    }
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      highest[r] = fmaxf(highest[r], __shfl_xor_sync(~0u, highest[r], 1));
+      highest[r] = fmaxf(highest[r], __shfl_xor_sync(~0u, highest[r], 2));
+      const float shrink = exp2f(top[r] - highest[r]);
+      top[r] = highest[r];
+      sum[r] *= shrink;
+#pragma unroll
+      for (int n = 0; n < D / 8; ++n) o[n][2 * r] *= shrink, o[n][2 * r + 1] *= shrink;
+    }
+    uint32_t p[KT / 8][2];
+#pragma unroll
+    for (int n = 0; n < KT / 8; ++n) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        // A row that has seen nothing visible yet has no maximum: its weights are zero, not exp(0).
+        score[n][i] = score[n][i] <= kNoScore ? 0.f : exp2f(score[n][i] - highest[i / 2]);
+        sum[i / 2] += score[n][i];
+      }
+      p[n][0] = bits_of(__floats2half2_rn(score[n][0], score[n][1]));
+      p[n][1] = bits_of(__floats2half2_rn(score[n][2], score[n][3]));
+    }
+#pragma unroll
+    for (int k = 0; k < KT / 16; ++k) {
+#pragma unroll
+      for (int n = 0; n < D / 8; n += 2) {
+        uint32_t b[4];  // keys 16k.. and 16k+8.. for dimensions 8n.., then for 8n+8..
+        load_matrix4_transposed(b, v_tile + (k * 16 + lane % 16) * kRow + (n * 8 + lane / 16 * 8) * 2);
+        mma(o[n], p[2 * k][0], p[2 * k][1], p[2 * k + 1][0], p[2 * k + 1][1], b[0], b[1]);
+        mma(o[n + 1], p[2 * k][0], p[2 * k][1], p[2 * k + 1][0], p[2 * k + 1][1], b[2], b[3]);
+      }
+    }
+    __syncthreads();
+  }
+  copy_wait<0>();
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    sum[r] += __shfl_xor_sync(~0u, sum[r], 1);
+    sum[r] += __shfl_xor_sync(~0u, sum[r], 2);
+    const int row = first + g + 8 * r;
+    if (row >= s.count) continue;
+    __half* to = x + static_cast<int64_t>(s.first_row + row) * pitch;
+#pragma unroll
+    for (int n = 0; n < D / 8; ++n) {
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        const int dim = n * 8 + 2 * t + i;
+        if (dim >= d) continue;
+        const int column = head * d + dim;
+        to[place != nullptr ? place[column] : column] = to_half(o[n][2 * r + i] / sum[r]);
+      }
+    }
+  }
+}
+
+template <int D, int KT>
+constexpr int prefill_shared() { return 4 * KT * (D * 2 + 16); }
+
+}  // namespace
+
+Status decode_attention(const AttentionShape& a, const StepRows& step, const float* qkv, int splits, float* part, float2* part_state,
+                        cudaStream_t stream) {
+  const dim3 grid(a.kv_heads * ((a.heads / a.kv_heads + kHeadsPerTask - 1) / kHeadsPerTask) * splits, step.rows);
+  const int bytes = attention_shared_floats(a.head_dim, kDecodeWarps) * 4;
+  if (a.head_dim <= 64) decode_tasks<8><<<grid, kDecodeWarps * 32, bytes, stream>>>(a, step, qkv, splits, part, part_state);
+  else if (a.head_dim <= 128) decode_tasks<16><<<grid, kDecodeWarps * 32, bytes, stream>>>(a, step, qkv, splits, part, part_state);
+  else decode_tasks<32><<<grid, kDecodeWarps * 32, bytes, stream>>>(a, step, qkv, splits, part, part_state);
+  NBL_LAUNCHED("decode_tasks");
+  return {};
+}
+
+Status merge_splits(const AttentionShape& a, int rows, int splits, const float* part, const float2* part_state, void* x, int64_t pitch,
+                    const int32_t* place, cudaStream_t stream) {
+  merge_rows<<<dim3((a.heads * a.head_dim + 255) / 256, rows), 256, 0, stream>>>(a.heads, a.head_dim, splits, part, part_state,
+                                                                                static_cast<__half*>(x), pitch, place);
+  NBL_LAUNCHED("merge_rows");
+  return {};
+}
+
+Status rotate_and_append(const AttentionShape& a, const StepRows& step, const float* qkv, void* q, cudaStream_t stream) {
+  rotate_rows<<<step.rows, 128, 4 * a.head_dim * 4, stream>>>(a, step, qkv, static_cast<__half*>(q));
+  NBL_LAUNCHED("rotate_rows");
+  return {};
+}
+
+Status prefill_attention(const AttentionShape& a, const StepRows& step, const QueryTile* tiles, int tile_count, const void* q, void* x,
+                         int64_t pitch, const int32_t* place, cudaStream_t stream) {
+  const dim3 grid(tile_count, a.heads);
+  const __half* queries = static_cast<const __half*>(q);
+  __half* out = static_cast<__half*>(x);
+  if (a.head_dim <= 64) prefill_tiles<64, 64><<<grid, 128, prefill_shared<64, 64>(), stream>>>(a, step, tiles, queries, out, pitch, place);
+  else if (a.head_dim <= 128) prefill_tiles<128, 64><<<grid, 128, prefill_shared<128, 64>(), stream>>>(a, step, tiles, queries, out, pitch, place);
+  else prefill_tiles<256, 16><<<grid, 128, prefill_shared<256, 16>(), stream>>>(a, step, tiles, queries, out, pitch, place);
+  NBL_LAUNCHED("prefill_tiles");
+  return {};
+}
+
+Status prepare_attention() {
+  const auto shared = cudaFuncAttributeMaxDynamicSharedMemorySize;
+  NBL_CUDA(cudaFuncSetAttribute(prefill_tiles<64, 64>, shared, prefill_shared<64, 64>()));
+  int device = 0, available = 0;
+  NBL_CUDA(cudaGetDevice(&device));
+  NBL_CUDA(cudaDeviceGetAttribute(&available, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
+  NBL_CUDA(cudaFuncSetAttribute(prefill_tiles<128, 64>, shared, std::min(available, prefill_shared<128, 64>())));
+  NBL_CUDA(cudaFuncSetAttribute(prefill_tiles<256, 16>, shared, prefill_shared<256, 16>()));
+  return {};
+}
+
+}  // namespace nbl::cuda

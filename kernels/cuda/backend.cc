@@ -1,0 +1,185 @@
+// The CUDA backend: one object a device, used by any number of threads. Packing goes through one Packer behind a lock;
+// plans and caches are independent.
+#include <algorithm>
+#include <map>
+#include <mutex>
+
+#include "kernels/cuda/cublas.h"
+#include "kernels/cuda/kv_cache.h"
+#include "kernels/cuda/plan.h"
+#include "kernels/cuda/weight.h"
+
+namespace nbl {
+namespace cuda {
+namespace {
+
+constexpr int64_t kMatmulRows = 64;  // rows of one matmul() launch
+
+class CudaBackend final : public Backend {
+ public:
+  static Result<std::unique_ptr<Backend>> create(const CudaOptions& options);
+
+  std::string name() const override { return "cuda:" + std::to_string(traits_.device); }
+  std::string description() const override {
+    const std::string cublas = Cublas::file();
+    return traits_.name + ", sm_" + std::to_string(traits_.sm) + ", " + std::to_string(traits_.multiprocessors) + " multiprocessors, " +
+           (cublas.empty() ? "no cuBLAS: prefill by the tile kernel" : cublas);
+  }
+  bool can_fuse(const std::vector<WeightSpec>& parts) const override;
+  Result<std::shared_ptr<const PackedWeight>> pack(const std::vector<const QuantWeight*>& parts, WeightRole role) const override;
+  int64_t packed_bytes(const std::vector<WeightSpec>& parts, WeightRole role) const override { return plan_tiles(parts, role).total_bytes; }
+  Result<std::unique_ptr<Plan>> compile(std::shared_ptr<const Decoder> decoder, const PlanLimits& limits) const override;
+  Result<std::unique_ptr<KvCache>> make_kv_cache(const Decoder& decoder, const KvOptions& options) const override;
+  int64_t kv_bytes(const DecoderConfig& config, const KvOptions& options) const override {
+    return CudaKvCache::bytes_for(config, options.capacity);
+  }
+  int64_t plan_bytes(const DecoderConfig& config, const PlanLimits& limits) const override {
+    return scratch_sizes(config, limits, traits_).total;
+  }
+  Status matmul(const PackedWeight& weight, const float* x, int64_t m, float* y) const override;
+
+ private:
+  CudaBackend() = default;
+  Result<std::shared_ptr<const DeviceEmbedding>> embedding(const Decoder& decoder) const;
+
+  DeviceTraits traits_;
+  mutable std::mutex pack_mutex_;
+  std::unique_ptr<Packer> packer_;
+  mutable std::mutex embedding_mutex_;
+  mutable std::map<const void*, std::weak_ptr<const DeviceEmbedding>> embeddings_;  // by the address of the host's table
+};
+
+Result<std::unique_ptr<Backend>> CudaBackend::create(const CudaOptions& options) {
+  int count = 0;
+  const cudaError_t counted = cudaGetDeviceCount(&count);
+  if (counted != cudaSuccess) {
+    cudaGetLastError();
+    return error(Code::kDevice, "cuda:%d cannot be used: %s; install an NVIDIA driver for CUDA %d or later, or run on the CPU", options.device,
+                 cudaGetErrorString(counted), CUDART_VERSION / 1000);
+  }
+  if (options.device < 0 || options.device >= count) {
+    return error(Code::kDevice, "cuda:%d does not exist; this machine has %d usable CUDA devices", options.device, count);
+  }
+  DeviceScope scope(options.device);
+  NBL_RETURN_IF_ERROR(scope.status());
+  std::unique_ptr<CudaBackend> backend(new CudaBackend);
+  DeviceTraits& traits = backend->traits_;
+  cudaDeviceProp properties;
+  NBL_CUDA(cudaGetDeviceProperties(&properties, options.device));
+  traits.device = options.device;
+  traits.multiprocessors = properties.multiProcessorCount;
+  traits.sm = properties.major * 10 + properties.minor;
+  traits.shared_optin = static_cast<int>(properties.sharedMemPerBlockOptin);
+  traits.name = properties.name;
+  if (traits.sm < 75) {
+    return error(Code::kUnsupported, "cuda:%d is a %s of compute capability %d.%d; 7.5 (Turing) or later is needed", options.device,
+                 properties.name, properties.major, properties.minor);
+  }
+  const Status usable = prepare_matmul();
+  if (!usable.ok()) {
+    Status status = error(Code::kDevice, "cuda:%d (%s, sm_%d) cannot run this build's kernels: %s; build with NIBBLE_CUDA_ARCHITECTURES=%d",
+                          options.device, properties.name, traits.sm, usable.message().c_str(), traits.sm);
+    return status;
+  }
+  NBL_RETURN_IF_ERROR(prepare_attention());
+  NBL_ASSIGN_OR_RETURN(backend->packer_, Packer::create(options.device));
+  return Result<std::unique_ptr<Backend>>(std::move(backend));
+}
+
+bool CudaBackend::can_fuse(const std::vector<WeightSpec>& parts) const {
+  const WeightSpec& a = parts.front();
+  return std::all_of(parts.begin(), parts.end(), [&](const WeightSpec& b) {
+    return b.format == a.format && b.bits == a.bits && b.group_size == a.group_size && b.in_features == a.in_features &&
+           b.permuted == a.permuted && (a.format != WeightFormat::kCodebook || b.source == a.source) &&
+           (a.format != WeightFormat::kFloat || b.value_type == a.value_type);
+  });
+}
+
+Result<std::shared_ptr<const PackedWeight>> CudaBackend::pack(const std::vector<const QuantWeight*>& parts, WeightRole role) const {
+  std::lock_guard<std::mutex> lock(pack_mutex_);
+  DeviceScope scope(traits_.device);
+  NBL_RETURN_IF_ERROR(scope.status());
+  return packer_->pack(parts, role);
+}
+
+Result<std::shared_ptr<const DeviceEmbedding>> CudaBackend::embedding(const Decoder& decoder) const {
+  std::lock_guard<std::mutex> lock(embedding_mutex_);
+  std::weak_ptr<const DeviceEmbedding>& known = embeddings_[decoder.embedding.data];
+  if (auto there = known.lock()) return there;
+  NBL_ASSIGN_OR_RETURN(Stream stream, Stream::create(traits_.device));
+  auto made = std::make_shared<DeviceEmbedding>();
+  made->type = decoder.embedding.type;
+  const int64_t bytes = decoder.config.vocab_size * decoder.config.hidden_size * dtype_bytes(made->type);
+  NBL_ASSIGN_OR_RETURN(made->data, DeviceBuffer::allocate(traits_.device, bytes, "the embedding", stream.get()));
+  NBL_CUDA(cudaMemcpyAsync(made->data.as<void>(), decoder.embedding.data, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, stream.get()));
+  NBL_CUDA(cudaStreamSynchronize(stream.get()));
+  std::shared_ptr<const DeviceEmbedding> shared = made;
+  known = shared;
+  return shared;
+}
+
+Result<std::unique_ptr<Plan>> CudaBackend::compile(std::shared_ptr<const Decoder> decoder, const PlanLimits& limits) const {
+  DeviceScope scope(traits_.device);
+  NBL_RETURN_IF_ERROR(scope.status());
+  NBL_ASSIGN_OR_RETURN(std::shared_ptr<const DeviceEmbedding> table, embedding(*decoder));
+  return CudaPlan::create(std::move(decoder), std::move(table), limits, traits_);
+}
+
+Result<std::unique_ptr<KvCache>> CudaBackend::make_kv_cache(const Decoder& decoder, const KvOptions& options) const {
+  if (options.type != DType::kF16) {
+    return error(Code::kUnsupported, "the CUDA backend keeps keys and values as F16, not %s", dtype_name(options.type));
+  }
+  if (options.capacity < 1 || options.capacity > (1 << 30)) {
+    return error(Code::kArgument, "a cache of %lld positions cannot be made", static_cast<long long>(options.capacity));
+  }
+  DeviceScope scope(traits_.device);
+  NBL_RETURN_IF_ERROR(scope.status());
+  NBL_ASSIGN_OR_RETURN(Stream stream, Stream::create(traits_.device));
+  NBL_ASSIGN_OR_RETURN(DeviceBuffer data, DeviceBuffer::allocate(traits_.device, kv_bytes(decoder.config, options), "a KV cache", stream.get()));
+  NBL_CUDA(cudaStreamSynchronize(stream.get()));
+  return Result<std::unique_ptr<KvCache>>(std::make_unique<CudaKvCache>(std::move(data), options.capacity));
+}
+
+// For tests and measurements: uploads x, runs the tile kernel, and puts interleaved rows back in order.
+Status CudaBackend::matmul(const PackedWeight& packed, const float* x, int64_t m, float* y) const {
+  const auto* weight = dynamic_cast<const CudaWeight*>(&packed);
+  if (weight == nullptr || weight->device() != traits_.device) return error(Code::kArgument, "the weight was not packed for this device");
+  DeviceScope scope(traits_.device);
+  NBL_RETURN_IF_ERROR(scope.status());
+  const int64_t k = weight->spec().in_features, n = weight->tiles().rows, pitch = weight->padded_k();
+  const Tiles& tiles = weight->tiles();
+  NBL_ASSIGN_OR_RETURN(Stream stream, Stream::create(traits_.device));
+  const cudaStream_t s = stream.get();
+  const int64_t partial = static_cast<int64_t>(traits_.multiprocessors) * 128 * 1024;
+  NBL_ASSIGN_OR_RETURN(DeviceBuffer raw, DeviceBuffer::allocate(traits_.device, kMatmulRows * k * 4, "x", s));
+  NBL_ASSIGN_OR_RETURN(DeviceBuffer ordered, DeviceBuffer::allocate(traits_.device, kMatmulRows * pitch * 2, "x", s));
+  NBL_ASSIGN_OR_RETURN(DeviceBuffer result, DeviceBuffer::allocate(traits_.device, kMatmulRows * n * 4, "y", s));
+  NBL_ASSIGN_OR_RETURN(DeviceBuffer sums, DeviceBuffer::allocate(traits_.device, partial, "partial sums", s));
+  NBL_ASSIGN_OR_RETURN(DeviceBuffer tickets, DeviceBuffer::allocate(traits_.device, SplitScratch::kTickets * 4, "tickets", s));
+  const SplitScratch scratch{sums.as<float>(), partial, tickets.as<unsigned>()};
+  for (int64_t done = 0; done < m; done += kMatmulRows) {
+    const int rows = static_cast<int>(std::min(kMatmulRows, m - done));
+    NBL_CUDA(cudaMemcpyAsync(raw.as<void>(), x + done * k, static_cast<size_t>(rows * k * 4), cudaMemcpyHostToDevice, s));
+    NBL_RETURN_IF_ERROR(normalize(DeviceNorm{}, raw.as<float>(), k, nullptr, rows, ordered.as<void>(), pitch, tiles.k_place, s));
+    Output out;
+    out.values = result.as<float>();
+    out.pitch = n;
+    NBL_RETURN_IF_ERROR(matmul_tiles(tiles, ordered.as<void>(), pitch, rows, out, scratch, traits_.multiprocessors, s));
+    NBL_CUDA(cudaMemcpyAsync(y + done * n, result.as<void>(), static_cast<size_t>(rows * n * 4), cudaMemcpyDeviceToHost, s));
+    NBL_CUDA(cudaStreamSynchronize(s));
+  }
+  if (!tiles.interleaved) return {};
+  std::vector<float> row(static_cast<size_t>(n));
+  for (int64_t i = 0; i < m; ++i) {
+    for (int64_t j = 0; j < n; ++j) row[j / 16 * 8 + j % 8 + (j / 8 % 2) * (n / 2)] = y[i * n + j];
+    std::copy(row.begin(), row.end(), y + i * n);
+  }
+  return {};
+}
+
+}  // namespace
+}  // namespace cuda
+
+Result<std::unique_ptr<Backend>> make_cuda_backend(const CudaOptions& options) { return cuda::CudaBackend::create(options); }
+
+}  // namespace nbl

@@ -1,0 +1,412 @@
+#include "kernels/cuda/plan.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/rope.h"
+
+namespace nbl::cuda {
+namespace {
+
+constexpr int64_t kUnpackedLimit = 128 << 20;  // bytes of a matrix that are unpacked at a time
+constexpr int64_t kQueryTile = 64;
+constexpr int64_t kTokensPerSplit = 128;       // fewer positions than this are not worth a CTA of their own
+
+// Hands out aligned pieces of one buffer; with a null base it only adds up.
+class Pieces {
+ public:
+  explicit Pieces(unsigned char* base) : base_(base) {}
+  template <typename T>
+  T* take(int64_t bytes) {
+    T* at = reinterpret_cast<T*>(base_ + total_);
+    total_ += pad_up(bytes, 256);
+    return at;
+  }
+  int64_t total() const { return total_; }
+
+ private:
+  unsigned char* base_;
+  int64_t total_ = 0;
+};
+
+// What the host uploads for a step, at fixed places.
+struct InputLayout {
+  int64_t sequences, tokens, positions, sequence_of, tiles, logit_list, inv_freq, total;
+  InputLayout(int64_t rows, int64_t sequence_count, int64_t logit_rows, int64_t rotary_half) {
+    int64_t at = 0;
+    auto take = [&](int64_t bytes) {
+      const int64_t here = at;
+      at += pad_up(bytes, 16);
+      return here;
+    };
+    sequences = take(sequence_count * static_cast<int64_t>(sizeof(StepSequence)));
+    tokens = take(rows * 4);
+    positions = take(rows * 4);
+    sequence_of = take(rows * 4);
+    tiles = take((rows / kQueryTile + sequence_count) * static_cast<int64_t>(sizeof(QueryTile)));
+    logit_list = take(logit_rows * 4);
+    inv_freq = take(sequence_count * rotary_half * 4);
+    total = at;
+  }
+};
+
+}  // namespace
+
+ScratchSizes scratch_sizes(const DecoderConfig& c, const PlanLimits& limits, const DeviceTraits& traits) {
+  ScratchSizes s;
+  s.rows = std::max<int64_t>(limits.max_tokens, 1);
+  s.padded_rows = pad_up(std::max(s.rows, limits.max_logit_rows), 64);
+  s.hidden_pad = pad_up(c.hidden_size, kColumnAlign);
+  s.query_pad = pad_up(c.num_attention_heads * c.head_dim, kColumnAlign);
+  s.inner_pad = pad_up(c.intermediate_size, kColumnAlign);
+  s.qkv_width = (c.num_attention_heads + 2 * c.num_key_value_heads) * c.head_dim;
+  // The largest matrix of a block, cut into slices of rows; the head is always run by the tile kernel when it is larger.
+  const int64_t widest = std::max({s.qkv_width * s.hidden_pad, c.hidden_size * s.query_pad, 2 * c.intermediate_size * s.hidden_pad,
+                                   c.hidden_size * s.inner_pad});
+  const int64_t longest_row = std::max({s.hidden_pad, s.query_pad, s.inner_pad}) * 2;
+  if (s.rows > 64 || limits.max_logit_rows > 64) {
+    s.unpacked_bytes = std::max(std::min(pad_up(widest * 2 + 16 * longest_row, 256), kUnpackedLimit), 16 * longest_row);
+  }
+  s.partial_bytes = static_cast<int64_t>(traits.multiprocessors) * 128 * 1024;
+  s.split_rows = std::min(std::max<int64_t>(limits.max_sequences, 1), s.rows);
+  const int64_t kv_heads = std::max<int64_t>(c.num_key_value_heads, 1);
+  const int64_t tasks = kv_heads * ((c.num_attention_heads / kv_heads + kHeadsPerTask - 1) / kHeadsPerTask);
+  const int64_t useful = std::max<int64_t>(1, (limits.max_context + kTokensPerSplit - 1) / kTokensPerSplit);
+  s.max_splits = static_cast<int>(std::max<int64_t>(1, std::min({traits.multiprocessors / tasks, useful, static_cast<int64_t>(32)})));
+  s.input_bytes = InputLayout(s.rows, limits.max_sequences, limits.max_logit_rows, c.head_dim / 2).total;
+  return s;
+}
+
+Result<std::unique_ptr<Plan>> CudaPlan::create(std::shared_ptr<const Decoder> decoder, std::shared_ptr<const DeviceEmbedding> embedding,
+                                               const PlanLimits& limits, const DeviceTraits& traits) {
+  std::unique_ptr<CudaPlan> plan(new CudaPlan);
+  plan->limits_ = limits;
+  plan->traits_ = traits;
+  NBL_ASSIGN_OR_RETURN(plan->stream_, Stream::create(traits.device));
+  NBL_ASSIGN_OR_RETURN(plan->decoder_, DeviceDecoder::create(std::move(decoder), std::move(embedding), traits.device, plan->stream_.get()));
+  NBL_RETURN_IF_ERROR(plan->reserve());
+  return Result<std::unique_ptr<Plan>>(std::move(plan));
+}
+
+CudaPlan::~CudaPlan() {
+  DeviceScope scope(traits_.device);
+  if (stream_.get() != nullptr) cudaStreamSynchronize(stream_.get());
+  for (auto& entry : graphs_) {
+    if (entry.second != nullptr) cudaGraphExecDestroy(entry.second);
+  }
+}
+
+Status CudaPlan::reserve() {
+  const DecoderConfig& c = decoder_->config();
+  sizes_ = scratch_sizes(c, limits_, traits_);
+  const ScratchSizes& s = sizes_;
+  const bool dense = s.unpacked_bytes > 0;
+  const int64_t states = s.split_rows * s.max_splits * c.num_attention_heads;
+  for (int pass = 0; pass < 2; ++pass) {
+    Pieces pieces(scratch_.as<unsigned char>());
+    input_ = pieces.take<unsigned char>(s.input_bytes);
+    h_ = pieces.take<float>(s.rows * c.hidden_size * 4);
+    x_ = pieces.take<void>(s.padded_rows * s.hidden_pad * 2);
+    qkv_ = pieces.take<float>(s.rows * s.qkv_width * 4);
+    attended_ = pieces.take<void>(s.padded_rows * s.query_pad * 2);
+    q_ = pieces.take<void>(s.rows * c.num_attention_heads * c.head_dim * 2);
+    act_ = pieces.take<void>(s.padded_rows * s.inner_pad * 2);
+    gate_up_ = pieces.take<void>(s.rows * 2 * pad_up(c.intermediate_size, 8) * 4);
+    unpacked_ = dense ? pieces.take<void>(s.unpacked_bytes) : nullptr;
+    logits_ = pieces.take<float>(limits_.max_logit_rows * c.vocab_size * 4);
+    turns_ = pieces.take<float2>(s.rows * decoder_->rotary_half() * 8);
+    part_ = pieces.take<float>(states * c.head_dim * 4);
+    part_state_ = pieces.take<float2>(states * 8);
+    split_.partial = pieces.take<float>(s.partial_bytes);
+    split_.partial_bytes = s.partial_bytes;
+    split_.tickets = pieces.take<unsigned>(SplitScratch::kTickets * 4);
+    if (pass == 0) {
+      sizes_.total = pieces.total();
+      NBL_ASSIGN_OR_RETURN(scratch_, DeviceBuffer::allocate(traits_.device, pieces.total(), "a session's scratch", stream_.get()));
+    }
+  }
+  NBL_ASSIGN_OR_RETURN(host_input_, PinnedBuffer::allocate(s.input_bytes));
+  NBL_ASSIGN_OR_RETURN(host_logits_, PinnedBuffer::allocate(limits_.max_logit_rows * c.vocab_size * 4));
+  if (dense) cublas_ = Cublas::open(traits_.device, stream_.get());
+  NBL_CUDA(cudaStreamSynchronize(stream_.get()));
+  return {};
+}
+
+Status CudaPlan::check(const Batch& batch) const {
+  int64_t rows = 0, logit_rows = 0;
+  for (const BatchSequence& s : batch.sequences) {
+    auto* cache = dynamic_cast<CudaKvCache*>(s.cache);
+    if (cache == nullptr || s.tokens == nullptr || s.token_count < 1 || s.logit_rows < 0 || s.logit_rows > s.token_count) {
+      return error(Code::kArgument, "a sequence of the step has no CUDA cache, no tokens, or asks for more logits than it has tokens");
+    }
+    if (cache->length() + s.token_count > cache->capacity()) {
+      return error(Code::kContextFull, "%lld positions are held and %lld are added, but the cache holds %lld",
+                   static_cast<long long>(cache->length()), static_cast<long long>(s.token_count), static_cast<long long>(cache->capacity()));
+    }
+    rows += s.token_count;
+    logit_rows += s.logit_rows;
+  }
+  const auto count = static_cast<int64_t>(batch.sequences.size());
+  if (count == 0 || count > limits_.max_sequences || rows > limits_.max_tokens || logit_rows > limits_.max_logit_rows) {
+    return error(Code::kArgument, "a step of %lld sequences, %lld tokens and %lld logit rows exceeds the plan's %lld, %lld and %lld",
+                 static_cast<long long>(count), static_cast<long long>(rows), static_cast<long long>(logit_rows),
+                 static_cast<long long>(limits_.max_sequences), static_cast<long long>(limits_.max_tokens),
+                 static_cast<long long>(limits_.max_logit_rows));
+  }
+  return {};
+}
+
+// Fills the page-locked input and the description of the step.
+Status CudaPlan::prepare(const Batch& batch) {
+  const Rope& rope = decoder_->decoder().rope;
+  const int half = decoder_->rotary_half();
+  const InputLayout layout(limits_.max_tokens > 0 ? limits_.max_tokens : 1, limits_.max_sequences, limits_.max_logit_rows,
+                           decoder_->config().head_dim / 2);
+  unsigned char* host = host_input_.as<unsigned char>();
+  auto* sequences = reinterpret_cast<StepSequence*>(host + layout.sequences);
+  auto* tokens = reinterpret_cast<int32_t*>(host + layout.tokens);
+  auto* positions = reinterpret_cast<int32_t*>(host + layout.positions);
+  auto* sequence_of = reinterpret_cast<int32_t*>(host + layout.sequence_of);
+  auto* tiles = reinterpret_cast<QueryTile*>(host + layout.tiles);
+  auto* logit_list = reinterpret_cast<int32_t*>(host + layout.logit_list);
+  int row = 0;
+  int64_t longest = 0;
+  tile_count_ = logit_rows_ = 0;
+  decode_ = true;
+  for (size_t i = 0; i < batch.sequences.size(); ++i) {
+    const BatchSequence& s = batch.sequences[i];
+    const auto* cache = static_cast<const CudaKvCache*>(s.cache);
+    const auto count = static_cast<int32_t>(s.token_count);
+    sequences[i] = {cache->data(), cache->capacity(), static_cast<int32_t>(cache->length()), row, count, 0};
+    longest = std::max(longest, cache->length() + s.token_count);
+    decode_ = decode_ && count == 1;
+    for (int32_t first = 0; first < count; first += kQueryTile) tiles[tile_count_++] = {static_cast<int32_t>(i), first};
+    for (int32_t j = 0; j < count; ++j, ++row) {
+      tokens[row] = s.tokens[j];
+      positions[row] = static_cast<int32_t>(cache->length()) + j;
+      sequence_of[row] = static_cast<int32_t>(i);
+      if (j >= count - s.logit_rows) logit_list[logit_rows_++] = row;
+    }
+    if (rope.dynamic) {
+      const int64_t call = s.call_length > 0 ? s.call_length : cache->length() + s.token_count;
+      rope_inv_freq(rope, call, reinterpret_cast<float*>(host + layout.inv_freq) + static_cast<int64_t>(i) * half);
+    }
+  }
+  decode_ = decode_ && row <= 64;
+  const int64_t useful = (longest + kTokensPerSplit - 1) / kTokensPerSplit;
+  const DecoderConfig& c = decoder_->config();
+  const int64_t tasks = c.num_key_value_heads * ((c.num_attention_heads / c.num_key_value_heads + kHeadsPerTask - 1) / kHeadsPerTask) * row;
+  splits_ = 1;
+  while (splits_ * 2 <= sizes_.max_splits && splits_ < useful && tasks * splits_ * 2 <= 2 * traits_.multiprocessors) splits_ *= 2;
+
+  rows_.sequences = reinterpret_cast<const StepSequence*>(input_ + layout.sequences);
+  rows_.tokens = reinterpret_cast<const int32_t*>(input_ + layout.tokens);
+  rows_.positions = reinterpret_cast<const int32_t*>(input_ + layout.positions);
+  rows_.sequence_of = reinterpret_cast<const int32_t*>(input_ + layout.sequence_of);
+  rows_.turns = turns_;
+  rows_.rows = row;
+  rows_.sequence_count = static_cast<int>(batch.sequences.size());
+  tiles_ = reinterpret_cast<const QueryTile*>(input_ + layout.tiles);
+  logit_list_ = reinterpret_cast<const int32_t*>(input_ + layout.logit_list);
+  step_inv_freq_ = rope.dynamic ? reinterpret_cast<const float*>(input_ + layout.inv_freq) : decoder_->inv_freq();
+  return {};
+}
+
+Status CudaPlan::step(const Batch& batch) {
+  DeviceScope scope(traits_.device);
+  NBL_RETURN_IF_ERROR(scope.status());
+  NBL_RETURN_IF_ERROR(check(batch));
+  NBL_RETURN_IF_ERROR(prepare(batch));
+  const Status status = run(batch);
+  if (!status.ok()) {
+    cudaStreamSynchronize(stream_.get());  // nothing of a failed step may still run when the caller goes on
+    cudaGetLastError();
+    return status;
+  }
+  if (batch.logits != nullptr && logit_rows_ > 0) {
+    std::memcpy(batch.logits, host_logits_.as<void>(), static_cast<size_t>(logit_rows_) * decoder_->config().vocab_size * 4);
+  }
+  for (const BatchSequence& s : batch.sequences) static_cast<CudaKvCache*>(s.cache)->grow(s.token_count);
+  return {};
+}
+
+Status CudaPlan::run(const Batch& batch) {
+  if (decode_ && logit_rows_ == rows_.rows) NBL_RETURN_IF_ERROR(replay({rows_.rows, logit_rows_, splits_}));
+  else NBL_RETURN_IF_ERROR(launch_all(batch.cancel));
+  NBL_CUDA(cudaStreamSynchronize(stream_.get()));
+  if (batch.cancel != nullptr && batch.cancel->load(std::memory_order_relaxed)) {
+    return error(Code::kCancelled, "the step was cancelled");
+  }
+  return {};
+}
+
+// A decode step is captured the second time its shape occurs; everything that changes from step to step is read from
+// device memory, so that the graph serves every later one.
+Status CudaPlan::replay(const GraphKey& key) {
+  const auto found = graphs_.find(key);
+  if (found == graphs_.end()) {
+    graphs_[key] = nullptr;
+    return launch_all(nullptr);
+  }
+  if (found->second == nullptr) {
+    NBL_CUDA(cudaStreamBeginCapture(stream_.get(), cudaStreamCaptureModeThreadLocal));
+    const Status status = launch_all(nullptr);
+    cudaGraph_t graph = nullptr;
+    const cudaError_t ended = cudaStreamEndCapture(stream_.get(), &graph);
+    if (!status.ok() || ended != cudaSuccess) {
+      if (graph != nullptr) cudaGraphDestroy(graph);
+      return status.ok() ? failed(ended, "cudaStreamEndCapture") : status;
+    }
+    const cudaError_t made = fault_due() ? cudaErrorUnknown : cudaGraphInstantiate(&found->second, graph, 0);
+    cudaGraphDestroy(graph);
+    if (made != cudaSuccess) {
+      found->second = nullptr;
+      return failed(made, "cudaGraphInstantiate");
+    }
+  }
+  NBL_CUDA(cudaGraphLaunch(found->second, stream_.get()));
+  return {};
+}
+
+Status CudaPlan::launch_all(const std::atomic<bool>* cancel) {
+  const DecoderConfig& c = decoder_->config();
+  NBL_CUDA(cudaMemcpyAsync(input_, host_input_.as<void>(), sizes_.input_bytes, cudaMemcpyHostToDevice, stream_.get()));
+  NBL_RETURN_IF_ERROR(embed(rows_, decoder_->embedding().data.as<void>(), decoder_->embedding().type, h_, c.hidden_size, stream_.get()));
+  NBL_RETURN_IF_ERROR(turn_angles(rows_, step_inv_freq_, decoder_->decoder().rope.dynamic, decoder_->rotary_half(),
+                                  decoder_->decoder().rope.attention_factor, stream_.get()));
+  for (const DeviceBlock& block : decoder_->blocks()) {
+    if (cancel != nullptr && cancel->load(std::memory_order_relaxed)) return error(Code::kCancelled, "the step was cancelled");
+    NBL_RETURN_IF_ERROR(launch_block(block));
+  }
+  return launch_logits();
+}
+
+// Slices of rows small enough for the scratch are unpacked one after another; each is multiplied at once, while the
+// second-level cache may still hold it.
+Status CudaPlan::multiply_unpacked(const CudaWeight& weight, const void* x, int64_t x_pitch, int rows, void* c, bool half, int64_t pitch,
+                                   bool add) {
+  const int64_t k = weight.padded_k();
+  const Tiles& all = weight.tiles();
+  const int64_t slice = std::max<int64_t>(1, std::min<int64_t>(all.strips, sizes_.unpacked_bytes / (kStripRows * k * 2)));
+  const int64_t slices = (all.strips + slice - 1) / slice, step = (all.strips + slices - 1) / slices;
+  for (int64_t strip = 0; strip < all.strips; strip += step) {
+    Tiles part = all;
+    part.strips = static_cast<int>(std::min<int64_t>(step, all.strips - strip));
+    part.data += strip * all.records * all.record_bytes;
+    if (part.row_scale != nullptr) part.row_scale += strip * kStripRows;
+    NBL_RETURN_IF_ERROR(unpack_tiles(part, unpacked_, k, stream_.get()));
+    const int64_t first = strip * kStripRows, n = std::min<int64_t>(static_cast<int64_t>(part.strips) * kStripRows, all.rows - first);
+    void* to = static_cast<unsigned char*>(c) + first * (half ? 2 : 4);
+    NBL_RETURN_IF_ERROR(cublas_->multiply(unpacked_, k, n, x, x_pitch, rows, k, to, half, pitch, add));
+  }
+  return {};
+}
+
+Status CudaPlan::multiply(const DeviceLinear& linear, const void* x, int64_t x_pitch, int rows, const Output& output) {
+  if (!unpacks(rows)) {
+    Output with_bias = output;
+    with_bias.bias = linear.bias;
+    return matmul_tiles(linear.weight->tiles(), x, x_pitch, rows, with_bias, split_, traits_.multiprocessors, stream_.get());
+  }
+  return multiply_unpacked(*linear.weight, x, x_pitch, rows, output.values, false, output.pitch, output.kind == Output::Kind::kAdd);
+}
+
+Status CudaPlan::launch_attention(const DeviceBlock& block) {
+  const DecoderConfig& c = decoder_->config();
+  const int rows = rows_.rows;
+  const cudaStream_t stream = stream_.get();
+  const int32_t* place = nullptr;
+  for (size_t i = 0; i < block.qkv.size(); ++i) {
+    const DeviceLinear& linear = block.qkv[i];
+    const int32_t* wanted = linear.weight->tiles().k_place;
+    if (i == 0 || wanted != place) NBL_RETURN_IF_ERROR(normalize(block.input_norm, h_, c.hidden_size, nullptr, rows, x_, sizes_.hidden_pad, wanted, stream));
+    place = wanted;
+    Output out;
+    out.values = qkv_ + linear.offset;
+    out.pitch = sizes_.qkv_width;
+    NBL_RETURN_IF_ERROR(multiply(linear, x_, sizes_.hidden_pad, rows, out));
+    if (unpacks(rows) && linear.bias != nullptr) {
+      NBL_RETURN_IF_ERROR(add_bias(out.values, linear.bias, linear.weight->tiles().rows, out.pitch, rows, stream));
+    }
+  }
+  const int32_t* output_place = block.output.weight->tiles().k_place;
+  if (decode_) {
+    NBL_RETURN_IF_ERROR(decode_attention(block.attention, rows_, qkv_, splits_, part_, part_state_, stream));
+    return merge_splits(block.attention, rows, splits_, part_, part_state_, attended_, sizes_.query_pad, output_place, stream);
+  }
+  NBL_RETURN_IF_ERROR(rotate_and_append(block.attention, rows_, qkv_, q_, stream));
+  return prefill_attention(block.attention, rows_, tiles_, tile_count_, q_, attended_, sizes_.query_pad, output_place, stream);
+}
+
+Status CudaPlan::launch_block(const DeviceBlock& block) {
+  const DecoderConfig& c = decoder_->config();
+  const int rows = rows_.rows;
+  const cudaStream_t stream = stream_.get();
+  NBL_RETURN_IF_ERROR(launch_attention(block));
+  Output residual;
+  residual.kind = Output::Kind::kAdd;
+  residual.values = h_;
+  residual.pitch = c.hidden_size;
+  NBL_RETURN_IF_ERROR(multiply(block.output, attended_, sizes_.query_pad, rows, residual));
+  if (unpacks(rows)) NBL_RETURN_IF_ERROR(add_bias(h_, block.output.bias, c.hidden_size, c.hidden_size, rows, stream));
+
+  const int32_t* down_place = block.down.weight->tiles().k_place;
+  const DeviceLinear& first = block.gate_up[0];
+  const bool interleaved = block.gate_up.size() == 1 && first.weight->tiles().interleaved;
+  if (interleaved && !unpacks(rows)) {
+    NBL_RETURN_IF_ERROR(normalize(block.post_norm, h_, c.hidden_size, nullptr, rows, x_, sizes_.hidden_pad, first.weight->tiles().k_place, stream));
+    Output gated;
+    gated.kind = Output::Kind::kGate;
+    gated.half_values = act_;
+    gated.pitch = sizes_.inner_pad;
+    gated.place = down_place;
+    gated.activation = block.activation;
+    NBL_RETURN_IF_ERROR(multiply(first, x_, sizes_.hidden_pad, rows, gated));
+  } else {
+    // Through memory: f16 when cuBLAS made it (its bias is still missing), else float32.
+    GateInput in{gate_up_, unpacks(rows), interleaved, 2 * c.intermediate_size, nullptr, nullptr};
+    const int32_t* place = nullptr;
+    for (size_t i = 0; i < block.gate_up.size(); ++i) {
+      const DeviceLinear& linear = block.gate_up[i];
+      const int32_t* wanted = linear.weight->tiles().k_place;
+      if (i == 0 || wanted != place) {
+        NBL_RETURN_IF_ERROR(normalize(block.post_norm, h_, c.hidden_size, nullptr, rows, x_, sizes_.hidden_pad, wanted, stream));
+      }
+      place = wanted;
+      if (unpacks(rows)) {
+        NBL_RETURN_IF_ERROR(multiply_unpacked(*linear.weight, x_, sizes_.hidden_pad, rows, static_cast<uint16_t*>(gate_up_) + linear.offset,
+                                              true, in.pitch, false));
+        if (i == 0) in.bias = linear.bias;
+        if (i == 1) in.second_bias = linear.bias;
+      } else {
+        Output out;
+        out.values = static_cast<float*>(gate_up_) + linear.offset;
+        out.pitch = in.pitch;
+        NBL_RETURN_IF_ERROR(multiply(linear, x_, sizes_.hidden_pad, rows, out));
+      }
+    }
+    if (block.gate_up.size() == 1 && in.bias != nullptr) in.second_bias = in.bias + c.intermediate_size;
+    NBL_RETURN_IF_ERROR(gate(in, block.activation, c.intermediate_size, rows, act_, sizes_.inner_pad, down_place, stream));
+  }
+  NBL_RETURN_IF_ERROR(multiply(block.down, act_, sizes_.inner_pad, rows, residual));
+  if (unpacks(rows)) NBL_RETURN_IF_ERROR(add_bias(h_, block.down.bias, c.hidden_size, c.hidden_size, rows, stream));
+  return {};
+}
+
+Status CudaPlan::launch_logits() {
+  if (logit_rows_ == 0) return {};
+  const DecoderConfig& c = decoder_->config();
+  const cudaStream_t stream = stream_.get();
+  const DeviceLinear& head = decoder_->head();
+  NBL_RETURN_IF_ERROR(normalize(decoder_->final_norm(), h_, c.hidden_size, logit_list_, logit_rows_, x_, sizes_.hidden_pad,
+                                head.weight->tiles().k_place, stream));
+  Output out;
+  out.values = logits_;
+  out.pitch = c.vocab_size;
+  NBL_RETURN_IF_ERROR(multiply(head, x_, sizes_.hidden_pad, logit_rows_, out));
+  if (unpacks(logit_rows_)) NBL_RETURN_IF_ERROR(add_bias(logits_, head.bias, c.vocab_size, c.vocab_size, logit_rows_, stream));
+  NBL_CUDA(cudaMemcpyAsync(host_logits_.as<void>(), logits_, static_cast<size_t>(logit_rows_) * c.vocab_size * 4, cudaMemcpyDeviceToHost, stream));
+  return {};
+}
+
+}  // namespace nbl::cuda

@@ -1,0 +1,99 @@
+// A Plan on the GPU: scratch memory for its limits, and the step as a sequence of launches on the plan's own stream.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "kernels/backend.h"
+#include "kernels/cuda/cublas.h"
+#include "kernels/cuda/device_decoder.h"
+#include "kernels/cuda/kv_cache.h"
+#include "kernels/cuda/matmul.h"
+
+namespace nbl::cuda {
+
+// What of the device the host code decides by.
+struct DeviceTraits {
+  int device = 0;
+  int multiprocessors = 0;
+  int sm = 0;                      // 90
+  int shared_optin = 0;            // bytes of shared memory a CTA may have
+  std::string name;
+};
+
+// Sizes of everything a plan takes, from the limits alone.
+struct ScratchSizes {
+  int64_t rows = 0, padded_rows = 0;  // rows of a step; padded to the 64 that a matrix kernel may read
+  int64_t hidden_pad = 0, query_pad = 0, inner_pad = 0;
+  int64_t qkv_width = 0;
+  int64_t unpacked_bytes = 0;         // f16 copy of (a slice of) one matrix, for cuBLAS
+  int64_t partial_bytes = 0;
+  int64_t split_rows = 0;             // sequences of a decode step
+  int max_splits = 1;
+  int64_t input_bytes = 0;            // what the host uploads for a step
+  int64_t total = 0;
+};
+ScratchSizes scratch_sizes(const DecoderConfig& config, const PlanLimits& limits, const DeviceTraits& traits);
+
+class CudaPlan final : public Plan {
+ public:
+  static Result<std::unique_ptr<Plan>> create(std::shared_ptr<const Decoder> decoder, std::shared_ptr<const DeviceEmbedding> embedding,
+                                              const PlanLimits& limits, const DeviceTraits& traits);
+  ~CudaPlan() override;
+  Status step(const Batch& batch) override;
+  int64_t scratch_bytes() const override { return scratch_.bytes() + decoder_->bytes(); }
+
+ private:
+  CudaPlan() = default;
+  struct GraphKey {
+    int rows, logit_rows, splits;
+    bool operator<(const GraphKey& o) const {
+      return rows != o.rows ? rows < o.rows : logit_rows != o.logit_rows ? logit_rows < o.logit_rows : splits < o.splits;
+    }
+  };
+
+  Status reserve();
+  Status check(const Batch& batch) const;
+  Status prepare(const Batch& batch);
+  Status run(const Batch& batch);
+  Status replay(const GraphKey& key);
+  Status launch_all(const std::atomic<bool>* cancel);
+  Status launch_block(const DeviceBlock& block);
+  Status launch_attention(const DeviceBlock& block);
+  Status launch_logits();
+  Status multiply(const DeviceLinear& linear, const void* x, int64_t x_pitch, int rows, const Output& output);
+  Status multiply_unpacked(const CudaWeight& weight, const void* x, int64_t x_pitch, int rows, void* c, bool half, int64_t pitch, bool add);
+  bool unpacks(int rows) const { return cublas_ != nullptr && rows >= kUnpackFrom; }
+
+  static constexpr int kUnpackFrom = 65;  // rows from which unpacking and cuBLAS are faster than the tile kernel
+
+  std::unique_ptr<DeviceDecoder> decoder_;
+  PlanLimits limits_;
+  DeviceTraits traits_;
+  ScratchSizes sizes_;
+  Stream stream_;
+  std::unique_ptr<Cublas> cublas_;
+
+  DeviceBuffer scratch_;
+  PinnedBuffer host_input_, host_logits_;
+  // Parts of scratch_.
+  unsigned char* input_ = nullptr;
+  float *h_ = nullptr, *qkv_ = nullptr, *logits_ = nullptr, *part_ = nullptr;
+  float2 *turns_ = nullptr, *part_state_ = nullptr;
+  void *x_ = nullptr, *attended_ = nullptr, *act_ = nullptr, *q_ = nullptr, *gate_up_ = nullptr, *unpacked_ = nullptr;
+  SplitScratch split_;
+
+  // The step that is being prepared or run.
+  StepRows rows_;
+  const float* step_inv_freq_ = nullptr;
+  const QueryTile* tiles_ = nullptr;
+  const int32_t* logit_list_ = nullptr;
+  int tile_count_ = 0, logit_rows_ = 0, splits_ = 1;
+  bool decode_ = false;
+
+  std::map<GraphKey, cudaGraphExec_t> graphs_;  // null: seen once, captured the next time
+};
+
+}  // namespace nbl::cuda

@@ -1,0 +1,142 @@
+// What the kernels do with a record (tile.h): codes to operand A of an mma, and the mma itself.
+//
+// An integer code becomes the f16 with the bits of the code: a subnormal worth code * 2^-24, exactly. Tensor cores take
+// subnormals at full speed and accumulate in float32, so a product needs no "1024 +" trick and no correction of it, and
+// the scale of a group, multiplied by 2^24, puts the size right: kCodeUnit.
+#pragma once
+
+#include <cuda_fp16.h>
+
+#include "kernels/cuda/tile.h"
+
+namespace nbl::cuda {
+
+constexpr float kCodeUnit = 16777216.f;  // 2^24
+
+__device__ __forceinline__ uint32_t bits_of(__half2 h) { return *reinterpret_cast<uint32_t*>(&h); }
+__device__ __forceinline__ __half2 half2_of(uint32_t u) { return *reinterpret_cast<__half2*>(&u); }
+
+// f16 with values beyond its range made the largest finite one: an activation must not become infinite.
+__device__ __forceinline__ __half to_half(float v) { return __float2half_rn(fminf(fmaxf(v, -65504.f), 65504.f)); }
+
+// c[16x8] += a[16x16] * b[16x8]; see tile.h for which lane holds what.
+__device__ __forceinline__ void mma(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0, uint32_t b1) {
+#if __CUDA_ARCH__ >= 800
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};"
+               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+               : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+#else
+  asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0,%1,%2,%3},{%4,%5},{%6},{%0,%1,%2,%3};"
+               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]) : "r"(a0), "r"(a1), "r"(b0));
+  asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0,%1,%2,%3},{%4,%5},{%6},{%0,%1,%2,%3};"
+               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]) : "r"(a2), "r"(a3), "r"(b1));
+#endif
+}
+
+// The words of one record that a lane works on.
+template <Codes C>
+struct LaneCodes {
+  static constexpr int kWords = C == Codes::kInt2 ? 4 : C == Codes::kInt3 ? 6 : C == Codes::kInt4 || C == Codes::kCode4 ? 8 : 16;
+  static constexpr int kBlocks = record_columns(C) / 32;
+  uint32_t w[kWords];
+
+  __device__ __forceinline__ void load(const unsigned char* record, int lane) {
+    const uint4* vectors = reinterpret_cast<const uint4*>(record);
+#pragma unroll
+    for (int i = 0; i < kWords / 4; ++i) {
+      const uint4 v = vectors[i * 32 + lane];
+      w[4 * i] = v.x, w[4 * i + 1] = v.y, w[4 * i + 2] = v.z, w[4 * i + 3] = v.w;
+    }
+    if constexpr (C == Codes::kInt3) {
+      const uint2 v = reinterpret_cast<const uint2*>(record + 512)[lane];
+      w[4] = v.x, w[5] = v.y;
+    }
+  }
+
+  // Columns 8t .. 8t+7 of block b, row r (0: g, 1: g+8) as four pairs: of code * 2^-24, or of values.
+  // `pairs` (kCode4) is the shared table of code pairs, one copy a bank: [256][32].
+  __device__ __forceinline__ void expand(int b, int r, const uint32_t* pairs, int lane, uint32_t (&out)[4]) const {
+    if constexpr (C == Codes::kHalf) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) out[i] = w[(2 * b + r) * 4 + i];
+    } else if constexpr (C == Codes::kInt8) {
+      const uint32_t lo = w[4 * b + 2 * r], hi = w[4 * b + 2 * r + 1];
+      out[0] = __byte_perm(lo, 0, 0x4140), out[1] = __byte_perm(lo, 0, 0x4342);
+      out[2] = __byte_perm(hi, 0, 0x4140), out[3] = __byte_perm(hi, 0, 0x4342);
+    } else if constexpr (C == Codes::kInt4) {
+      const uint32_t v = w[b / 2 * 4 + b % 2 * 2 + r];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) out[i] = v >> (4 * i) & 0x000f000fu;
+    } else if constexpr (C == Codes::kCode4) {
+      const uint32_t v = w[b / 2 * 4 + b % 2 * 2 + r];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) out[i] = pairs[(v >> (8 * i) & 255u) * 32 + lane];
+    } else {
+      const uint32_t v = w[b / 2 * 2 + r] >> (b % 2 * 8);
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        out[i] = v >> (2 * i) & 0x00030003u;
+        if constexpr (C == Codes::kInt3) {
+          const int j = 4 * b + i;
+          const uint32_t h = w[4 + r];
+          out[i] |= (j >= 2 ? h >> (j - 2) : h << (2 - j)) & 0x00040004u;
+        }
+      }
+    }
+  }
+};
+
+// Scales and zeros of rows g and g+8 for one group of a record.
+struct GroupMeta {
+  float scale0, scale1;
+  uint32_t zero0, zero1;  // the code that means 0, in both halves: subnormals as the codes are
+};
+template <Codes C>
+__device__ __forceinline__ GroupMeta load_meta(const unsigned char* meta, bool wide_scales, int g) {
+  GroupMeta m{1.f, 1.f, 0u, 0u};
+  if constexpr (C == Codes::kHalf) return m;
+  const float unit = C == Codes::kCode4 ? 1.f : kCodeUnit;
+  if (wide_scales) {
+    const float2 s = reinterpret_cast<const float2*>(meta)[g];
+    m.scale0 = s.x * unit, m.scale1 = s.y * unit;
+    meta += 64;
+  } else {
+    const float2 s = __half22float2(reinterpret_cast<const __half2*>(meta)[g]);
+    m.scale0 = s.x * unit, m.scale1 = s.y * unit;
+    meta += 32;
+  }
+  if constexpr (has_zeros(C)) {
+    const uint32_t z = reinterpret_cast<const uint16_t*>(meta)[g];
+    m.zero0 = (z & 255u) * 0x00010001u, m.zero1 = (z >> 8) * 0x00010001u;
+  }
+  return m;
+}
+
+// Takes the zero off four pairs of codes: exact, since |code - zero| < 2^10 units.
+__device__ __forceinline__ void subtract_zero(uint32_t (&a)[4], uint32_t zero) {
+#pragma unroll
+  for (int i = 0; i < 4; ++i) a[i] = bits_of(__hsub2(half2_of(a[i]), half2_of(zero)));
+}
+
+// Copies 16 bytes from global to shared memory, without a register on sm_80 and later.
+__device__ __forceinline__ void copy16(void* shared, const void* global) {
+#if __CUDA_ARCH__ >= 800
+  const uint32_t address = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(address), "l"(global) : "memory");
+#else
+  *static_cast<uint4*>(shared) = *static_cast<const uint4*>(global);
+#endif
+}
+__device__ __forceinline__ void copy_commit() {
+#if __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+}
+template <int Pending>
+__device__ __forceinline__ void copy_wait() {
+#if __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.wait_group %0;" ::"n"(Pending) : "memory");
+#endif
+}
+
+}  // namespace nbl::cuda

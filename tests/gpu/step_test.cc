@@ -1,0 +1,251 @@
+// Whole steps against the same decoder in double: prefill, decode, batches, every feature of a Decoder.
+#include <cmath>
+
+#include "check.h"
+#include "kernels/cuda/check.h"
+#include "models.h"
+
+namespace nbl::gpu_test {
+namespace {
+
+constexpr double kTolerance = 1e-2;  // f16 activations and keys through a few layers
+
+std::vector<int32_t> random_tokens(int64_t count, int64_t vocab, uint32_t seed) {
+  std::mt19937 random(seed);
+  std::vector<int32_t> tokens(static_cast<size_t>(count));
+  for (int32_t& t : tokens) t = static_cast<int32_t>(random() % vocab);
+  return tokens;
+}
+
+struct Machine {
+  std::unique_ptr<Backend> backend;
+  std::unique_ptr<TestModel> model;
+  std::unique_ptr<Plan> plan;
+};
+
+bool make_machine(const ModelOptions& options, const PlanLimits& limits, Machine* machine) {
+  auto backend = make_cuda_backend({});
+  CHECK_THAT(backend.ok(), "%s", backend.status().message().c_str());
+  if (!backend.ok()) return false;
+  machine->backend = std::move(backend).value();
+  auto model = TestModel::create(*machine->backend, options);
+  CHECK_THAT(model.ok(), "%s", model.status().message().c_str());
+  if (!model.ok()) return false;
+  machine->model = std::move(model).value();
+  auto plan = machine->backend->compile(machine->model->decoder(), limits);
+  CHECK_THAT(plan.ok(), "%s", plan.status().message().c_str());
+  if (!plan.ok()) return false;
+  machine->plan = std::move(plan).value();
+  return true;
+}
+
+std::unique_ptr<KvCache> make_cache(const Machine& machine, int64_t capacity) {
+  auto cache = machine.backend->make_kv_cache(*machine.model->decoder(), {capacity, DType::kF16});
+  CHECK_THAT(cache.ok(), "%s", cache.status().message().c_str());
+  return cache.ok() ? std::move(cache).value() : nullptr;
+}
+
+// Prefills `prompt` tokens (logits of all of them), then decodes the rest one by one, and compares every row.
+void check_sequence(const ModelOptions& options, int64_t prompt, int64_t count, const char* what) {
+  Machine machine;
+  if (!make_machine(options, {std::max<int64_t>(prompt, 1), 1, std::max<int64_t>(prompt, 1), count}, &machine)) return;
+  const std::vector<int32_t> tokens = random_tokens(count, options.vocab, options.seed + 17);
+  const auto cache = make_cache(machine, count);
+  std::vector<float> logits(static_cast<size_t>(count * options.vocab), 1e30f);
+  Batch batch;
+  batch.sequences.resize(1);
+  for (int64_t at = 0; at < count;) {
+    const int64_t n = at == 0 ? prompt : 1;
+    batch.sequences[0] = {cache.get(), tokens.data() + at, n, n};
+    batch.logits = logits.data() + at * options.vocab;
+    const Status status = machine.plan->step(batch);
+    CHECK_THAT(status.ok(), "%s: %s", what, status.message().c_str());
+    if (!status.ok()) return;
+    at += n;
+    CHECK_THAT(cache->length() == at, "%s: length %lld", what, static_cast<long long>(cache->length()));
+  }
+  const std::vector<double> exact = machine.model->exact_logits(tokens);
+  const double prefill = relative_error(logits.data(), exact.data(), prompt * options.vocab);
+  CHECK_THAT(prefill < kTolerance, "%s: prefill differs by %.2e", what, prefill);
+  for (int64_t i = prompt; i < count; ++i) {
+    const double e = relative_error(logits.data() + i * options.vocab, exact.data() + i * options.vocab, options.vocab);
+    CHECK_THAT(e < kTolerance, "%s: token %lld differs by %.2e", what, static_cast<long long>(i), e);
+  }
+}
+
+}  // namespace
+
+GPU_TEST(StepAgreesWithDoubleForEveryFormat) {
+  for (const FormatCase& format : formats()) {
+    ModelOptions options;
+    options.format = format;
+    check_sequence(options, 5, 9, format.name);
+  }
+}
+
+GPU_TEST(StepAgreesWithDoubleForEveryFormatThroughUnpackedWeights) {
+  for (const FormatCase& format : formats()) {
+    ModelOptions options;
+    options.format = format;
+    options.seed = 2;
+    check_sequence(options, 70, 72, format.name);
+  }
+}
+
+GPU_TEST(StepAgreesWithDoubleForEveryFeature) {
+  struct Feature {
+    const char* name;
+    void (*set)(ModelOptions&);
+  };
+  const Feature features[] = {
+      {"separate matrices", [](ModelOptions& o) { o.fused = false; }},
+      {"separate act-order matrices", [](ModelOptions& o) { o.fused = false, o.format = formats()[5], o.hidden = 256, o.inner = 384; }},
+      {"biases", [](ModelOptions& o) { o.biases = true; }},
+      {"separate with biases", [](ModelOptions& o) { o.biases = true, o.fused = false; }},
+      {"head norms", [](ModelOptions& o) { o.head_norms = true; }},
+      {"layer norms", [](ModelOptions& o) { o.layer_norms = true; }},
+      {"sliding window", [](ModelOptions& o) { o.window = 4; }},
+      {"partial rotation", [](ModelOptions& o) { o.rotary_dim = 16; }},
+      {"no rotation", [](ModelOptions& o) { o.rotary_dim = 0; }},
+      {"one kv head", [](ModelOptions& o) { o.kv_heads = 1, o.heads = 7; }},
+      {"no sharing of kv heads", [](ModelOptions& o) { o.kv_heads = 4; }},
+      {"head_dim 24", [](ModelOptions& o) { o.head_dim = 24, o.hidden = 96, o.inner = 200; }},
+      {"head_dim 80", [](ModelOptions& o) { o.head_dim = 80; }},
+      {"head_dim 128", [](ModelOptions& o) { o.head_dim = 128; }},
+      {"head_dim 256", [](ModelOptions& o) { o.head_dim = 256, o.heads = 2, o.kv_heads = 1; }},
+      {"gelu", [](ModelOptions& o) { o.activation = Activation::kGelu; }},
+      {"gelu tanh", [](ModelOptions& o) { o.activation = Activation::kGeluTanh; }},
+      {"relu", [](ModelOptions& o) { o.activation = Activation::kRelu; }},
+      {"odd inner width", [](ModelOptions& o) { o.inner = 100; }},
+      {"odd vocabulary", [](ModelOptions& o) { o.vocab = 333; }},
+  };
+  for (const Feature& feature : features) {
+    ModelOptions options;
+    feature.set(options);
+    check_sequence(options, 6, 12, feature.name);
+    check_sequence(options, 75, 77, feature.name);
+    options.format = options.format.permuted ? options.format : formats()[0];
+    if (options.hidden % 128 == 0) check_sequence(options, 3, 7, feature.name);
+  }
+}
+
+// Keys already cached keep the rotation they were given, so only a whole prompt in one call can be compared.
+GPU_TEST(DynamicRopeGrowsTheBaseWithTheCall) {
+  ModelOptions options;
+  options.dynamic_rope = true;
+  check_sequence(options, 6, 6, "within the original length");
+  check_sequence(options, 20, 20, "beyond the original length");
+}
+
+GPU_TEST(LongContextsAreSplitOverTheGpu) {
+  ModelOptions options;
+  options.head_dim = 64;
+  options.layers = 1;
+  check_sequence(options, 700, 706, "700 positions");
+  options.window = 300;
+  check_sequence(options, 700, 706, "700 positions, window 300");
+}
+
+GPU_TEST(ABatchGivesEachSequenceWhatItGetsAlone) {
+  ModelOptions options;
+  options.format = formats()[0];
+  Machine machine;
+  if (!make_machine(options, {400, 40, 40, 64}, &machine)) return;
+  for (int sequences : {2, 5, 8, 9, 17, 40}) {
+    std::vector<std::unique_ptr<KvCache>> caches;
+    std::vector<std::vector<int32_t>> tokens;
+    for (int i = 0; i < sequences; ++i) {
+      caches.push_back(make_cache(machine, 64));
+      tokens.push_back(random_tokens(3 + i % 7 + 4, options.vocab, static_cast<uint32_t>(i)));
+    }
+    std::vector<float> logits(static_cast<size_t>(sequences * options.vocab));
+    for (int round = 0; round < 5; ++round) {
+      Batch batch;
+      batch.logits = logits.data();
+      for (int i = 0; i < sequences; ++i) {
+        const int64_t prompt = static_cast<int64_t>(tokens[i].size()) - 4;
+        batch.sequences.push_back({caches[i].get(), tokens[i].data() + (round == 0 ? 0 : prompt + round - 1), round == 0 ? prompt : 1, 1});
+      }
+      const Status status = machine.plan->step(batch);
+      CHECK_THAT(status.ok(), "%d sequences: %s", sequences, status.message().c_str());
+      if (!status.ok()) return;
+    }
+    for (int i = 0; i < sequences; ++i) {
+      const std::vector<double> exact = machine.model->exact_logits(tokens[i]);
+      const double e = relative_error(&logits[i * options.vocab], &exact[(tokens[i].size() - 1) * options.vocab], options.vocab);
+      CHECK_THAT(e < kTolerance, "%d sequences, number %d: %.2e", sequences, i, e);
+    }
+  }
+}
+
+GPU_TEST(RefusalsChangeNoCache) {
+  ModelOptions options;
+  Machine machine;
+  if (!make_machine(options, {8, 1, 1, 8}, &machine)) return;
+  const auto cache = make_cache(machine, 8);
+  const std::vector<int32_t> tokens = random_tokens(9, options.vocab, 1);
+  std::vector<float> logits(static_cast<size_t>(options.vocab));
+  Batch batch;
+  batch.logits = logits.data();
+  batch.sequences = {{cache.get(), tokens.data(), 9, 1}};
+  CHECK_THAT(machine.plan->step(batch).code() == Code::kContextFull, "nine tokens in eight positions");
+  batch.sequences = {{cache.get(), tokens.data(), 8, 1}};
+  std::atomic<bool> cancel{true};
+  batch.cancel = &cancel;
+  CHECK_THAT(machine.plan->step(batch).code() == Code::kCancelled, "not cancelled");
+  CHECK_THAT(cache->length() == 0, "length %lld", static_cast<long long>(cache->length()));
+  cancel = false;
+  CHECK_THAT(machine.plan->step(batch).ok(), "after the cancel");
+  cache->truncate(3);
+  CHECK_THAT(cache->length() == 3, "truncated");
+}
+
+// Every CUDA call made to fail once: an error comes back, nothing is lost, and the next attempt works.
+GPU_TEST(EveryCudaCallMayFail) {
+  auto scenario = []() -> Status {
+    NBL_ASSIGN_OR_RETURN(std::unique_ptr<Backend> backend, make_cuda_backend({}));
+    ModelOptions options;
+    options.format = formats()[5];
+    options.layers = 1;
+    NBL_ASSIGN_OR_RETURN(std::unique_ptr<TestModel> model, TestModel::create(*backend, options));
+    NBL_ASSIGN_OR_RETURN(std::unique_ptr<Plan> plan, backend->compile(model->decoder(), {80, 1, 1, 100}));
+    NBL_ASSIGN_OR_RETURN(std::unique_ptr<KvCache> cache, backend->make_kv_cache(*model->decoder(), {100, DType::kF16}));
+    const std::vector<int32_t> tokens = random_tokens(80, options.vocab, 1);
+    std::vector<float> logits(static_cast<size_t>(options.vocab));
+    Batch batch;
+    batch.logits = logits.data();
+    for (int64_t count : {70, 1, 1, 1}) {
+      const int64_t before = cache->length();
+      batch.sequences = {{cache.get(), tokens.data(), count, 1}};
+      const Status status = plan->step(batch);
+      if (!status.ok() && cache->length() != before) return error(Code::kInternal, "a failed step changed the cache");
+      NBL_RETURN_IF_ERROR(status);
+    }
+    return {};
+  };
+  const int64_t before = cuda::calls();
+  const Status sound = scenario();
+  CHECK_THAT(sound.ok(), "%s", sound.message().c_str());
+  const int64_t calls = cuda::calls() - before;
+  int64_t failed = 0;
+  for (int64_t n = 1; n <= calls; ++n) {
+    cuda::fail_call(n);
+    const Status status = scenario();
+    failed += !status.ok();
+    CHECK_THAT(status.ok() || status.code() == Code::kDevice || status.code() == Code::kNoDeviceMemory, "call %lld: %s",
+               static_cast<long long>(n), status.message().c_str());
+  }
+  cuda::fail_call(0);
+  CHECK_THAT(failed * 10 > calls * 8, "only %lld of %lld failures were noticed", static_cast<long long>(failed), static_cast<long long>(calls));
+  CHECK_THAT(scenario().ok(), "after all failures");
+}
+
+GPU_TEST(DeviceQueriesAnswer) {
+  const int count = cuda_device_count();
+  const auto device = cuda_device(0);
+  CHECK_THAT(device.ok() && device->total_bytes > 0 && device->sm_major >= 7, "device 0");
+  CHECK_THAT(!cuda_device(count).ok() && !cuda_device(-1).ok(), "a device that does not exist");
+  CHECK_THAT(!make_cuda_backend({count}).ok(), "a backend on it");
+}
+
+}  // namespace nbl::gpu_test
