@@ -32,7 +32,7 @@ std::vector<BackendCase> all_backends() {
   for (const std::string& isa : cpu_isas()) {
     cases.push_back({"cpu " + isa + " exact16", cpu(isa, CpuPrecision::kExact16, 2), 2e-4, 2e-6, false});
     cases.push_back({"cpu " + isa + " fp32", cpu(isa, CpuPrecision::kFp32, 1), 2e-6, 2e-6, true});
-    cases.push_back({"cpu " + isa + " fastest8", cpu(isa, CpuPrecision::kFastest8, 3), 2e-2, 2e-6, false});
+    cases.push_back({"cpu " + isa + " fastest8", cpu(isa, CpuPrecision::kFastest8, 3), 4e-2, 2e-6, false});
   }
 #if defined(NIBBLE_HAVE_REF)
   cases.push_back({"ref", make_ref_backend(), 1e-6, 1e-6, true});
@@ -156,13 +156,21 @@ std::vector<double> exact_product(const QuantWeight& w, const std::vector<float>
   return y;
 }
 
-double relative_rms(const std::vector<double>& expected, const float* actual) {
+double expected_rms(const QuantWeight& w, const std::vector<float>& x, int64_t m) {
+  double weights = 0, inputs = 0;
+  for (int64_t n = 0; n < w.out_features; ++n)
+    for (int64_t p = 0; p < w.in_features; ++p) weights += std::pow(exact_value(w, n, p, true), 2);
+  for (int64_t i = 0; i < m * w.in_features; ++i) inputs += std::pow(x[static_cast<size_t>(i)], 2);
+  return std::sqrt(weights * inputs / static_cast<double>(w.out_features * m * w.in_features));
+}
+
+double relative_rms(const std::vector<double>& expected, const float* actual, double least) {
   double error = 0, size = 0;
   for (size_t i = 0; i < expected.size(); ++i) {
     error += (actual[i] - expected[i]) * (actual[i] - expected[i]);
     size += expected[i] * expected[i];
   }
-  return std::sqrt(error / std::max(size, 1e-300));
+  return std::sqrt(error / std::max({size, least * least * static_cast<double>(expected.size()), 1e-300}));
 }
 
 std::vector<float> random_row(int64_t n, std::mt19937& random, float scale) {

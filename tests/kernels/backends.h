@@ -40,7 +40,10 @@ QuantWeight random_weight(const FormatCase& format, int64_t n, int64_t k, std::m
 double exact_value(const QuantWeight& w, int64_t n, int64_t p, bool rounded);
 // y[m, N] in double.
 std::vector<double> exact_product(const QuantWeight& w, const std::vector<float>& x, int64_t m, bool rounded);
-double relative_rms(const std::vector<double>& expected, const float* actual);
+// RMS of the error over RMS of what is expected, or over `size` where that is larger.
+double relative_rms(const std::vector<double>& expected, const float* actual, double size = 0);
+// RMS that m products would have if x were random of its size: sums that happen to cancel must not be the measure.
+double expected_rms(const QuantWeight& w, const std::vector<float>& x, int64_t m);
 
 std::vector<float> random_row(int64_t n, std::mt19937& random, float scale = 1);
 

@@ -25,7 +25,7 @@ TEST(Linear, AgreesWithFloat64OfTheDequantizedWeights) {
     for (const Shape shape : kShapes) {
       const QuantWeight w = random_weight(format, shape.n, shape.k, random);
       std::vector<float> x = random_row(kMostTokens * shape.k, random);
-      for (int64_t c = 0; c < shape.k; c += 37) x[static_cast<size_t>(c)] *= 30;  // outlier channels, as real models have
+      for (int64_t c = 0; c < shape.k; c += 37) x[static_cast<size_t>(c)] *= 8;  // outlier channels, as real models have
       const std::vector<double> rounded = exact_product(w, x, kMostTokens, true), plain = exact_product(w, x, kMostTokens, false);
       for (const BackendCase& backend : backends) {
         ASSERT_NE(backend.backend, nullptr) << backend.name;
@@ -38,7 +38,7 @@ TEST(Linear, AgreesWithFloat64OfTheDequantizedWeights) {
           const Status status = backend.backend->matmul(**packed, x.data(), m, y.data());
           ASSERT_TRUE(status.ok()) << title(backend, format, shape, m) << ": " << status.message();
           const std::vector<double> expected(exact.begin(), exact.begin() + m * shape.n);
-          EXPECT_LE(relative_rms(expected, y.data()), tolerance) << title(backend, format, shape, m);
+          EXPECT_LE(relative_rms(expected, y.data(), expected_rms(w, x, m)), tolerance) << title(backend, format, shape, m);
         }
       }
     }

@@ -14,6 +14,8 @@ std::atomic<bool> counting{false};
 std::atomic<long> allocations{0};
 }  // namespace
 
+// The pair below is malloc and free throughout, which GCC cannot see when it inlines one of them.
+#pragma GCC diagnostic ignored "-Wmismatched-new-delete"
 void* operator new(size_t size) {
   if (counting.load(std::memory_order_relaxed)) allocations.fetch_add(1, std::memory_order_relaxed);
   if (void* p = std::malloc(size ? size : 1)) return p;
@@ -72,9 +74,19 @@ Running start(const Backend& backend, std::shared_ptr<const Decoder> decoder, in
   return run;
 }
 
+BatchSequence sequence(KvCache* cache, const int32_t* tokens, int64_t count, int64_t logit_rows, int64_t call_length = 0) {
+  BatchSequence s;
+  s.cache = cache;
+  s.tokens = tokens;
+  s.token_count = count;
+  s.logit_rows = logit_rows;
+  s.call_length = call_length;
+  return s;
+}
+
 Status step(Running& run, const int32_t* tokens, int64_t count, float* logits, int64_t call_length = 0) {
   Batch batch;
-  batch.sequences.push_back({run.cache.get(), tokens, count, count, call_length});
+  batch.sequences.push_back(sequence(run.cache.get(), tokens, count, count, call_length));
   batch.logits = logits;
   return run.plan->step(batch);
 }
@@ -157,9 +169,9 @@ TEST(Step, SequencesOfABatchDoNotTouchEachOther) {
     std::vector<float> logits(70 * 3);
     Batch batch;
     batch.logits = logits.data();
-    batch.sequences = {{run.cache.get(), a.data(), 8, 0, 9}, {second.value().get(), b.data(), 16, 0, 17}};
+    batch.sequences = {sequence(run.cache.get(), a.data(), 8, 0, 9), sequence(second.value().get(), b.data(), 16, 0, 17)};
     ASSERT_TRUE(run.plan->step(batch).ok());
-    batch.sequences = {{run.cache.get(), a.data() + 8, 1, 1, 0}, {second.value().get(), b.data() + 16, 1, 1, 0}};
+    batch.sequences = {sequence(run.cache.get(), a.data() + 8, 1, 1), sequence(second.value().get(), b.data() + 16, 1, 1)};
     ASSERT_TRUE(run.plan->step(batch).ok());
     const std::vector<double> la(ea.end() - 70, ea.end()), lb(eb.end() - 70, eb.end());
     EXPECT_LE(relative_rms(la, logits.data()), step_tolerance(backend)) << backend.name;
@@ -191,7 +203,7 @@ TEST(Step, FailuresLeaveTheCacheAsItWas) {
     EXPECT_EQ(run.cache->length(), 0);
     std::atomic<bool> cancel{true};
     Batch batch;
-    batch.sequences.push_back({run.cache.get(), tokens.data(), 5, 5, 0});
+    batch.sequences.push_back(sequence(run.cache.get(), tokens.data(), 5, 5));
     batch.logits = logits.data();
     batch.cancel = &cancel;
     EXPECT_EQ(run.plan->step(batch).code(), Code::kCancelled) << backend.name;
@@ -213,8 +225,8 @@ TEST(Step, AllocatesNothing) {
     Running run = start(*backend.backend, model.pack(*backend.backend), 30, DType::kF16);
     std::vector<float> logits(64 * 70);
     Batch prompt, token;
-    prompt.sequences.push_back({run.cache.get(), tokens.data(), 20, 1, 0});
-    token.sequences.push_back({run.cache.get(), tokens.data() + 20, 1, 1, 0});
+    prompt.sequences.push_back(sequence(run.cache.get(), tokens.data(), 20, 1));
+    token.sequences.push_back(sequence(run.cache.get(), tokens.data() + 20, 1, 1));
     prompt.logits = token.logits = logits.data();
     allocations = 0;
     counting = true;
