@@ -66,6 +66,13 @@ class AddedTokens {
   // The token as decode() sees it: a normalized one by its normalized content.
   const std::string& spelling(const AddedToken& token) const;
 
+  // What decode() leaves out when special tokens are to be skipped. It goes by the spelling: a normalized token whose
+  // spelling is not its content stays, as in the `tokenizers` package.
+  bool is_special_spelling(std::string_view spelling) const {
+    const AddedToken* token = by_content(spelling);
+    return token && token->special;
+  }
+
   // Cuts `text`; `normalized` says which of the two sets is looked for. With parse_special false, special tokens are
   // passed over.
   std::vector<AddedSpan> cut(std::string_view text, bool normalized, bool parse_special) const;

@@ -131,7 +131,8 @@ std::string Pipeline::decode(const int32_t* ids, size_t count, bool skip_special
   tokens.reserve(count);
   for (size_t i = 0; i < count; ++i) {
     if (const AddedToken* added = parts_.added.by_id(ids[i])) {
-      if (!(skip_special && added->special)) tokens.push_back(parts_.added.spelling(*added));
+      const std::string& spelling = parts_.added.spelling(*added);
+      if (!(skip_special && parts_.added.is_special_spelling(spelling))) tokens.push_back(spelling);
     } else if (parts_.model->vocabulary().has(ids[i])) {
       tokens.emplace_back(parts_.model->vocabulary().token(ids[i]));
     }
@@ -149,7 +150,7 @@ std::string Pipeline::decode(const int32_t* ids, size_t count, bool skip_special
 std::unique_ptr<StreamDecoder> Pipeline::stream(bool skip_special) const { return make_stream_decoder(*this, skip_special); }
 
 std::string Pipeline::token_bytes(int32_t id) const {
-  if (const AddedToken* added = parts_.added.by_id(id)) return added->content;
+  if (const AddedToken* added = parts_.added.by_id(id)) return parts_.added.spelling(*added);
   std::string token(parts_.model->vocabulary().token(id));
   if (!parts_.decoder) return token;
   const std::string mark = parts_.decoder->mark();

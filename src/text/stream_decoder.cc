@@ -4,8 +4,8 @@
 // complete.
 //
 // With byte fallback a byte can spoil text that was right before it (a run of byte tokens is text as a whole or not at
-// all). What was given out stays; the rest of the window is then read byte by byte, with one U+FFFD for each part that
-// is no character.
+// all). What was given out stays; from there on the stream reads bytes instead, with one U+FFFD for each part that is
+// no character.
 #include "text/stream_decoder.h"
 
 #include <vector>
@@ -26,7 +26,8 @@ class WindowDecoder final : public StreamDecoder {
   std::string push(int32_t id) override {
     if (given_.empty() && !window_.empty()) set_context();
     window_.push_back(id);
-    const std::string text = decode(window_);
+    std::string text = decode(window_);
+    if (text.size() > given_.size() && !ends_broken(text) && !begins_with(text, given_)) text = read_bytes();
     const bool complete = text.size() > given_.size() && !ends_broken(text);
     if (!complete && window_.size() - context_ <= kMostHeld) return {};
     const std::string added = beyond_given(text);
@@ -38,8 +39,10 @@ class WindowDecoder final : public StreamDecoder {
 
   std::string flush() override {
     std::string rest;
-    const std::string text = decode(window_);
-    if (text != given_ && window_.size() > context_) rest = beyond_given(text);
+    if (window_.size() > context_) {
+      const std::string text = decode(window_);
+      rest = beyond_given(begins_with(text, given_) ? text : read_bytes());
+    }
     reset();
     return rest;
   }
@@ -48,6 +51,7 @@ class WindowDecoder final : public StreamDecoder {
     window_.clear();
     given_.clear();
     context_ = 0;
+    as_bytes_ = false;
   }
 
  private:
@@ -56,7 +60,22 @@ class WindowDecoder final : public StreamDecoder {
   }
   static bool begins_with(const std::string& text, const std::string& start) { return text.compare(0, start.size(), start) == 0; }
 
-  std::string decode(const std::vector<int32_t>& ids) const { return tokenizer_.decode(ids.data(), ids.size(), skip_special_); }
+  std::string decode(const std::vector<int32_t>& ids) const {
+    return as_bytes_ ? lossy_utf8(bytes_of(ids)) : tokenizer_.decode(ids.data(), ids.size(), skip_special_);
+  }
+  std::string bytes_of(const std::vector<int32_t>& ids) const {
+    std::string bytes;
+    for (const int32_t id : ids) {
+      if (!skip_special_ || !tokenizer_.is_special(id)) bytes += tokenizer_.token_bytes(id);
+    }
+    return bytes;
+  }
+  // Goes on with bytes: the window's text, and what was given out of it, as the bytes say.
+  std::string read_bytes() {
+    as_bytes_ = true;
+    given_ = decode(std::vector<int32_t>(window_.begin(), window_.begin() + static_cast<ptrdiff_t>(context_)));
+    return decode(window_);
+  }
 
   // Nothing had been given out when the window began: its first ids may turn out to be whole after all.
   void set_context() {
@@ -68,22 +87,14 @@ class WindowDecoder final : public StreamDecoder {
 
   // What the window says beyond what was given out of it.
   std::string beyond_given(const std::string& text) const {
-    if (begins_with(text, given_)) return text.substr(given_.size());
-    std::string bytes;
-    for (const int32_t id : window_) {
-      if (!skip_special_ || !tokenizer_.is_special(id)) bytes += tokenizer_.token_bytes(id);
-    }
-    std::string lossy = lossy_utf8(bytes);
-    if (begins_with(lossy, given_)) return lossy.substr(given_.size());
-    if (!lossy.empty() && lossy[0] == ' ' && lossy.compare(1, given_.size(), given_) == 0) return lossy.substr(1 + given_.size());
-    // Not even the bytes go on as before: give the newer ids alone.
-    const std::vector<int32_t> newer(window_.begin() + static_cast<ptrdiff_t>(context_), window_.end());
-    return decode(newer);
+    return begins_with(text, given_) ? text.substr(given_.size())
+                                     : decode(std::vector<int32_t>(window_.begin() + static_cast<ptrdiff_t>(context_), window_.end()));
   }
 
   const Tokenizer& tokenizer_;
   const bool skip_special_;
   std::vector<int32_t> window_;
+  bool as_bytes_ = false;
   size_t context_ = 0;  // ids of the window that have been given out
   std::string given_;   // what decode() makes of those
 };
