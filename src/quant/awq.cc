@@ -1,0 +1,95 @@
+// AWQ, "gemm" layout (formats.md 2.1): 4-bit codes packed along the outputs in an interleaved order.
+//
+//   qweight int32 [K, N/8]    nibble i of word c is output 8c + order[i], order = 0 2 4 6 1 3 5 7
+//   qzeros  int32 [K/g, N/8]  the same order
+//   scales  fp16  [K/g, N]
+//
+// W[n,k] = fl16((q - z) * s), no offset in the zeros, no act-order.
+#include <algorithm>
+#include <cstring>
+
+#include "quant/formats.h"
+
+namespace nbl {
+namespace {
+
+constexpr int kOrder[8] = {0, 2, 4, 6, 1, 3, 5, 7};
+
+bool matches(const ModuleSource& source) {
+  const TensorView* qweight = source.find(".qweight");
+  const TensorView* scales = source.find(".scales");
+  if (!qweight || !scales || !source.find(".qzeros") || qweight->dtype != DType::kI32) return false;
+  if (qweight->shape.size() != 2 || scales->shape.size() != 2) return false;
+  return scales->shape[1] == 8 * qweight->shape[1] && scales->shape[0] != qweight->shape[0];
+}
+
+Result<WeightSpec> spec(const ModuleSource& source) {
+  const int64_t n = source.out_features, k = source.in_features;
+  const TensorView& qweight = *source.find(".qweight");
+  const TensorView& qzeros = *source.find(".qzeros");
+  const TensorView& scales = *source.find(".scales");
+  if (n % 8 != 0 || qweight.shape != std::vector<int64_t>{k, n / 8}) {
+    return shape_error(qweight, shape_text({k, n / 8}) + " for 4-bit AWQ", source);
+  }
+  const int64_t groups = scales.shape[0];
+  if (groups <= 0 || k % groups != 0 || scales.shape[1] != n) {
+    return shape_error(scales, "[groups, " + std::to_string(n) + "] with groups dividing " + std::to_string(k), source);
+  }
+  if (qzeros.dtype != DType::kI32 || qzeros.shape != std::vector<int64_t>{groups, n / 8}) {
+    return shape_error(qzeros, shape_text({groups, n / 8}) + " I32", source);
+  }
+  if (!is_float(scales.dtype) || scales.dtype == DType::kF64) return shape_error(scales, "F16, BF16 or F32", source);
+  WeightSpec out;
+  out.format = WeightFormat::kIntGroup;
+  out.out_features = n;
+  out.in_features = k;
+  out.bits = 4;
+  out.group_size = k / groups;
+  out.value_type = out.scale_type = scales.dtype;
+  out.source = "awq gemm";
+  const int64_t said = source.config.group_size;
+  if (said > 0 && said != out.group_size && source.warnings) {
+    source.warnings->push_back(source.module + ": the tensors have groups of " + std::to_string(out.group_size) +
+                               ", the configuration says " + std::to_string(said) + "; the tensors decide");
+  }
+  return out;
+}
+
+// Unpacks [rows, N/8] words of interleaved nibbles into out[n * stride + row].
+void unpack(const uint8_t* words, int64_t rows, int64_t n, int64_t stride, uint8_t* out) {
+  constexpr int64_t kBlock = 64;  // rows at a time: the writes of a block stay in the cache
+  for (int64_t row0 = 0; row0 < rows; row0 += kBlock) {
+    const int64_t row1 = std::min(rows, row0 + kBlock);
+    for (int64_t c = 0; c < n / 8; ++c) {
+      for (int64_t row = row0; row < row1; ++row) {
+        uint32_t word;
+        std::memcpy(&word, words + 4 * (row * (n / 8) + c), 4);
+        for (int i = 0; i < 8; ++i) out[(8 * c + kOrder[i]) * stride + row] = word >> 4 * i & 15;
+      }
+    }
+  }
+}
+
+Result<QuantWeight> load(const ModuleSource& source) {
+  NBL_ASSIGN_OR_RETURN(const WeightSpec facts, spec(source));
+  QuantWeight weight;
+  static_cast<WeightSpec&>(weight) = facts;
+  const int64_t n = facts.out_features, k = facts.in_features, groups = facts.groups();
+  weight.codes.resize(n * k);
+  unpack(source.find(".qweight")->data, k, n, k, weight.codes.data());
+  weight.zeros.resize(n * groups);
+  unpack(source.find(".qzeros")->data, groups, n, groups, weight.zeros.data());
+  NBL_ASSIGN_OR_RETURN(const std::vector<float> scales, floats_of(*source.find(".scales")));
+  weight.scales.resize(n * groups);
+  for (int64_t g = 0; g < groups; ++g) {
+    for (int64_t row = 0; row < n; ++row) weight.scales[row * groups + g] = scales[g * n + row];
+  }
+  weight.symmetric = std::all_of(weight.zeros.begin(), weight.zeros.end(), [](uint8_t zero) { return zero == 8; });
+  return weight;
+}
+
+}  // namespace
+
+const Format kAwqGemm = {"awq gemm", matches, spec, load};
+
+}  // namespace nbl

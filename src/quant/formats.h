@@ -1,0 +1,55 @@
+// The checkpoint formats: one row for each in formats.cc, one file for each that does the work.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/status.h"
+#include "checkpoint/checkpoint.h"
+#include "quant/quant_config.h"
+#include "quant/quant_weight.h"
+
+namespace nbl {
+
+// What a format's functions get: where the tensors are, and what the configuration says of this module.
+struct ModuleSource {
+  const Checkpoint& checkpoint;
+  std::string module;             // "model.layers.0.self_attn.q_proj"
+  const QuantConfig& config;
+  int64_t out_features;           // what the model expects
+  int64_t in_features;
+  std::vector<std::string>* warnings;  // may be null
+
+  const TensorView* find(std::string_view suffix) const {
+    return checkpoint.find(module + std::string(suffix));
+  }
+};
+
+struct Format {
+  const char* name;
+  // Whether the module's tensors are of this format (formats.md, section 0).
+  bool (*matches)(const ModuleSource& source);
+  // Checks every shape against the model's; reads no weights.
+  Result<WeightSpec> (*spec)(const ModuleSource& source);
+  Result<QuantWeight> (*load)(const ModuleSource& source);
+};
+
+// In the order in which they are tried.
+extern const Format* const kFormats[];
+extern const int kFormatCount;
+
+// One line for each format's file.
+extern const Format kAwqGemm;
+extern const Format kGptq;
+extern const Format kBitsandbytes4;
+extern const Format kBitsandbytes8;
+extern const Format kFloat;
+
+// "TENSOR is [1, 2], expected [3, 4] for N outputs ..." with file and tensor in the detail.
+Status shape_error(const TensorView& tensor, const std::string& expected, const ModuleSource& source);
+Status missing_tensor(const ModuleSource& source, std::string_view suffix);
+// Any float tensor as float32 values.
+Result<std::vector<float>> floats_of(const TensorView& tensor);
+
+}  // namespace nbl

@@ -1,0 +1,214 @@
+// GPTQ, continuous layout (formats.md 3): 2, 3, 4 or 8-bit codes packed along the inputs as one little-endian bit stream
+// per output, and zeros packed along the outputs the same way.
+//
+//   qweight int32 [ceil(K*b/32), N]   code k of output n: bits b*k .. b*k+b-1 of column n's stream of words
+//   qzeros  int32 [G, N*b/32]         "gptq" (v1) stores z - 1, "gptq_v2" stores z
+//   scales  float [G, N]
+//   g_idx   int32 [K]                 group of every input (act-order); may be absent
+//
+// W[n,k] = (q - z[g_idx[k]]) * s[g_idx[k]], rounded once to the scales' type.
+#include <algorithm>
+#include <cstring>
+#include <numeric>
+
+#include "quant/formats.h"
+
+namespace nbl {
+namespace {
+
+uint32_t word_at(const uint8_t* data, int64_t index) {
+  uint32_t word;
+  std::memcpy(&word, data + 4 * index, 4);
+  return word;
+}
+
+bool matches(const ModuleSource& source) {
+  const TensorView* qweight = source.find(".qweight");
+  const TensorView* scales = source.find(".scales");
+  if (!qweight || !scales || !source.find(".qzeros") || qweight->dtype != DType::kI32) return false;
+  return qweight->shape.size() == 2 && scales->shape.size() == 2 && scales->shape[1] == qweight->shape[1];
+}
+
+// Bits follow from the shapes; the configuration is only compared.
+int64_t bits_of(const ModuleSource& source) {
+  const int64_t rows = source.find(".qweight")->shape[0];
+  for (int64_t bits : {4, 8, 3, 2}) {
+    if (rows == (source.in_features * bits + 31) / 32) return bits;
+  }
+  return 0;
+}
+
+// The group of each input in natural order, or empty when it is k / group_size: absent, all zero with several groups,
+// or negative entries mean the same (formats.md 3.5).
+std::vector<int32_t> group_index(const ModuleSource& source, int64_t groups, int64_t group_size) {
+  const TensorView* g_idx = source.find(".g_idx");
+  if (!g_idx || g_idx->dtype != DType::kI32 || g_idx->elements() != source.in_features) return {};
+  std::vector<int32_t> index(source.in_features);
+  std::memcpy(index.data(), g_idx->data, index.size() * 4);
+  bool natural = true, all_zero = true, negative = false;
+  for (int64_t k = 0; k < source.in_features; ++k) {
+    natural = natural && index[k] == k / group_size;
+    all_zero = all_zero && index[k] == 0;
+    negative = negative || index[k] < 0;
+  }
+  if (natural || negative || (all_zero && groups > 1)) return {};
+  return index;
+}
+
+Result<WeightSpec> spec(const ModuleSource& source) {
+  const int64_t n = source.out_features, k = source.in_features;
+  const TensorView& qweight = *source.find(".qweight");
+  const TensorView& qzeros = *source.find(".qzeros");
+  const TensorView& scales = *source.find(".scales");
+  const int64_t bits = bits_of(source);
+  if (bits == 0 || qweight.shape[1] != n) {
+    return shape_error(qweight, "[" + std::to_string(k) + " * bits / 32, " + std::to_string(n) + "]", source);
+  }
+  const int64_t groups = scales.shape[0];
+  if (groups <= 0 || groups > k) return shape_error(scales, "[groups, " + std::to_string(n) + "]", source);
+  if (qzeros.dtype != DType::kI32 || qzeros.shape != std::vector<int64_t>{groups, n * bits / 32}) {
+    return shape_error(qzeros, shape_text({groups, n * bits / 32}) + " I32", source);
+  }
+  if (!is_float(scales.dtype) || scales.dtype == DType::kF64) return shape_error(scales, "F16, BF16 or F32", source);
+  WeightSpec out;
+  out.format = WeightFormat::kIntGroup;
+  out.out_features = n;
+  out.in_features = k;
+  out.bits = static_cast<int>(bits);
+  const int64_t said = source.config.group_size;
+  const bool said_fits = said > 0 && (k + said - 1) / said == groups;
+  out.group_size = groups == 1 ? k : said_fits ? said : (k + groups - 1) / groups;
+  if ((k + out.group_size - 1) / out.group_size != groups) {
+    return shape_error(scales, "a number of groups that fits " + std::to_string(k) + " inputs", source);
+  }
+  out.value_type = out.scale_type = scales.dtype;
+  out.permuted = !group_index(source, groups, out.group_size).empty();
+  out.source = source.config.format == "gptq_v2" ? "gptq v2" : "gptq v1";
+  return out;
+}
+
+// out[n * stride + row] = field `row` of column n's bit stream, for rows of a [words, columns] matrix.
+void unpack_down(const uint8_t* words, int64_t rows, int64_t columns, int bits, int64_t stride, uint8_t* out) {
+  const uint32_t mask = (1u << bits) - 1;
+  constexpr int64_t kColumns = 64;  // at a time: the reads of a block of columns share cache lines
+  for (int64_t first = 0; first < columns; first += kColumns) {
+    const int64_t last = std::min(columns, first + kColumns);
+    for (int64_t column = first; column < last; ++column) {
+      uint64_t held = 0;
+      int have = 0;
+      int64_t word_row = 0;
+      uint8_t* row_out = out + column * stride;
+      for (int64_t row = 0; row < rows; ++row) {
+        if (have < bits) {
+          held |= static_cast<uint64_t>(word_at(words, word_row++ * columns + column)) << have;
+          have += 32;
+        }
+        row_out[row] = held & mask;
+        held >>= bits;
+        have -= bits;
+      }
+    }
+  }
+}
+
+// Fields of one row of zeros, [columns] of them, stored value.
+void unpack_along(const uint8_t* words, int64_t first_word, int64_t columns, int bits, uint32_t add_to_words, uint8_t* out) {
+  const uint32_t mask = (1u << bits) - 1;
+  uint64_t held = 0;
+  int have = 0;
+  for (int64_t column = 0; column < columns; ++column) {
+    if (have < bits) {
+      held |= static_cast<uint64_t>(word_at(words, first_word++) + add_to_words) << have;
+      have += 32;
+    }
+    out[column] = held & mask;
+    held >>= bits;
+    have -= bits;
+  }
+}
+
+// The zero points [N, G], by the decision rule of formats.md 3.4.
+void load_zeros(const ModuleSource& source, const WeightSpec& facts, QuantWeight& weight) {
+  const int64_t n = facts.out_features, groups = facts.groups();
+  const int bits = facts.bits;
+  const uint8_t* words = source.find(".qzeros")->data;
+  const uint8_t half = static_cast<uint8_t>(1u << (bits - 1));
+  const uint8_t mask = static_cast<uint8_t>((1u << bits) - 1);
+  const int64_t words_per_row = n * bits / 32;
+  std::vector<uint8_t> row(n), stored(n * groups);
+  const auto read = [&](uint32_t add) {
+    for (int64_t g = 0; g < groups; ++g) {
+      unpack_along(words, g * words_per_row, n, bits, add, row.data());
+      for (int64_t i = 0; i < n; ++i) stored[i * groups + g] = row[i];
+    }
+  };
+  read(0);
+  const auto all = [&](uint8_t value) { return std::all_of(stored.begin(), stored.end(), [&](uint8_t z) { return z == value; }); };
+  const bool v2 = source.config.format == "gptq_v2" || source.config.format == "gptq_p";
+  // Symmetric files whose label and contents disagree exist in both directions; the contents decide.
+  const bool symmetric = source.config.symmetric && (all(half) || all(half - 1));
+  // GPTQModel before its 3-bit repair subtracted misplaced constants: exactly these words mean 4 everywhere.
+  bool misplaced = bits == 3 && source.config.symmetric && !v2;
+  for (int64_t i = 0; misplaced && i < groups * words_per_row; ++i) {
+    constexpr uint32_t kMisplaced[3] = {0x00000000u, 0xB6DB6DB7u, 0x49249249u};
+    misplaced = word_at(words, i) == kMisplaced[i % words_per_row % 3];
+  }
+  if (symmetric || misplaced) {
+    std::fill(stored.begin(), stored.end(), half);
+  } else if (!v2) {
+    // GPTQModel subtracted one from whole words, with borrow; everyone else field by field.
+    const bool whole_words = source.config.written_by_gptqmodel && !source.config.symmetric && bits != 3;
+    if (whole_words) {
+      read(bits == 2 ? 0x55555555u : bits == 4 ? 0x11111111u : 0x01010101u);
+    } else {
+      for (uint8_t& zero : stored) zero = (zero + 1) & mask;
+    }
+  }
+  weight.symmetric = all(half);
+  weight.zeros = std::move(stored);
+}
+
+// Sorts the inputs by group (stable), so that position / group_size is the group of every position.
+Status permute(const ModuleSource& source, const std::vector<int32_t>& index, QuantWeight& weight) {
+  const int64_t k = weight.in_features, groups = weight.groups();
+  weight.k_order.resize(k);
+  std::iota(weight.k_order.begin(), weight.k_order.end(), 0);
+  std::stable_sort(weight.k_order.begin(), weight.k_order.end(), [&](int32_t a, int32_t b) { return index[a] < index[b]; });
+  for (int64_t p = 0; p < k; ++p) {
+    const int32_t group = index[weight.k_order[p]];
+    if (group < groups && group == p / weight.group_size) continue;
+    return error(Code::kFormat, "%s.g_idx puts input %d into group %d, which does not leave groups of %lld inputs each",
+                 source.module.c_str(), weight.k_order[p], group, static_cast<long long>(weight.group_size))
+        .with("tensor", source.module + ".g_idx");
+  }
+  std::vector<uint8_t> row(k);
+  for (int64_t n = 0; n < weight.out_features; ++n) {
+    uint8_t* codes = weight.codes.data() + n * k;
+    for (int64_t p = 0; p < k; ++p) row[p] = codes[weight.k_order[p]];
+    std::copy(row.begin(), row.end(), codes);
+  }
+  return {};
+}
+
+Result<QuantWeight> load(const ModuleSource& source) {
+  NBL_ASSIGN_OR_RETURN(const WeightSpec facts, spec(source));
+  QuantWeight weight;
+  static_cast<WeightSpec&>(weight) = facts;
+  const int64_t n = facts.out_features, k = facts.in_features, groups = facts.groups();
+  weight.codes.resize(n * k);
+  unpack_down(source.find(".qweight")->data, k, n, facts.bits, k, weight.codes.data());
+  load_zeros(source, facts, weight);
+  NBL_ASSIGN_OR_RETURN(const std::vector<float> scales, floats_of(*source.find(".scales")));
+  weight.scales.resize(n * groups);
+  for (int64_t g = 0; g < groups; ++g) {
+    for (int64_t row = 0; row < n; ++row) weight.scales[row * groups + g] = scales[g * n + row];
+  }
+  if (facts.permuted) NBL_RETURN_IF_ERROR(permute(source, group_index(source, groups, facts.group_size), weight));
+  return weight;
+}
+
+}  // namespace
+
+const Format kGptq = {"gptq", matches, spec, load};
+
+}  // namespace nbl

@@ -1,0 +1,127 @@
+#include "quant/load_quant.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "base/parallel.h"
+#include "quant/codebooks.h"
+
+namespace nbl {
+namespace {
+
+using Method = LoadQuantOptions::Method;
+
+// Element `at` of the flattened matrix, in its own type's value.
+float element(const QuantWeight& plain, int64_t at) {
+  if (plain.value_type == DType::kF32) return static_cast<const float*>(plain.dense)[at];
+  const uint16_t half = static_cast<const uint16_t*>(plain.dense)[at];
+  return plain.value_type == DType::kF16 ? f16_to_float(half) : bf16_to_float(half);
+}
+
+void widen(const QuantWeight& plain, int64_t first, int64_t count, float* out) {
+  for (int64_t i = 0; i < count; ++i) out[i] = element(plain, first + i);
+}
+
+QuantWeight quantize_codebook(const QuantWeight& plain, const LoadQuantOptions& options) {
+  QuantWeight out;
+  static_cast<WeightSpec&>(out) = load_quant_spec(plain, options);
+  const bool fp4 = options.method == Method::kFp4;
+  out.codebook = fp4 ? kFp4Codebook : kNf4Codebook;
+  const int64_t count = plain.out_features * plain.in_features;
+  const int64_t block = options.block_size, blocks = (count + block - 1) / block;
+  std::vector<float> absmax(blocks);
+  out.codes.resize(count);
+  parallel_for(blocks, 4096, [&](int64_t first, int64_t last) {
+    std::vector<float> values(block);
+    for (int64_t b = first; b < last; ++b) {
+      const int64_t begin = b * block, length = std::min(block, count - begin);
+      widen(plain, begin, length, values.data());
+      float most = 0;
+      for (int64_t i = 0; i < length; ++i) most = std::max(most, std::fabs(values[i]));
+      absmax[b] = most;
+      // An all-zero block gets the code of zero.
+      const float reciprocal = most > 0 ? 1.0f / most : 0.0f;
+      uint8_t* codes = out.codes.data() + begin;
+      if (fp4) {
+        for (int64_t i = 0; i < length; ++i) codes[i] = fp4_code(values[i] * reciprocal);
+      } else {
+        for (int64_t i = 0; i < length; ++i) codes[i] = nf4_code(values[i] * reciprocal);
+      }
+    }
+  });
+  if (options.double_quant) double_quantize(absmax);
+  const int64_t groups = out.groups();
+  out.scales.resize(out.out_features * groups);
+  for (int64_t at = 0; at < out.out_features * groups; ++at) {
+    const int64_t n = at / groups, g = at % groups;
+    out.scales[at] = absmax[(n * out.in_features + g * out.group_size) / block];
+  }
+  return out;
+}
+
+QuantWeight quantize_int8(const QuantWeight& plain, const LoadQuantOptions& options) {
+  QuantWeight out;
+  static_cast<WeightSpec&>(out) = load_quant_spec(plain, options);
+  const int64_t n = plain.out_features, k = plain.in_features;
+  out.codes.resize(n * k);
+  out.zeros.assign(n, 128);
+  out.scales.resize(n);
+  parallel_for(n, 64, [&](int64_t first, int64_t last) {
+    std::vector<float> row(k);
+    for (int64_t r = first; r < last; ++r) {
+      widen(plain, r * k, k, row.data());
+      float most = 0;
+      for (float& value : row) {
+        value = f16_to_float(float_to_f16(value));  // the tool casts to half precision first
+        most = std::max(most, std::fabs(value));
+      }
+      const float scale = most > 0 ? 127.0f / most : 0.0f;
+      uint8_t* codes = out.codes.data() + r * k;
+      for (int64_t i = 0; i < k; ++i) codes[i] = static_cast<uint8_t>(std::nearbyint(row[i] * scale) + 128.0f);
+      out.scales[r] = most * 7.874015718698502e-3f;
+    }
+  });
+  return out;
+}
+
+}  // namespace
+
+WeightSpec load_quant_spec(const WeightSpec& plain, const LoadQuantOptions& options) {
+  WeightSpec out = plain;
+  out.scale_type = DType::kF32;
+  if (options.method == Method::kInt8) {
+    out.format = WeightFormat::kIntGroup;
+    out.bits = 8;
+    out.group_size = plain.in_features;
+    out.symmetric = true;
+    out.value_type = DType::kF32;
+    out.source = "int8, quantized while loading from " + plain.source;
+    return out;
+  }
+  out.format = WeightFormat::kCodebook;
+  out.bits = 4;
+  out.group_size = std::gcd(plain.in_features, options.block_size);
+  out.source = std::string(options.method == Method::kFp4 ? "fp4" : "nf4") + (options.double_quant ? ", double quantized" : "") +
+               ", quantized while loading from " + plain.source;
+  return out;
+}
+
+Result<QuantWeight> quantize_on_load(const QuantWeight& plain, const LoadQuantOptions& options) {
+  return options.method == Method::kInt8 ? quantize_int8(plain, options) : quantize_codebook(plain, options);
+}
+
+bool is_skipped(const std::string& module, const LoadQuantOptions& options) {
+  if (options.skip.empty()) return module == "lm_head" || module.find("embed") != std::string::npos;
+  for (const std::string& name : options.skip) {
+    if (name.empty()) continue;
+    for (size_t at = module.find(name); at != std::string::npos; at = module.find(name, at + 1)) {
+      const bool begins = at == 0 || module[at - 1] == '.';
+      const bool ends = at + name.size() == module.size() || module[at + name.size()] == '.';
+      if (begins && ends) return true;
+    }
+  }
+  return false;
+}
+
+}  // namespace nbl
