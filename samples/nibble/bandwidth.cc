@@ -1,0 +1,83 @@
+#include "bandwidth.h"
+
+#include <sched.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <memory>
+#include <thread>
+#include <vector>
+
+namespace bandwidth {
+namespace {
+
+using Vector = uint64_t __attribute__((vector_size(64)));
+
+// Sums so that no compiler may leave the reads out; four sums, so that the adds do not wait for one another.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+__attribute__((target_clones("avx512f", "avx2", "default")))
+#endif
+uint64_t read_all(const Vector* data, int64_t count) {
+  Vector sums[4] = {};
+  for (int64_t i = 0; i + 4 <= count; i += 4) {
+    for (int lane = 0; lane < 4; ++lane) sums[lane] += data[i + lane];
+  }
+  uint64_t total = 0;
+  for (const Vector& sum : sums) total += sum[0] + sum[1] + sum[2] + sum[3] + sum[4] + sum[5] + sum[6] + sum[7];
+  return total;
+}
+
+// Every thread waits here before a pass, so that all read at the same time.
+class Gate {
+ public:
+  explicit Gate(int threads) : threads_(threads) {}
+  void pass() {
+    const int generation = generation_.load();
+    if (waiting_.fetch_add(1) + 1 == threads_) {
+      waiting_ = 0;
+      generation_ = generation + 1;
+    } else {
+      while (generation_.load() == generation) std::this_thread::yield();
+    }
+  }
+
+ private:
+  const int threads_;
+  std::atomic<int> waiting_{0}, generation_{0};
+};
+
+}  // namespace
+
+int usable_cores() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (sched_getaffinity(0, sizeof(set), &set) == 0) return std::max(1, CPU_COUNT(&set));
+  return std::max(1u, std::thread::hardware_concurrency());
+}
+
+double probe(int threads, int64_t bytes, int passes) {
+  threads = std::max(1, threads);
+  const int64_t share = bytes / threads / static_cast<int64_t>(sizeof(Vector));  // vectors of a thread
+  Gate gate(threads);
+  std::atomic<uint64_t> sink{0};
+  double best_seconds = 1e30;
+  const auto work = [&](bool times) {
+    std::vector<Vector> own(static_cast<size_t>(share), Vector{1});  // written by the thread that reads it: local pages
+    for (int pass = 0; pass < passes; ++pass) {
+      gate.pass();
+      const auto start = std::chrono::steady_clock::now();
+      sink += read_all(own.data(), share);
+      gate.pass();
+      const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+      if (times) best_seconds = std::min(best_seconds, seconds.count());
+    }
+  };
+  std::vector<std::thread> others;
+  for (int i = 1; i < threads; ++i) others.emplace_back(work, false);
+  work(true);
+  for (std::thread& thread : others) thread.join();
+  return static_cast<double>(share * threads) * sizeof(Vector) / best_seconds;
+}
+
+}  // namespace bandwidth

@@ -1,0 +1,141 @@
+// nibble bench: prefill and decode speed over prompt lengths, beside the read bandwidth of the same minute.
+//
+// A decode step reads every weight once, so decode tokens/s times the bytes of a step, over the bandwidth, says how far
+// from the machine's limit it is. --shape measures random weights of a known model's shape: no download needed.
+#include <algorithm>
+#include <cstdio>
+#include <memory>
+
+#include <nlohmann/json.hpp>
+
+#include "bandwidth.h"
+#include "commands.h"
+#include "facts.h"
+#include "model_options.h"
+#include "terminal.h"
+
+namespace commands {
+namespace {
+
+using Json = nlohmann::json;
+
+struct BenchFlags {
+  LoadFlags load;
+  std::vector<std::string> directories;
+  std::string shape;
+  std::string format = "awq-g128";
+  std::vector<int64_t> prompts = {128, 512};
+  std::vector<int64_t> batches = {1};
+  int64_t decode = 64;
+  int64_t repeats = 3;
+  bool no_probe = false;
+  bool json = false;
+  bool csv = false;
+};
+
+client::Model synthesize(const BenchFlags& flags) {
+  const std::string request = Json{{"shape", flags.shape}, {"format", flags.format}}.dump();
+  const client::Config config = flags.load.config();
+  return client::make<client::Model>(nbl_model_synthesize, request.data(), request.size(), config.get());
+}
+
+Json measure(const BenchFlags& flags, nbl_model* model, const std::string& name) {
+  const client::Config config = client::make_config();
+  for (const int64_t length : flags.prompts) client::add(config, NBL_OPT_BENCH_PROMPT, std::to_string(length));
+  for (const int64_t size : flags.batches) client::add(config, NBL_OPT_BENCH_BATCH, std::to_string(size));
+  client::set(config, NBL_OPT_BENCH_DECODE, flags.decode);
+  client::set(config, NBL_OPT_BENCH_REPEATS, flags.repeats);
+  const auto job = client::make<client::Job>(nbl_bench_start, model, config.get());
+  terminal::wait(job.get(), "measuring " + name);
+  Json result = Json::parse(client::text_of(nbl_job_result, job.get()));
+  const Json description = Json::parse(client::text_of(nbl_model_describe, static_cast<const nbl_model*>(model)));
+  result["model"] = name;
+  result["format"] = facts::format_of(description);
+  return result;
+}
+
+// Adds what the probe allows to say.
+void add_bandwidth(double bandwidth, Json* result) {
+  (*result)["read_bandwidth_bytes_per_second"] = bandwidth;
+  const double step_bytes = (*result)["weight_bytes_per_token"].get<double>();
+  for (Json& row : (*result)["rows"]) {
+    // All sequences of a batch share one reading of the weights.
+    const double steps = row["decode_tokens_per_second"].get<double>() / row["batch"].get<double>();
+    row["decode_bytes_per_second"] = steps * step_bytes;
+    row["bandwidth_share"] = bandwidth > 0 ? steps * step_bytes / bandwidth : 0;
+  }
+}
+
+void print_table(const Json& result) {
+  const double bandwidth = result.value("read_bandwidth_bytes_per_second", 0.0);
+  std::printf("%s: %s, %s; %s of weights, %s read a token", result["model"].get<std::string>().c_str(),
+              result["format"].get<std::string>().c_str(), result.value("description", "").c_str(),
+              terminal::bytes(result["weight_bytes"]).c_str(), terminal::bytes(result["weight_bytes_per_token"]).c_str());
+  if (bandwidth > 0) std::printf("; read bandwidth now %.1f GB/s", bandwidth * 1e-9);
+  std::printf("\n%6s %8s %8s %16s %16s %10s %10s %10s\n", "batch", "prompt", "decode", "prefill tokens/s", "decode tokens/s", "GB/s", "bandwidth", "KV");
+  for (const Json& row : result["rows"]) {
+    std::printf("%6lld %8lld %8lld %16s %16s", row["batch"].get<long long>(), row["prompt_tokens"].get<long long>(),
+                row["decode_tokens"].get<long long>(), terminal::rate(row["prefill_tokens_per_second"]).c_str(),
+                terminal::rate(row["decode_tokens_per_second"]).c_str());
+    if (bandwidth > 0) {
+      std::printf(" %10.1f %9.0f%%", row["decode_bytes_per_second"].get<double>() * 1e-9, row["bandwidth_share"].get<double>() * 100);
+    } else {
+      std::printf(" %10s %10s", "-", "-");
+    }
+    std::printf(" %10s\n", terminal::bytes(row["kv_bytes"]).c_str());
+  }
+}
+
+void print_csv(const Json& results) {
+  std::printf("model,format,batch,prompt_tokens,decode_tokens,prefill_tokens_per_second,decode_tokens_per_second,weight_bytes,kv_bytes,"
+              "read_bandwidth_bytes_per_second,bandwidth_share\n");
+  for (const Json& result : results) {
+    for (const Json& row : result["rows"]) {
+      std::printf("%s,\"%s\",%s,%s,%s,%s,%s,%s,%s,%s,%s\n", result["model"].get<std::string>().c_str(), result["format"].get<std::string>().c_str(),
+                  row["batch"].dump().c_str(), row["prompt_tokens"].dump().c_str(), row["decode_tokens"].dump().c_str(),
+                  row["prefill_tokens_per_second"].dump().c_str(), row["decode_tokens_per_second"].dump().c_str(),
+                  result["weight_bytes"].dump().c_str(), row["kv_bytes"].dump().c_str(),
+                  result.value("read_bandwidth_bytes_per_second", Json(0)).dump().c_str(), row.value("bandwidth_share", Json(0)).dump().c_str());
+    }
+  }
+}
+
+void run(BenchFlags flags) {
+  if (flags.directories.empty() == flags.shape.empty()) throw std::runtime_error("bench needs directories, or --shape (see --help)");
+  const int threads = flags.load.threads > 0 ? static_cast<int>(flags.load.threads) : bandwidth::usable_cores();
+  const bool probes = !flags.no_probe && (flags.load.device == "auto" || flags.load.device == "cpu") && nbl_device_count() == 0;
+  if (flags.directories.empty()) flags.directories.push_back("");
+  Json results = Json::array();
+  for (const std::string& directory : flags.directories) {
+    flags.load.directory = directory;
+    const bool synthetic = directory.empty();
+    const client::Model model = synthetic ? synthesize(flags) : load(flags.load);
+    Json result = measure(flags, model.get(), synthetic ? flags.shape + " " + flags.format : directory);
+    if (probes) add_bandwidth(bandwidth::probe(threads), &result);
+    if (!flags.json && !flags.csv) print_table(result);
+    results.push_back(std::move(result));
+  }
+  if (flags.json) std::printf("%s\n", results.dump(2).c_str());
+  if (flags.csv) print_csv(results);
+}
+
+}  // namespace
+
+void add_bench(CLI::App& program) {
+  auto flags = std::make_shared<BenchFlags>();
+  CLI::App* command = program.add_subcommand("bench", "Measure prefill and decode speed");
+  command->add_option("DIR", flags->directories, "Checkpoint directories: several are compared");
+  flags->load.add_to(command, false);
+  command->add_option("--shape", flags->shape, "Random weights of this shape instead: smollm2-135m, qwen2.5-0.5b, tinyllama-1.1b, mistral-7b, ...");
+  command->add_option("--format", flags->format, "Their format: awq-g128, gptq-g128, nf4, fp4, f16, ...")->capture_default_str();
+  command->add_option("--prompt", flags->prompts, "Prompt lengths")->delimiter(',')->capture_default_str();
+  command->add_option("--decode", flags->decode, "Tokens to generate after each prompt")->capture_default_str();
+  command->add_option("--batch", flags->batches, "Sequences decoded together")->delimiter(',')->capture_default_str();
+  command->add_option("--repeats", flags->repeats, "Measurements of each row; the median is shown")->capture_default_str();
+  command->add_flag("--no-probe", flags->no_probe, "Do not measure the read bandwidth");
+  command->add_flag("--csv", flags->csv, "Comma-separated, for spreadsheets");
+  add_json_flag(command, &flags->json);
+  command->callback([flags] { run(*flags); });
+}
+
+}  // namespace commands

@@ -1,0 +1,130 @@
+// nibble inspect, describe, estimate, devices: what is in a directory, in a model, in the memory it will take, in the machine.
+#include <cstdio>
+#include <memory>
+
+#include <nlohmann/json.hpp>
+
+#include "commands.h"
+#include "facts.h"
+#include "model_options.h"
+#include "terminal.h"
+
+namespace commands {
+namespace {
+
+using Json = nlohmann::json;
+using terminal::Style;
+
+std::string shown(const Json& value) { return value.is_string() ? value.get<std::string>() : value.dump(); }
+
+// "name   value" lines; arrays and objects of scalars on one line, nested objects as name.key.
+void print_object(const Json& object, const std::string& prefix = "") {
+  for (const auto& [key, value] : object.items()) {
+    if (value.is_object()) {
+      print_object(value, prefix + key + ".");
+    } else {
+      const bool is_bytes = key.size() > 6 && key.compare(key.size() - 6, 6, "_bytes") == 0 && value.is_number();
+      std::printf("%-36s %s\n", (prefix + key).c_str(), is_bytes ? terminal::bytes(value).c_str() : shown(value).c_str());
+    }
+  }
+}
+
+void print(const Json& object, bool json) {
+  if (json) {
+    std::printf("%s\n", object.dump(2).c_str());
+  } else {
+    print_object(object);
+  }
+}
+
+void print_description(const Json& description) {
+  Json facts = description;
+  facts.erase("modules");
+  facts.erase("chat_template");
+  print_object(facts);
+  std::printf("%-36s %s\n\n", "chat_template", description["chat_template"].is_string() ? "yes" : "no");
+  std::printf("%-58s %-15s %-34s %10s\n", "module", "shape", "kernel", "bytes");
+  for (const Json& module : description["modules"]) {
+    std::string names;
+    for (const Json& name : module["names"]) {
+      const std::string whole = name.get<std::string>();
+      names += names.empty() ? whole : " " + whole.substr(whole.rfind('.') + 1);
+    }
+    const std::string shape = module["shape"][0].dump() + " x " + module["shape"][1].dump();
+    std::printf("%-58s %-15s %-34s %10s\n", names.c_str(), shape.c_str(), module.value("kernel", "").c_str(),
+                terminal::bytes(module.value("bytes", int64_t{0})).c_str());
+  }
+}
+
+Json devices() {
+  Json out = Json::array();
+  for (int32_t device = 0; device < nbl_device_count(); ++device) {
+    const auto get = [device](nbl_prop prop) { return client::number_of(nbl_device_i64, device, prop); };
+    out.push_back({{"device", "cuda:" + std::to_string(device)},
+                   {"name", client::text_of(nbl_device_name, device)},
+                   {"total_bytes", get(NBL_PROP_DEVICE_TOTAL_BYTES)},
+                   {"free_bytes", get(NBL_PROP_DEVICE_FREE_BYTES)},
+                   {"compute_capability", std::to_string(get(NBL_PROP_DEVICE_SM_MAJOR)) + "." + std::to_string(get(NBL_PROP_DEVICE_SM_MINOR))}});
+  }
+  return out;
+}
+
+struct Flags {
+  LoadFlags load;
+  bool json = false;
+  int64_t context = 0;
+};
+
+}  // namespace
+
+void add_inspect(CLI::App& program) {
+  auto flags = std::make_shared<Flags>();
+  CLI::App* command = program.add_subcommand("inspect", "What a directory holds, without reading weights");
+  command->add_option("DIR", flags->load.directory, "Checkpoint directory")->required();
+  add_json_flag(command, &flags->json);
+  command->callback([flags] {
+    const std::string& directory = flags->load.directory;
+    print(Json::parse(client::text_of(nbl_model_inspect, directory.data(), directory.size())), flags->json);
+  });
+}
+
+void add_describe(CLI::App& program) {
+  auto flags = std::make_shared<Flags>();
+  CLI::App* command = program.add_subcommand("describe", "Load a model and tell format, kernel and bytes of every layer");
+  flags->load.add_to(command);
+  add_json_flag(command, &flags->json);
+  command->callback([flags] {
+    const client::Model model = load(flags->load);
+    const Json description = Json::parse(client::text_of(nbl_model_describe, model.get()));
+    if (flags->json) {
+      print(description, true);
+    } else {
+      print_description(description);
+    }
+  });
+}
+
+void add_estimate(CLI::App& program) {
+  auto flags = std::make_shared<Flags>();
+  CLI::App* command = program.add_subcommand("estimate", "Memory that a model and a session will take, without reading weights");
+  flags->load.add_to(command);
+  command->add_option("--context", flags->context, "Positions of the session; 0: the default of the model");
+  add_json_flag(command, &flags->json);
+  command->callback([flags] {
+    const client::Config config = flags->load.config();
+    if (flags->context > 0) client::set(config, NBL_OPT_CONTEXT, flags->context);
+    const std::string& directory = flags->load.directory;
+    print(Json::parse(client::text_of(nbl_model_estimate, directory.data(), directory.size(), config.get())), flags->json);
+  });
+}
+
+void add_devices(CLI::App& program) {
+  auto flags = std::make_shared<Flags>();
+  CLI::App* command = program.add_subcommand("devices", "Instruction sets and GPUs that this build can use here");
+  add_json_flag(command, &flags->json);
+  command->callback([flags] {
+    print({{"library", Json::parse(client::text_of(nbl_build_info))}, {"gpus", devices()}}, flags->json);
+  });
+}
+
+}  // namespace commands

@@ -1,0 +1,44 @@
+// nibble: the command line of the library, written on include/nibble.h alone.
+#include <cstdio>
+#include <exception>
+
+#include "client.h"
+#include "commands.h"
+#include "terminal.h"
+
+namespace {
+
+// What a shell is told: 1 for a failure, 2 for a command line that cannot be right (as CLI11's own errors are not 1
+// either), 130 for Ctrl-C.
+int fail(int code, const std::string& message) {
+  std::fprintf(stderr, "%s %s\n", terminal::styled(2, terminal::Style::kRed, "nibble:").c_str(), message.c_str());
+  return code;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App program{"nibble runs AWQ, GPTQ and bitsandbytes checkpoints as they are, on any CPU."};
+  program.require_subcommand(1);
+  program.set_version_flag("--version", std::string("nibble ") + nbl_version());
+  program.footer("DIR is a Hugging Face checkpoint directory: config.json, *.safetensors, tokenizer files.");
+  commands::add_run(program);
+  commands::add_chat(program);
+  commands::add_inspect(program);
+  commands::add_describe(program);
+  commands::add_estimate(program);
+  commands::add_tokenize(program);
+  commands::add_bench(program);
+  commands::add_perplexity(program);
+  commands::add_devices(program);
+  try {
+    program.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return program.exit(error) == 0 ? 0 : 2;
+  } catch (const client::Error& error) {
+    return fail(error.status() == NBL_E_CANCELLED ? 130 : 1, error.what());
+  } catch (const std::exception& error) {
+    return fail(1, error.what());
+  }
+  return 0;
+}

@@ -1,0 +1,44 @@
+// Options that several commands share: how to load a checkpoint, and how to draw tokens.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <CLI/CLI.hpp>
+
+#include "client.h"
+
+namespace commands {
+
+struct LoadFlags {
+  std::string directory;
+  std::string device = "auto";       // auto, cpu, ref, cuda, cuda:N
+  int64_t threads = 0;               // 0: all physical cores
+  std::string isa;                   // empty: the best there is
+  std::string precision;             // empty: the library's default
+  std::string load_quant;            // nf4 or fp4: quantize a float checkpoint while loading
+  std::string merge_json;            // any option by name, and transformers' own key names
+
+  void add_to(CLI::App* command, bool with_directory = true);
+  client::Config config() const;
+};
+
+// Loads with a line of progress; Ctrl-C stops it.
+client::Model load(const LoadFlags& flags);
+
+struct SamplingFlags {
+  std::optional<double> temperature, top_p, min_p, repetition_penalty;
+  std::optional<int64_t> top_k, seed, context;
+  std::vector<std::string> stop;
+
+  void add_to(CLI::App* command);
+  // What was not asked for is as the model's generation_config.json says.
+  client::Session make_session(nbl_model* model) const;
+};
+
+// --json, where a program reads.
+void add_json_flag(CLI::App* command, bool* json);
+
+}  // namespace commands

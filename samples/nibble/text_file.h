@@ -1,0 +1,15 @@
+// Text files, whole or their beginning.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace text_file {
+
+// Throws std::runtime_error with the path.
+std::string read(const std::string& path);
+
+// The first `count` characters (not bytes) of UTF-8 text.
+std::string first_characters(const std::string& text, int64_t count);
+
+}  // namespace text_file
