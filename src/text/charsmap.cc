@@ -74,4 +74,24 @@ const char* Charsmap::replacement(std::string_view text) const {
   return nullptr;
 }
 
+bool Charsmap::is_sound() const {
+  std::vector<bool> seen(units_.size());
+  std::vector<size_t> open = {0};
+  seen[0] = true;
+  while (!open.empty()) {
+    const size_t node = open.back();
+    open.pop_back();
+    const size_t base = node ^ offset_of(units_[node]);
+    if ((base | 0xFF) >= units_.size()) return false;
+    if (has_leaf(units_[node]) && value_of(units_[base]) >= replacements_.size() - 1) return false;
+    for (size_t byte = 1; byte < 256; ++byte) {
+      const size_t child = base ^ byte;
+      if (label_of(units_[child]) != byte || seen[child]) continue;
+      seen[child] = true;
+      open.push_back(child);
+    }
+  }
+  return true;
+}
+
 }  // namespace nbl

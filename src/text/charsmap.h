@@ -20,6 +20,9 @@ class Charsmap {
   // The replacement of the shortest key that `text` begins with, as the `tokenizers` package takes it; null if none.
   const char* replacement(std::string_view text) const;
 
+  // True if no text at all can lead outside the trie or the replacements: for readers that do not check.
+  bool is_sound() const;
+
  private:
   std::vector<uint32_t> units_;
   std::string replacements_;

@@ -1,7 +1,9 @@
 // Opens the tokenizer of a checkpoint: decides which of its files speak.
 #include "text/tokenizer.h"
 
+#include "text/converters.h"
 #include "text/pipeline.h"
+#include "text/sentencepiece_tokenizer.h"
 #include "text/tokenizer_config.h"
 #include "text/tokenizer_json.h"
 
@@ -14,14 +16,30 @@ Result<std::unique_ptr<Tokenizer>> open_tokenizer_json(const std::string& path, 
   return Pipeline::make(std::move(parts).value(), config, "tokenizer.json");
 }
 
+// tokenizer.model or spiece.model.
+Result<std::unique_ptr<Tokenizer>> open_model(const std::string& path, const std::string& name, const std::string& bytes,
+                                              const TokenizerConfig& config) {
+  if (config.document.is_null() && !config.has_added_tokens_file) return open_sentencepiece(bytes, path, name);
+  NBL_ASSIGN_OR_RETURN(const SentencePieceModel model, SentencePieceModel::parse(bytes, path));
+  Result<PipelineParts> parts = convert_sentencepiece(model, config);
+  if (!parts.ok()) return parts.status().in(path).with("file", path);
+  return Pipeline::make(std::move(parts).value(), config, name);
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Tokenizer>> Tokenizer::open(const std::string& directory) {
   NBL_ASSIGN_OR_RETURN(const TokenizerConfig config, TokenizerConfig::read(directory));
-  const std::string path = directory + "/tokenizer.json";
-  Result<std::string> text = read_text_file(path);
-  if (text.ok()) return open_tokenizer_json(path, *text, config);
-  if (text.status().code() != Code::kNotFound) return text.status();
+  for (const char* name : {"tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json"}) {
+    const std::string path = directory + "/" + name;
+    Result<std::string> text = read_text_file(path);
+    if (!text.ok() && text.status().code() == Code::kNotFound) continue;
+    if (!text.ok()) return text.status();
+    if (std::string_view(name) == "tokenizer.json") return open_tokenizer_json(path, *text, config);
+    if (std::string_view(name) != "vocab.json") return open_model(path, name, *text, config);
+    NBL_ASSIGN_OR_RETURN(PipelineParts parts, convert_vocab_and_merges(directory, config));
+    return Pipeline::make(std::move(parts), config, "vocab.json and merges.txt");
+  }
   return error(Code::kNotFound, "%s holds no tokenizer.json, tokenizer.model, spiece.model or vocab.json with merges.txt", directory.c_str());
 }
 
