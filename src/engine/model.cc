@@ -123,8 +123,8 @@ Status Model::build_on(BackendKind kind, const LoadOptions& options, const Progr
   NBL_ASSIGN_OR_RETURN(std::shared_ptr<Backend> backend, make_backend(kind, options.device, options.cpu));
   std::shared_ptr<const Decoder> decoder;
   if (checkpoint_) {
-    NBL_ASSIGN_OR_RETURN(const auto loader, WeightLoader::open(checkpoint_, options.load_quant));
-    NBL_ASSIGN_OR_RETURN(decoder, build_decoder(*loader, *backend, progress));
+    NBL_ASSIGN_OR_RETURN(const std::shared_ptr<const WeightLoader> loader, WeightLoader::open(checkpoint_, options.load_quant));
+    NBL_ASSIGN_OR_RETURN(decoder, build_decoder(loader, *backend, progress));
     quantization_ = loader->description();
     warnings_.insert(warnings_.end(), loader->warnings().begin(), loader->warnings().end());
   } else {
@@ -264,7 +264,7 @@ Result<Json> Model::inspect(const std::string& directory) {
   out["quantization"] = loader.ok() ? loader.value()->description() : Json{{"problem", loader.status().message()}};
   if (!checkpoint->quantization_source().empty()) out["quantization_source"] = checkpoint->quantization_source();
   if (loader.ok()) out["warnings"] = loader.value()->warnings();
-  const auto parsed = read_decoder_config(*checkpoint);
+  const auto parsed = read_model_config(config);
   out["loadable"] = loader.ok() && parsed.ok();
   if (!loader.ok()) {
     out["problem"] = loader.status().message();

@@ -99,6 +99,7 @@ struct Decoder {
   std::vector<Block> blocks;
   Norm final_norm;
   Linear head;                             // [vocab_size, hidden_size]
+  std::shared_ptr<const void> keep_alive;  // owns what embedding.data points to
 };
 
 }  // namespace nbl

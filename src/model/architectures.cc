@@ -1,0 +1,42 @@
+#include "model/architectures.h"
+
+#include <cstring>
+
+namespace nbl {
+namespace {
+
+constexpr Architecture kArchitectures[] = {
+    {"LlamaForCausalLM", "llama", configure_llama, false},
+    {"MistralForCausalLM", "mistral", configure_mistral, false},
+    {"Qwen2ForCausalLM", "qwen2", configure_qwen2, false},
+    {"Qwen3ForCausalLM", "qwen3", configure_qwen2, true},
+};
+
+std::string known_names() {
+  std::string names;
+  for (const Architecture& architecture : kArchitectures) names += (names.empty() ? "" : ", ") + std::string(architecture.name);
+  return names;
+}
+
+}  // namespace
+
+Result<const Architecture*> find_architecture(const Json& config) {
+  std::string wanted;
+  if (config.contains("architectures") && config["architectures"].is_array() && !config["architectures"].empty() &&
+      config["architectures"][0].is_string()) {
+    wanted = config["architectures"][0].get<std::string>();
+    for (const Architecture& architecture : kArchitectures) {
+      if (wanted == architecture.name) return &architecture;
+    }
+  }
+  NBL_ASSIGN_OR_RETURN(const std::string type, json_str(config, "model_type", ""));
+  for (const Architecture& architecture : kArchitectures) {
+    if (wanted.empty() && type == architecture.model_type) return &architecture;
+  }
+  const std::string found = wanted.empty() ? (type.empty() ? "none" : type) : wanted;
+  return error(Code::kUnsupported, "config.json: the architecture %s is not known here; known are %s", found.c_str(), known_names().c_str())
+      .with("architecture", found)
+      .with("known", known_names());
+}
+
+}  // namespace nbl

@@ -1,0 +1,220 @@
+#include "model/build.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "model/architectures.h"
+
+namespace nbl {
+
+int64_t LinearPlan::out_features() const { return std::accumulate(part_rows.begin(), part_rows.end(), int64_t{0}); }
+
+LayerPlan plan_layer(const DecoderConfig& c, int64_t layer) {
+  const std::string prefix = "model.layers." + std::to_string(layer) + ".";
+  const std::string attention = prefix + "self_attn.", mlp = prefix + "mlp.";
+  const int64_t q_rows = c.num_attention_heads * c.head_dim, kv_rows = c.num_key_value_heads * c.head_dim;
+  LayerPlan plan;
+  plan.qkv = {WeightRole::kQkv, {attention + "q_proj", attention + "k_proj", attention + "v_proj"}, {q_rows, kv_rows, kv_rows}, c.hidden_size};
+  plan.output = {WeightRole::kAttentionOutput, {attention + "o_proj"}, {c.hidden_size}, q_rows};
+  plan.gate_up = {WeightRole::kGateUp, {mlp + "gate_proj", mlp + "up_proj"}, {c.intermediate_size, c.intermediate_size}, c.hidden_size};
+  plan.down = {WeightRole::kDown, {mlp + "down_proj"}, {c.hidden_size}, c.intermediate_size};
+  return plan;
+}
+
+LinearPlan plan_head(const DecoderConfig& c) { return {WeightRole::kHead, {"lm_head"}, {c.vocab_size}, c.hidden_size}; }
+
+namespace {
+
+class Builder {
+ public:
+  Builder(std::shared_ptr<const WeightLoader> loader, const Backend& backend, const BuildProgress& progress)
+      : loader_(std::move(loader)), backend_(backend), progress_(progress) {}
+
+  Result<std::shared_ptr<const Decoder>> build();
+
+ private:
+  Status block(int64_t layer, Block& out);
+  Status linears(const LinearPlan& plan, std::vector<Linear>& out);
+  Status linear(const LinearPlan& plan, Linear& out);
+  Result<bool> try_fused(const LinearPlan& plan, std::vector<Linear>& out);
+  Status embedding();
+  Status head();
+  Status norm(const std::string& tensor, int64_t width, Norm& out);
+  Status advance(const std::string& module);
+
+  std::shared_ptr<const WeightLoader> loader_;
+  const Backend& backend_;
+  const BuildProgress& progress_;
+  ModelConfig config_;
+  const Architecture* architecture_ = nullptr;
+  std::shared_ptr<Decoder> decoder_ = std::make_shared<Decoder>();
+  uint64_t done_ = 0;
+};
+
+// Tells how far the load is, counted in bytes of the files.
+Status Builder::advance(const std::string& module) {
+  loader_->release(module);
+  const std::string prefix = module + ".";
+  const auto& tensors = loader_->checkpoint().tensors();
+  auto at = std::lower_bound(tensors.begin(), tensors.end(), prefix,
+                             [](const TensorView& tensor, const std::string& wanted) { return tensor.name < wanted; });
+  for (; at != tensors.end() && at->name.compare(0, prefix.size(), prefix) == 0; ++at) done_ += static_cast<uint64_t>(at->bytes);
+  const uint64_t total = static_cast<uint64_t>(loader_->checkpoint().file_bytes());
+  if (progress_ && !progress_(std::min(done_, total), total)) return Status(Code::kCancelled, "the load was cancelled");
+  return {};
+}
+
+Status Builder::linear(const LinearPlan& plan, Linear& out) {
+  const int64_t rows = plan.out_features();
+  {
+    NBL_ASSIGN_OR_RETURN(const QuantWeight weight, loader_->load(plan.names[0], rows, plan.in_features));
+    NBL_ASSIGN_OR_RETURN(out.weight, backend_.pack({&weight}, plan.role));
+  }
+  NBL_ASSIGN_OR_RETURN(out.bias, loader_->bias(plan.names[0], rows));
+  out.names = plan.names;
+  out.part_rows = plan.part_rows;
+  out.in_features = plan.in_features;
+  out.out_features = rows;
+  return advance(plan.names[0]);
+}
+
+// Packs all parts as one matrix if the backend can; false when it cannot.
+Result<bool> Builder::try_fused(const LinearPlan& plan, std::vector<Linear>& out) {
+  std::vector<WeightSpec> specs;
+  for (size_t i = 0; i < plan.names.size(); ++i) {
+    NBL_ASSIGN_OR_RETURN(WeightSpec spec, loader_->spec(plan.names[i], plan.part_rows[i], plan.in_features));
+    specs.push_back(std::move(spec));
+  }
+  if (!backend_.can_fuse(specs)) return false;
+  std::vector<QuantWeight> weights;
+  std::vector<const QuantWeight*> parts;
+  weights.reserve(plan.names.size());
+  for (size_t i = 0; i < plan.names.size(); ++i) {
+    NBL_ASSIGN_OR_RETURN(QuantWeight weight, loader_->load(plan.names[i], plan.part_rows[i], plan.in_features));
+    weights.push_back(std::move(weight));
+    parts.push_back(&weights.back());
+  }
+  Linear linear;
+  auto packed = backend_.pack(parts, plan.role);
+  if (!packed.ok() && packed.status().code() == Code::kState) return false;  // their k_orders differ
+  NBL_RETURN_IF_ERROR(packed.status());
+  linear.weight = std::move(packed).value();
+  linear.names = plan.names;
+  linear.part_rows = plan.part_rows;
+  linear.in_features = plan.in_features;
+  linear.out_features = plan.out_features();
+  // Biases stand one after another like the rows; a part without one has zeros if another part has one.
+  bool any = false;
+  std::vector<float> bias;
+  for (size_t i = 0; i < plan.names.size(); ++i) {
+    NBL_ASSIGN_OR_RETURN(std::vector<float> part, loader_->bias(plan.names[i], plan.part_rows[i]));
+    any = any || !part.empty();
+    part.resize(plan.part_rows[i], 0.0f);
+    bias.insert(bias.end(), part.begin(), part.end());
+  }
+  if (any) linear.bias = std::move(bias);
+  out.push_back(std::move(linear));
+  for (const std::string& name : plan.names) NBL_RETURN_IF_ERROR(advance(name));
+  return true;
+}
+
+Status Builder::linears(const LinearPlan& plan, std::vector<Linear>& out) {
+  NBL_ASSIGN_OR_RETURN(const bool fused, try_fused(plan, out));
+  if (fused) return {};
+  for (size_t i = 0; i < plan.names.size(); ++i) {
+    Linear part;
+    NBL_RETURN_IF_ERROR(linear({plan.role, {plan.names[i]}, {plan.part_rows[i]}, plan.in_features}, part));
+    out.push_back(std::move(part));
+  }
+  return {};
+}
+
+Status Builder::norm(const std::string& tensor, int64_t width, Norm& out) {
+  out.kind = Norm::Kind::kRms;
+  out.epsilon = config_.norm_epsilon;
+  NBL_ASSIGN_OR_RETURN(out.weight, loader_->vector(tensor, width));
+  return {};
+}
+
+Status Builder::block(int64_t layer, Block& out) {
+  const DecoderConfig& c = config_.decoder;
+  const std::string prefix = "model.layers." + std::to_string(layer) + ".";
+  const LayerPlan plan = plan_layer(c, layer);
+  NBL_RETURN_IF_ERROR(norm(prefix + "input_layernorm.weight", c.hidden_size, out.input_norm));
+  NBL_RETURN_IF_ERROR(linears(plan.qkv, out.attention.qkv));
+  NBL_RETURN_IF_ERROR(linear(plan.output, out.attention.output));
+  if (architecture_->head_norms) {
+    Norm q, k;
+    NBL_RETURN_IF_ERROR(norm(prefix + "self_attn.q_norm.weight", c.head_dim, q));
+    NBL_RETURN_IF_ERROR(norm(prefix + "self_attn.k_norm.weight", c.head_dim, k));
+    out.attention.q_norm.push_back(std::move(q));
+    out.attention.k_norm.push_back(std::move(k));
+  }
+  out.attention.scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim));
+  out.attention.sliding_window = config_.sliding_window[layer];
+  NBL_RETURN_IF_ERROR(norm(prefix + "post_attention_layernorm.weight", c.hidden_size, out.post_attention_norm));
+  out.mlp.activation = config_.activation;
+  NBL_RETURN_IF_ERROR(linears(plan.gate_up, out.mlp.gate_up));
+  return linear(plan.down, out.mlp.down);
+}
+
+// The rows are read one at a time where they lie in the file, so the matrix is not copied.
+Status Builder::embedding() {
+  const DecoderConfig& c = config_.decoder;
+  const Checkpoint& checkpoint = loader_->checkpoint();
+  const TensorView* view = checkpoint.find("model.embed_tokens.weight");
+  if (!view) return error(Code::kFormat, "model.embed_tokens.weight is missing in %s", checkpoint.directory().c_str()).with("tensor", "model.embed_tokens.weight");
+  if (view->shape != std::vector<int64_t>{c.vocab_size, c.hidden_size} || !is_float(view->dtype)) {
+    return error(Code::kFormat, "%s is %s %s, expected %s of a float type", view->name.c_str(), dtype_name(view->dtype),
+                 shape_text(view->shape).c_str(), shape_text({c.vocab_size, c.hidden_size}).c_str())
+        .with("file", view->file)
+        .with("tensor", view->name);
+  }
+  if (view->dtype == DType::kF64) {
+    NBL_ASSIGN_OR_RETURN(std::vector<float> values, loader_->vector(view->name, view->elements()));
+    auto owned = std::make_shared<std::vector<float>>(std::move(values));
+    decoder_->embedding = {owned->data(), DType::kF32};
+    decoder_->keep_alive = owned;
+    return {};
+  }
+  decoder_->embedding = {view->data, view->dtype};
+  decoder_->keep_alive = loader_;  // which holds the mapping
+  return {};
+}
+
+// A checkpoint with tied embeddings stores the matrix once; some store it twice all the same: tensors decide.
+Status Builder::head() {
+  LinearPlan plan = plan_head(config_.decoder);
+  if (!loader_->has("lm_head")) {
+    if (!loader_->has("model.embed_tokens")) return error(Code::kFormat, "neither lm_head nor model.embed_tokens has tensors");
+    plan.names = {"model.embed_tokens"};
+    decoder_->config.tie_word_embeddings = true;
+  } else {
+    decoder_->config.tie_word_embeddings = false;
+  }
+  return linear(plan, decoder_->head);
+}
+
+Result<std::shared_ptr<const Decoder>> Builder::build() {
+  const Json& json = loader_->checkpoint().config();
+  NBL_ASSIGN_OR_RETURN(architecture_, find_architecture(json));
+  NBL_ASSIGN_OR_RETURN(config_, read_model_config(json));
+  decoder_->config = config_.decoder;
+  decoder_->rope = config_.rope;
+  NBL_RETURN_IF_ERROR(embedding());
+  decoder_->blocks.resize(config_.decoder.num_hidden_layers);
+  for (int64_t layer = 0; layer < config_.decoder.num_hidden_layers; ++layer) NBL_RETURN_IF_ERROR(block(layer, decoder_->blocks[layer]));
+  NBL_RETURN_IF_ERROR(norm("model.norm.weight", config_.decoder.hidden_size, decoder_->final_norm));
+  NBL_RETURN_IF_ERROR(head());
+  return std::shared_ptr<const Decoder>(std::move(decoder_));
+}
+
+}  // namespace
+
+Result<std::shared_ptr<const Decoder>> build_decoder(std::shared_ptr<const WeightLoader> loader, const Backend& backend,
+                                                     const BuildProgress& progress) {
+  return Builder(std::move(loader), backend, progress).build();
+}
+
+}  // namespace nbl

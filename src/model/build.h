@@ -1,0 +1,38 @@
+// build_decoder: a checkpoint's tensors, packed by a backend, as a Decoder.
+//
+// Works tensor by tensor and gives file pages back, so that a load takes the packed weights and the largest tensor.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+
+#include "base/status.h"
+#include "kernels/backend.h"
+#include "model/config.h"
+#include "quant/weight_loader.h"
+
+namespace nbl {
+
+// Bytes done and in all; false cancels.
+using BuildProgress = std::function<bool(uint64_t done, uint64_t total)>;
+
+Result<std::shared_ptr<const Decoder>> build_decoder(std::shared_ptr<const WeightLoader> loader, const Backend& backend,
+                                                     const BuildProgress& progress);
+
+// The matrices of a layer, by role: what build, estimate and synthesize all walk over.
+struct LinearPlan {
+  WeightRole role;
+  std::vector<std::string> names;      // module paths
+  std::vector<int64_t> part_rows;
+  int64_t in_features;
+
+  int64_t out_features() const;
+};
+struct LayerPlan {
+  LinearPlan qkv, output, gate_up, down;
+};
+LayerPlan plan_layer(const DecoderConfig& config, int64_t layer);
+LinearPlan plan_head(const DecoderConfig& config);
+
+}  // namespace nbl

@@ -1,0 +1,25 @@
+// config.json as a ModelConfig: both spellings of transformers (4 and 5), checked for plausibility.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "checkpoint/checkpoint.h"
+#include "model/decoder.h"
+
+namespace nbl {
+
+struct ModelConfig {
+  DecoderConfig decoder;
+  Rope rope;
+  Activation activation = Activation::kSilu;
+  float norm_epsilon = 1e-6f;
+  std::vector<int64_t> sliding_window;   // for each layer; 0: none
+};
+
+// kUnsupported naming the architecture and those that are known; kFormat naming the key.
+Result<ModelConfig> read_model_config(const Json& config);
+
+}  // namespace nbl

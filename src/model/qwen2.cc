@@ -1,0 +1,17 @@
+// Qwen2, Qwen2.5 and Qwen3: Llama with biases on q, k, v (Qwen2) or norms on them (Qwen3), and, when use_sliding_window
+// says so, a sliding window in the layers from max_window_layers on; transformers 5 lists the layers in layer_types.
+#include "model/architectures.h"
+
+namespace nbl {
+
+Status configure_qwen2(const Json& json, ModelConfig& config) {
+  NBL_ASSIGN_OR_RETURN(const bool use, json_bool(json, "use_sliding_window", false));
+  NBL_ASSIGN_OR_RETURN(const int64_t window, json_i64(json, "sliding_window", 0));
+  NBL_ASSIGN_OR_RETURN(const int64_t first, json_i64(json, "max_window_layers", config.decoder.num_hidden_layers));
+  const bool listed = json.contains("layer_types") && json["layer_types"].is_array();
+  if (!use || window <= 0 || listed) return {};  // the list was read with the rest
+  for (int64_t layer = first < 0 ? 0 : first; layer < config.decoder.num_hidden_layers; ++layer) config.sliding_window[layer] = window;
+  return {};
+}
+
+}  // namespace nbl

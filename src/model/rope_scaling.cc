@@ -1,0 +1,104 @@
+#include "model/rope_scaling.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace nbl {
+namespace {
+
+constexpr double kPi = 3.14159265358979323846;
+
+Result<double> positive(const Json& scaling, const char* key, double fallback) {
+  NBL_ASSIGN_OR_RETURN(const double value, json_f64(scaling, key, fallback));
+  if (!(value > 0) || !std::isfinite(value)) return error(Code::kFormat, "config.json: the rope scaling's \"%s\" is %g", key, value).with("key", key);
+  return value;
+}
+
+void scale_llama3(double factor, double low, double high, double original, Rope& rope) {
+  const double low_wavelength = original / low, high_wavelength = original / high;
+  for (float& frequency : rope.inv_freq) {
+    const double wavelength = 2 * kPi / frequency;
+    if (wavelength < high_wavelength) continue;
+    if (wavelength > low_wavelength) {
+      frequency = static_cast<float>(frequency / factor);
+      continue;
+    }
+    const double smooth = (original / wavelength - low) / (high - low);
+    frequency = static_cast<float>((1 - smooth) * frequency / factor + smooth * frequency);
+  }
+}
+
+double yarn_magnitude(double scale, double mscale) { return scale <= 1 ? 1.0 : 0.1 * mscale * std::log(scale) + 1.0; }
+
+Status scale_yarn(const Json& scaling, double factor, double theta, double original, Rope& rope) {
+  NBL_ASSIGN_OR_RETURN(const double beta_fast, positive(scaling, "beta_fast", 32));
+  NBL_ASSIGN_OR_RETURN(const double beta_slow, positive(scaling, "beta_slow", 1));
+  NBL_ASSIGN_OR_RETURN(const bool truncate, json_bool(scaling, "truncate", true));
+  NBL_ASSIGN_OR_RETURN(const double mscale, json_f64(scaling, "mscale", 0));
+  NBL_ASSIGN_OR_RETURN(const double mscale_all_dim, json_f64(scaling, "mscale_all_dim", 0));
+  const double own = mscale != 0 && mscale_all_dim != 0 ? yarn_magnitude(factor, mscale) / yarn_magnitude(factor, mscale_all_dim)
+                                                        : yarn_magnitude(factor, 1);
+  NBL_ASSIGN_OR_RETURN(const double attention_factor, positive(scaling, "attention_factor", own));
+  rope.attention_factor = static_cast<float>(attention_factor);
+  const double dim = static_cast<double>(rope.rotary_dim);
+  const auto correction_dim = [&](double rotations) { return dim * std::log(original / (rotations * 2 * kPi)) / (2 * std::log(theta)); };
+  double low = correction_dim(beta_fast), high = correction_dim(beta_slow);
+  if (truncate) {
+    low = std::floor(low);
+    high = std::ceil(high);
+  }
+  low = std::max(low, 0.0);
+  high = std::min(high, dim - 1);
+  if (low == high) high += 0.001;  // no division by zero
+  for (size_t i = 0; i < rope.inv_freq.size(); ++i) {
+    const double ramp = std::clamp((static_cast<double>(i) - low) / (high - low), 0.0, 1.0);
+    const double extrapolated = rope.inv_freq[i], interpolated = extrapolated / factor;
+    rope.inv_freq[i] = static_cast<float>(interpolated * ramp + extrapolated * (1 - ramp));
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<Rope> read_rope(const Json& config, const DecoderConfig& shape) {
+  // transformers 5 puts everything into rope_parameters; 4 has rope_theta beside rope_scaling.
+  const Json empty = Json::object();
+  const auto object = [&](const char* key) -> const Json& {
+    const auto found = config.find(key);
+    return found != config.end() && found->is_object() ? *found : empty;
+  };
+  const Json& scaling = object("rope_parameters").empty() ? object("rope_scaling") : object("rope_parameters");
+  NBL_ASSIGN_OR_RETURN(const double outer_theta, positive(config, "rope_theta", 10000));
+  NBL_ASSIGN_OR_RETURN(const double theta, positive(scaling, "rope_theta", outer_theta));
+  Rope rope;
+  rope.rotary_dim = shape.head_dim;
+  rope.theta = theta;
+  for (int64_t i = 0; i < rope.rotary_dim / 2; ++i) {
+    rope.inv_freq.push_back(static_cast<float>(1.0 / std::pow(theta, 2.0 * static_cast<double>(i) / static_cast<double>(rope.rotary_dim))));
+  }
+  NBL_ASSIGN_OR_RETURN(const std::string old_name, json_str(scaling, "type", "default"));
+  NBL_ASSIGN_OR_RETURN(const std::string type, json_str(scaling, "rope_type", old_name));
+  if (type == "default") return rope;
+  NBL_ASSIGN_OR_RETURN(const double factor, positive(scaling, "factor", 1));
+  NBL_ASSIGN_OR_RETURN(const double original,
+                       positive(scaling, "original_max_position_embeddings", static_cast<double>(shape.max_position_embeddings)));
+  if (type == "linear") {
+    for (float& frequency : rope.inv_freq) frequency = static_cast<float>(frequency / factor);
+  } else if (type == "dynamic") {
+    rope.dynamic = true;
+    rope.factor = factor;
+    rope.original_length = static_cast<int64_t>(original);
+  } else if (type == "llama3") {
+    NBL_ASSIGN_OR_RETURN(const double low, positive(scaling, "low_freq_factor", 1));
+    NBL_ASSIGN_OR_RETURN(const double high, positive(scaling, "high_freq_factor", 4));
+    scale_llama3(factor, low, high, original, rope);
+  } else if (type == "yarn") {
+    NBL_RETURN_IF_ERROR(scale_yarn(scaling, factor, theta, original, rope));
+  } else {
+    return error(Code::kUnsupported, "config.json: the rope scaling \"%s\" is not known here; known are default, linear, dynamic, llama3, yarn", type.c_str())
+        .with("key", "rope_scaling");
+  }
+  return rope;
+}
+
+}  // namespace nbl
