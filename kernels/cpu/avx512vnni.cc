@@ -10,7 +10,7 @@ namespace cpu {
 namespace {
 #include "kernels/cpu/vec_avx512.inl"
 #include "kernels/cpu/linear_int.inl"
-#include "kernels/cpu/int4_panel.inl"
+#include "kernels/cpu/one_token.inl"
 #include "kernels/cpu/kernels.inl"
 }  // namespace
 

@@ -16,7 +16,7 @@ static inline __m256i dot256(__m256i acc, __m256i w, __m256i a) {
 #define NBL_DOT256 dot256
 #include "kernels/cpu/vec_avx2.inl"
 #include "kernels/cpu/linear_int.inl"
-#include "kernels/cpu/int4_panel.inl"
+#include "kernels/cpu/one_token.inl"
 #include "kernels/cpu/kernels.inl"
 }  // namespace
 

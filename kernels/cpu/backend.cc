@@ -61,11 +61,11 @@ class CpuBackend final : public Backend {
     }
   }
 
-  int64_t packed_bytes(const std::vector<WeightSpec>& parts, WeightRole) const override {
+  int64_t packed_bytes(const std::vector<WeightSpec>& parts, WeightRole role) const override {
     if (parts.empty()) return 0;
     for (const WeightSpec& part : parts)
       if (!check_spec(part).ok()) return 0;
-    return layout_of(parts).bytes();
+    return layout_of(parts, role, precision_).bytes();
   }
 
   Result<std::unique_ptr<Plan>> compile(std::shared_ptr<const Decoder> decoder, const PlanLimits& limits) const override {
@@ -130,7 +130,9 @@ Status CpuBackend::matmul(const PackedWeight& packed, const float* x, int64_t m,
     }
     pool_->barrier();
     const int64_t first = panels * thread / threads, last = panels * (thread + 1) / threads;
-    if (first < last) kernels_.linear(&view, &activations, first, last, y, view.rows, partial + partial_size * thread);
+    if (first >= last) return;
+    kernels_.linear(&view, &activations, first, last, y, view.rows, partial + partial_size * thread);
+    if (weight->low()) kernels_.linear(weight->low(), &activations, first, last, y, view.rows, partial + partial_size * thread);
   });
   return {};
 }

@@ -41,8 +41,9 @@ struct WeightView {
   int64_t last_block;
   int32_t code;              // PanelCode
   int32_t scale_type;        // ScaleType
-  int32_t zero;
+  float zero;
   int32_t rounding;          // Rounding of the dequantized value, where the float path is to follow it
+  int32_t adds;              // 1: products are added to y, 0: y is overwritten
 };
 
 // Activations x[m, K] packed for a WeightView's blocks: tiles of 8 tokens (the last one narrower), blocks outermost.
@@ -89,6 +90,8 @@ struct Kernels {
   void (*silu_mul)(const float* gate, const float* up, int64_t n, float* out);
   void (*gelu_tanh_mul)(const float* gate, const float* up, int64_t n, float* out);
   void (*attend)(const AttendView* view);
+  // The first i >= first with y[i] + factor * bound[i] > threshold, or n.
+  int64_t (*next_above)(const float* y, const float* bound, float factor, float threshold, int64_t first, int64_t n);
   void (*to_f16)(const float* x, int64_t n, uint16_t* out);
   void (*from_f16)(const uint16_t* x, int64_t n, float* out);
 };

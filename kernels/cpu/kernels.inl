@@ -1,7 +1,7 @@
-// Everything an instruction set's file is made of, once its vectors (vec_*.inl) and int4_panel() are there.
+// Everything an instruction set's file is made of, once its vectors (vec_*.inl) and the products of one token (one_token*.inl) are there.
 #include "kernels/cpu/linear_float.inl"
 #include "kernels/cpu/linear.inl"
 #include "kernels/cpu/rows.inl"
 #include "kernels/cpu/attention.inl"
 
-#define NBL_KERNELS(name) {name, linear, quantize, rms_norm, silu_mul, gelu_tanh_mul, attend, to_f16, from_f16}
+#define NBL_KERNELS(name) {name, linear, quantize, rms_norm, silu_mul, gelu_tanh_mul, attend, next_above, to_f16, from_f16}

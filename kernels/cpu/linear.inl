@@ -2,11 +2,11 @@
 
 constexpr int64_t kTokenChunk = 512;  // tokens whose partial sums (64 KiB) stay in the second-level cache
 
-static inline void store_rows(VF value, float* y, int64_t count) {
-  if (count >= kPanel) return vf_store(y, value);
+static inline void store_rows(const WeightView* w, VF value, float* y, int64_t count) {
+  if (count >= kPanel) return vf_store(y, w->adds ? vf_add(value, vf_load(y)) : value);
   alignas(64) float lanes[kPanel];
   vf_store(lanes, value);
-  memcpy(y, lanes, (size_t)count * sizeof(float));
+  for (int64_t i = 0; i < count; ++i) y[i] = w->adds ? y[i] + lanes[i] : lanes[i];
 }
 
 // One panel times one token, straight from memory; false when the format has no such loop.
@@ -17,6 +17,10 @@ static inline bool panel_of_one_token(const WeightView* w, const ActView* a, int
     case kInt4:
       if (a->planes != 2) return false;
       *out = int4_panel(w, panel, a);
+      return true;
+    case kInt8:
+      if (a->planes != 2) return false;
+      *out = int8_panel(w, panel, a);
       return true;
     case kCodebook4:
       if (w->rounding != kNoRounding) return false;
@@ -33,7 +37,7 @@ static void linear(const WeightView* w, const ActView* a, int64_t first, int64_t
   if (a->m == 1) {
     VF value;
     while (first < last && panel_of_one_token(w, a, first, &value)) {
-      store_rows(value, y + first * kPanel, w->rows - first * kPanel);
+      store_rows(w, value, y + first * kPanel, w->rows - first * kPanel);
       ++first;
     }
   }
@@ -51,7 +55,7 @@ static void linear(const WeightView* w, const ActView* a, int64_t first, int64_t
       }
       for (int64_t t = begin; t < end; ++t)
         for (int p = 0; p < count; ++p)
-          store_rows(vf_load(scratch + (t - begin) * 32 + p * kPanel), y + t * ldy + (panel + p) * kPanel,
+          store_rows(w, vf_load(scratch + (t - begin) * 32 + p * kPanel), y + t * ldy + (panel + p) * kPanel,
                      w->rows - (panel + p) * kPanel);
     }
   }

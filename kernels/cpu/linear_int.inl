@@ -13,7 +13,7 @@ static inline VF load_scales(const WeightView* w, int64_t at) {
 }
 
 static inline VF load_zeros(const WeightView* w, int64_t at) {
-  return w->zeros ? vf_u8(w->zeros + at * kPanel) : vf_set1((float)w->zero);
+  return w->zeros ? vf_u8(w->zeros + at * kPanel) : vf_set1(w->zero);
 }
 
 static inline int64_t block_length(const WeightView* w, int64_t block) {

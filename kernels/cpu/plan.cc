@@ -28,6 +28,7 @@ void PlanScratch::carve(Carver& carver, const PlanShape& s) {
   position = carver.take<int64_t>(s.tokens);
   sequence = carver.take<int32_t>(s.tokens);
   logit_token = carver.take<int64_t>(s.logit_rows);
+  logit_top = carver.take<int64_t>(s.logit_rows);
   first_token = carver.take<int64_t>(s.sequences);
   caches = carver.take<CpuKvCache*>(s.sequences);
   input.carve(carver, s.tokens, s.positions, s.blocks);
@@ -39,6 +40,8 @@ void PlanScratch::carve(Carver& carver, const PlanShape& s) {
     t.scores = carver.take<float>(kTile * kKeyBlock);
     t.queries = carver.take<float>(kTile * s.head_dim);
     t.attended = carver.take<float>(kTile * round_up(s.head_dim, 16));
+    t.top = carver.take<float>(kTopRows * kMostTop);
+    t.merged = carver.take<float>(s.threads * kMostTop);
     if (thread) thread[i] = t;
   }
 }
@@ -179,7 +182,10 @@ void CpuPlan::lay_out(const Batch& batch) {
       scratch_.sequence[tokens_] = static_cast<int32_t>(i);
       if (half > 0) rope_tables(rope, scratch_.inv_freq, start + t, scratch_.cosine + tokens_ * half, scratch_.sine + tokens_ * half);
     }
-    for (int64_t r = 0; r < s.logit_rows; ++r) scratch_.logit_token[logit_rows_++] = tokens_ - s.logit_rows + r;
+    for (int64_t r = 0; r < s.logit_rows; ++r) {
+      scratch_.logit_top[logit_rows_] = s.exact_top;
+      scratch_.logit_token[logit_rows_++] = tokens_ - s.logit_rows + r;
+    }
   }
   for (auto& item : next_item_) item.store(0, std::memory_order_relaxed);
   stop_.store(false, std::memory_order_relaxed);

@@ -20,6 +20,9 @@
 namespace nbl {
 namespace cpu {
 
+// Steps that ask for the exact values of at most kMostTop logits, in at most kTopRows rows, need not read all of the head.
+constexpr int64_t kMostTop = 256, kTopRows = 8;
+
 // What a plan's buffers must hold.
 struct PlanShape {
   int64_t tokens = 0, sequences = 0, logit_rows = 0;
@@ -37,6 +40,8 @@ struct ThreadScratch {
   float* scores = nullptr;      // [8][kKeyBlock]
   float* queries = nullptr;     // [8][head_dim]
   float* attended = nullptr;    // [8][head_dim rounded up to 16]
+  float* top = nullptr;         // [kTopRows][kMostTop], the largest lower bounds of this thread's logits; -inf: none
+  float* merged = nullptr;      // [threads * kMostTop]
 };
 
 // Everything a step writes to, all in one block of memory.
@@ -52,6 +57,7 @@ struct PlanScratch {
   int64_t* position = nullptr;  // [tokens]
   int32_t* sequence = nullptr;  // [tokens]
   int64_t* logit_token = nullptr;  // [logit_rows]
+  int64_t* logit_top = nullptr;    // [logit_rows], how many of the largest must be exact; 0: all
   int64_t* first_token = nullptr;  // [sequences]
   CpuKvCache** caches = nullptr;   // [sequences]
   ActBuffer input;              // all tokens

@@ -95,6 +95,19 @@ static inline void gated(const float* gate, const float* up, int64_t n, float* o
 static void silu_mul(const float* gate, const float* up, int64_t n, float* out) { gated<silu_times>(gate, up, n, out); }
 static void gelu_tanh_mul(const float* gate, const float* up, int64_t n, float* out) { gated<gelu_tanh_times>(gate, up, n, out); }
 
+static int64_t next_above(const float* y, const float* bound, float factor, float threshold, int64_t first, int64_t n) {
+  const VF f = vf_set1(factor);
+  int64_t i = first;
+  for (; i + 64 <= n; i += 64) {
+    VF largest = vf_fma(f, vf_load(bound + i), vf_load(y + i));
+    for (int j = 16; j < 64; j += 16) largest = vf_max(largest, vf_fma(f, vf_load(bound + i + j), vf_load(y + i + j)));
+    if (vf_any_above(largest, threshold)) break;
+  }
+  for (; i < n; ++i)
+    if (y[i] + factor * bound[i] > threshold) return i;
+  return n;
+}
+
 static void to_f16(const float* x, int64_t n, uint16_t* out) {
   int64_t i = 0;
   for (; i + 16 <= n; i += 16) vf_to_f16(vf_load(x + i), out + i);

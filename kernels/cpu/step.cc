@@ -109,14 +109,19 @@ ActView StepWorker::pack(const CpuWeight& weight, int64_t m, Rows rows) {
   return shared_.input.view(m, planes);
 }
 
-StepWorker::Range StepWorker::product(const Linear& linear, const ActView& input, float* out, int64_t ldo) {
-  const WeightView& view = weight_of(linear).view();
-  // Two panels are worked on at once, so they stay together.
+// Two panels are worked on at once, so they stay together.
+StepWorker::Range StepWorker::panels_of(const WeightView& view) const {
   const Range pairs = share((view.rows + 2 * kPanel - 1) / (2 * kPanel));
-  const Range panels = {2 * pairs.first, std::min(2 * pairs.last, (view.rows + kPanel - 1) / kPanel)};
-  const Range rows = {panels.first * kPanel, std::min(panels.last * kPanel, view.rows)};
+  return {2 * pairs.first, std::min(2 * pairs.last, (view.rows + kPanel - 1) / kPanel)};
+}
+
+StepWorker::Range StepWorker::product(const Linear& linear, const ActView& input, float* out, int64_t ldo) {
+  const CpuWeight& weight = weight_of(linear);
+  const Range panels = panels_of(weight.view());
   if (panels.first >= panels.last) return {0, 0};
-  kernels_.linear(&view, &input, panels.first, panels.last, out, ldo, mine_.partial);
+  kernels_.linear(&weight.view(), &input, panels.first, panels.last, out, ldo, mine_.partial);
+  if (weight.low()) kernels_.linear(weight.low(), &input, panels.first, panels.last, out, ldo, mine_.partial);
+  const Range rows = {panels.first * kPanel, std::min(panels.last * kPanel, weight.view().rows)};
   if (!linear.bias.empty())
     for (int64_t t = 0; t < input.m; ++t)
       for (int64_t n = rows.first; n < rows.last; ++n) out[t * ldo + n] += linear.bias[static_cast<size_t>(n)];
@@ -178,10 +183,22 @@ void StepWorker::mlp_block(const Block& block) {
 
 void StepWorker::logits() {
   const int64_t width = plan_.shape_.hidden;
+  float lengths[kTopRows] = {};
+  const bool top = only_top();
   const ActView input = pack(weight_of(decoder_.head), plan_.logit_rows_, [&](int64_t row, float* scratch) {
     return normed(decoder_.final_norm, shared_.hidden + shared_.logit_token[row] * width, width, scratch);
   });
-  product(decoder_.head, input, plan_.batch_->logits, decoder_.config.vocab_size);
+  if (!top) {
+    product(decoder_.head, input, plan_.batch_->logits, decoder_.config.vocab_size);
+    return;
+  }
+  for (int64_t row = 0; row < plan_.logit_rows_; ++row) {
+    const float* x = normed(decoder_.final_norm, shared_.hidden + shared_.logit_token[row] * width, width, mine_.rows);
+    double squares = 0;
+    for (int64_t i = 0; i < width; ++i) squares += static_cast<double>(x[i]) * x[i];
+    lengths[row] = static_cast<float>(std::sqrt(squares) * 1.001);  // what rounding to 16 bits may add
+  }
+  top_logits(input, lengths);
 }
 
 }  // namespace cpu

@@ -26,6 +26,10 @@ class StepWorker {
   void attention_block(const Block& block, int64_t layer);
   void mlp_block(const Block& block);
   void logits();
+  bool only_top() const;
+  void top_logits(const ActView& input, const float* lengths);
+  void list_top(const CpuWeight& weight, Range rows, int64_t row, float length);
+  float least_of_top(int64_t row) const;
 
   // Packs what rows(token, scratch) returns for m tokens, for `weight`. One token: every thread for itself.
   template <typename Rows>
@@ -33,6 +37,7 @@ class StepWorker {
   // out[t * ldo + n] = (W x)[n] + bias[n] for this thread's rows, over several linears of one input.
   template <typename Rows>
   void project(const std::vector<Linear>& linears, int64_t m, float* out, int64_t ldo, Rows rows);
+  Range panels_of(const WeightView& view) const;
   Range product(const Linear& linear, const ActView& input, float* out, int64_t ldo);
   void add_to_hidden(Range rows);
 

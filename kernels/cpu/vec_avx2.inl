@@ -31,6 +31,9 @@ static inline VF vf_abs(VF x) {
 static inline VF vf_zero_below(VF x, VF limit, VF y) {
   return {_mm256_and_ps(_mm256_cmp_ps(x.a, limit.a, _CMP_NLT_UQ), y.a), _mm256_and_ps(_mm256_cmp_ps(x.b, limit.b, _CMP_NLT_UQ), y.b)};
 }
+static inline int vf_any_above(VF x, float limit) {
+  return _mm256_movemask_ps(_mm256_cmp_ps(_mm256_max_ps(x.a, x.b), _mm256_set1_ps(limit), _CMP_GT_OQ)) != 0;
+}
 static inline float vf_sum(VF x) {
   const __m256 v = _mm256_add_ps(x.a, x.b);
   __m128 q = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));

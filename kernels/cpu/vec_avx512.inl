@@ -24,6 +24,7 @@ static inline VF vf_abs(VF a) { return _mm512_abs_ps(a); }
 static inline VF vf_zero_below(VF x, VF limit, VF a) {
   return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, limit, _CMP_NLT_UQ), a);
 }
+static inline int vf_any_above(VF a, float limit) { return _mm512_cmp_ps_mask(a, _mm512_set1_ps(limit), _CMP_GT_OQ) != 0; }
 static inline float vf_sum(VF a) { return _mm512_reduce_add_ps(a); }
 static inline float vf_largest(VF a) { return _mm512_reduce_max_ps(a); }
 static inline VF vf_f16(const uint16_t* p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p)); }

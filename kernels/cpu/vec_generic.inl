@@ -26,6 +26,7 @@ static inline VF vf_max(VF a, VF b) { NBL_LANES a.v[i] = a.v[i] > b.v[i] ? a.v[i
 static inline VF vf_min(VF a, VF b) { NBL_LANES a.v[i] = a.v[i] < b.v[i] ? a.v[i] : b.v[i]; return a; }
 static inline VF vf_abs(VF a) { NBL_LANES a.v[i] = a.v[i] < 0 ? -a.v[i] : a.v[i]; return a; }
 static inline VF vf_zero_below(VF x, VF limit, VF a) { NBL_LANES a.v[i] = x.v[i] < limit.v[i] ? 0.0f : a.v[i]; return a; }
+static inline int vf_any_above(VF a, float limit) { int any = 0; NBL_LANES any |= a.v[i] > limit; return any; }
 static inline float vf_sum(VF a) {
   for (int n = 8; n > 0; n /= 2) for (int i = 0; i < n; ++i) a.v[i] += a.v[i + n];
   return a.v[0];

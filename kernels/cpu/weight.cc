@@ -1,6 +1,7 @@
 #include "kernels/cpu/weight.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 namespace nbl {
@@ -32,6 +33,13 @@ int64_t value_bytes(int32_t code) { return code == kF32 ? 4 : 2; }
 
 void cut_into_blocks(const WeightSpec& spec, Layout* layout) {
   const int64_t k = spec.in_features;
+  if (layout->split) {
+    layout->block = std::min<int64_t>(round_up(k, 8), kMaxBlock);
+    layout->blocks = (k + layout->block - 1) / layout->block;
+    layout->last_block = round_up(k - (layout->blocks - 1) * layout->block, 8);
+    layout->positions = (layout->blocks - 1) * layout->block + layout->last_block;
+    return;
+  }
   if (spec.format == WeightFormat::kFloat) {
     layout->block = std::min<int64_t>(k, kMaxBlock);
     layout->blocks = (k + layout->block - 1) / layout->block;
@@ -71,6 +79,9 @@ struct Packer {
   uint8_t* data;
   uint8_t* scales;
   uint8_t* zeros;
+  uint8_t* low;         // a split head: the lower bytes, their scales, the slack of each row
+  uint8_t* low_scales;
+  float* slack;
 
   bool row(int64_t index, Row* out) const {
     for (const QuantWeight* part : *parts) {
@@ -88,6 +99,10 @@ struct Packer {
       Row source;
       if (!row(index * kPanel + r, &source)) continue;
       uint8_t* out = data + index * layout->panel_bytes;
+      if (layout->split) {
+        split_row(source, index, r);
+        continue;
+      }
       if (layout->code >= kF16) {
         dense_row(source, r, out);
         continue;
@@ -143,6 +158,58 @@ struct Packer {
     }
   }
 
+  // A row of a head as 16-bit integers. The scale is rounded up to bf16, which has room for 256 times any other.
+  void split_row(const Row& source, int64_t index, int r) const {
+    const QuantWeight& w = *source.part;
+    uint8_t* high_out = data + index * layout->panel_bytes + 4 * r;
+    uint8_t* low_out = low + index * layout->panel_bytes + 4 * r;
+    double lost = 0, size = 0;  // squares of what view() alone leaves out, and of the row
+    float values[kMaxBlock];
+    for (int64_t b = 0; b < layout->blocks; ++b) {
+      const int64_t start = b * layout->block, count = std::min(layout->block, w.in_features - start);
+      float top = 0, check = 0;
+      for (int64_t i = 0; i < count; ++i) {
+        values[i] = dense_value(w, source.n * w.in_features + start + i);
+        top = std::max(top, std::fabs(values[i]));
+        check += values[i] * 0.0f;
+      }
+      // A value that is not finite makes the whole row NaN, as it would be in a product.
+      const float scale = check == 0.0f ? round_up_to_bf16(top / 32767.0f) : check;
+      const float inverse = scale > 0 ? 1.0f / scale : 0.0f;
+      for (int64_t i = 0; i < count; ++i) {
+        const int32_t q = check == 0.0f ? std::clamp(static_cast<int32_t>(std::lrint(values[i] * inverse)), -32767, 32767) + 32768 : 32768;
+        const int64_t at = (start + i) / 4 * 64 + (start + i) % 4;
+        high_out[at] = static_cast<uint8_t>(q >> 8);
+        low_out[at] = static_cast<uint8_t>(q & 255);
+        const double rest = scale * static_cast<double>((q & 255) - 128);
+        lost += rest * rest;
+        size += static_cast<double>(values[i]) * values[i];
+      }
+      const int64_t at = ((index * layout->blocks + b) * kPanel + r) * 2;
+      const uint16_t low_scale = float_to_bf16(scale), high_scale = float_to_bf16(256 * scale);
+      std::memcpy(scales + at, &high_scale, 2);
+      std::memcpy(low_scales + at, &low_scale, 2);
+    }
+    // A little more, for the rounding of both sums in float32.
+    slack[index * kPanel + r] = static_cast<float>(1.01 * std::sqrt(lost) + 2e-5 * std::sqrt(size));
+  }
+
+  static float dense_value(const QuantWeight& w, int64_t at) {
+    if (w.value_type == DType::kF32) {
+      float value;
+      std::memcpy(&value, static_cast<const uint8_t*>(w.dense) + 4 * at, 4);
+      return value;
+    }
+    uint16_t half;
+    std::memcpy(&half, static_cast<const uint8_t*>(w.dense) + 2 * at, 2);
+    return w.value_type == DType::kF16 ? f16_to_float(half) : bf16_to_float(half);
+  }
+
+  static float round_up_to_bf16(float value) {
+    const float rounded = bf16_to_float(static_cast<uint16_t>(float_to_bits(value) >> 16));
+    return rounded < value ? bits_to_float(float_to_bits(rounded) + 0x10000u) : rounded;
+  }
+
   void dense_row(const Row& source, int r, uint8_t* out) const {
     const QuantWeight& w = *source.part;
     const int64_t size = value_bytes(layout->code);
@@ -189,16 +256,21 @@ Status check_spec(const WeightSpec& spec) {
   return {};
 }
 
-Layout layout_of(const std::vector<WeightSpec>& parts) {
+Layout layout_of(const std::vector<WeightSpec>& parts, WeightRole role, CpuPrecision precision) {
   Layout layout;
   const WeightSpec& spec = parts.front();
   layout.code = code_of(spec);
   layout.scale_type = scale_type_of(spec.scale_type);
+  layout.split = role == WeightRole::kHead && spec.format == WeightFormat::kFloat && precision != CpuPrecision::kFp32;
+  if (layout.split) {
+    layout.code = kInt8;
+    layout.scale_type = kScaleBf16;
+  }
   layout.columns = spec.in_features;
   for (const WeightSpec& part : parts) layout.rows += part.out_features;
   layout.panels = (layout.rows + kPanel - 1) / kPanel;
   cut_into_blocks(spec, &layout);
-  if (spec.format == WeightFormat::kFloat) {
+  if (spec.format == WeightFormat::kFloat && !layout.split) {
     layout.panel_bytes = layout.positions * kPanel * value_bytes(layout.code);
     return layout;
   }
@@ -207,6 +279,7 @@ Layout layout_of(const std::vector<WeightSpec>& parts) {
   layout.scale_bytes = round_up(entries * (layout.scale_type == kScaleF32 ? 4 : 2), 64);
   layout.has_zeros = spec.format == WeightFormat::kIntGroup && !spec.symmetric;
   layout.zero_bytes = layout.has_zeros ? round_up(entries, 64) : 0;
+  layout.slack_bytes = layout.split ? layout.panels * kPanel * 4 : 0;
   return layout;
 }
 
@@ -215,7 +288,7 @@ bool CpuWeight::same_input(const CpuWeight& other) const {
          view_.blocks == other.view_.blocks && view_.last_block == other.view_.last_block && order_ == other.order_;
 }
 
-Result<std::shared_ptr<const PackedWeight>> CpuWeight::pack(const std::vector<const QuantWeight*>& parts, WeightRole,
+Result<std::shared_ptr<const PackedWeight>> CpuWeight::pack(const std::vector<const QuantWeight*>& parts, WeightRole role,
                                                             CpuPrecision precision, const char* isa, Pool& pool) {
   const QuantWeight& first = *parts.front();
   std::vector<WeightSpec> specs;
@@ -225,16 +298,18 @@ Result<std::shared_ptr<const PackedWeight>> CpuWeight::pack(const std::vector<co
       return error(Code::kState, "%s: the matrices to fuse order their columns differently; pack them one by one", describe(*part).c_str());
     specs.push_back(*part);
   }
-  const Layout layout = layout_of(specs);
+  const Layout layout = layout_of(specs, role, precision);
   WeightSpec spec = first;
   spec.out_features = layout.rows;
   std::shared_ptr<CpuWeight> weight(new CpuWeight(spec));
   const int64_t data_bytes = round_up(layout.panels * layout.panel_bytes, 64);
-  if (!weight->memory_.allocate(data_bytes + layout.scale_bytes + layout.zero_bytes, true))
+  const int64_t plane_bytes = data_bytes + layout.scale_bytes + layout.zero_bytes;
+  if (!weight->memory_.allocate(plane_bytes * (layout.split ? 2 : 1) + layout.slack_bytes, true))
     return error(Code::kNoMemory, "%s: no memory for %lld bytes of packed weights", describe(first).c_str(), static_cast<long long>(layout.bytes()));
 
   uint8_t* data = weight->memory_.data();
-  const Packer packer{&parts, &layout, data, data + data_bytes, data + data_bytes + layout.scale_bytes};
+  const Packer packer{&parts, &layout, data, data + data_bytes, data + data_bytes + layout.scale_bytes,
+                      data + plane_bytes, data + plane_bytes + data_bytes, reinterpret_cast<float*>(data + 2 * plane_bytes)};
   const int64_t scratch = round_up(layout.positions + 64, 64);
   std::vector<uint8_t> codes(static_cast<size_t>(scratch * pool.threads()));
   // Each worker packs the panels that it will read: their pages are then near it.
@@ -247,7 +322,7 @@ Result<std::shared_ptr<const PackedWeight>> CpuWeight::pack(const std::vector<co
   weight->columns_ = layout.columns;
   weight->positions_ = layout.positions;
   weight->bytes_ = layout.bytes();
-  weight->integers_ = first.format == WeightFormat::kIntGroup && precision != CpuPrecision::kFp32;
+  weight->integers_ = layout.split || (first.format == WeightFormat::kIntGroup && precision != CpuPrecision::kFp32);
   if (first.permuted || !layout.in_order) {
     weight->order_.assign(static_cast<size_t>(layout.positions), -1);
     for (int64_t p = 0; p < layout.columns; ++p)
@@ -266,14 +341,23 @@ Result<std::shared_ptr<const PackedWeight>> CpuWeight::pack(const std::vector<co
   view.last_block = layout.last_block;
   view.code = layout.code;
   view.scale_type = layout.scale_type;
-  view.zero = first.format == WeightFormat::kIntGroup ? 1 << (first.bits - 1) : 0;
+  view.zero = first.format == WeightFormat::kIntGroup ? static_cast<float>(1 << (first.bits - 1)) : 0.0f;
   view.rounding = precision != CpuPrecision::kFp32 || layout.code >= kF16 ? kNoRounding
                   : first.value_type == DType::kF16                       ? kRoundF16
                   : first.value_type == DType::kBF16                      ? kRoundBf16
                                                                           : kNoRounding;
+  if (layout.split) {
+    view.zero = 127.5f;
+    weight->low_ = view;
+    weight->low_.data = packer.low;
+    weight->low_.scales = packer.low_scales;
+    weight->low_.zero = 128.0f;
+    weight->low_.adds = 1;
+    weight->slack_ = packer.slack;
+  }
   static const char* const kNames[] = {"int4", "int8", "int2", "int3", "codebook4", "f16", "bf16", "f32"};
   const char* input = !weight->integers_ ? "f32" : precision == CpuPrecision::kFastest8 ? "a8" : "a16";
-  weight->kernel_ = std::string("p16 ") + kNames[layout.code] + " " + input + " " + isa;
+  weight->kernel_ = std::string("p16 ") + (layout.split ? "int16 planes" : kNames[layout.code]) + " " + input + " " + isa;
   return std::shared_ptr<const PackedWeight>(std::move(weight));
 }
 

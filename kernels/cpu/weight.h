@@ -3,6 +3,12 @@
 // Blocks: a group of more than 128 columns is cut into equal blocks that repeat its scale; a group whose length is no
 // multiple of 8 is padded, and `columns` says which column of x stands at each position (-1: none, it counts as zero).
 // The same table carries GPTQ's act-order.
+//
+// The head (WeightRole::kHead, float weights, not in the float32 precision) is stored as 16-bit integers with a scale
+// for each row and block, closer to the original than its own rounding to half precision; their upper and lower bytes
+// stand apart:   W = scale * (256 * (high - 127.5) + (low - 128)).
+// Who looks only at the largest logits reads the upper bytes, and the lower ones only where `slack()` says that a row
+// may be among them.
 #pragma once
 
 #include <array>
@@ -30,12 +36,14 @@ struct Layout {
   int64_t positions = 0;               // K with its padding
   bool in_order = true;                // position p is column p of k_order
   bool has_zeros = false;
-  int64_t panel_bytes = 0, scale_bytes = 0, zero_bytes = 0;
-  int64_t bytes() const { return panels * panel_bytes + scale_bytes + zero_bytes; }
+  bool split = false;                  // two byte planes: a head
+  int64_t panel_bytes = 0, scale_bytes = 0, zero_bytes = 0;  // of one plane
+  int64_t slack_bytes = 0;
+  int64_t bytes() const { return (panels * panel_bytes + scale_bytes + zero_bytes) * (split ? 2 : 1) + slack_bytes; }
 };
 
 Status check_spec(const WeightSpec& spec);
-Layout layout_of(const std::vector<WeightSpec>& parts);
+Layout layout_of(const std::vector<WeightSpec>& parts, WeightRole role, CpuPrecision precision);
 
 class CpuWeight final : public PackedWeight {
  public:
@@ -46,6 +54,10 @@ class CpuWeight final : public PackedWeight {
   std::string kernel() const override { return kernel_; }
 
   const WeightView& view() const { return view_; }
+  // The lower bytes of a split head, to be added to what view() gives; null when view() is all there is.
+  const WeightView* low() const { return slack_ ? &low_ : nullptr; }
+  // [rows], how far view() alone may be from the whole product, for an input of length (2-norm) 1.
+  const float* slack() const { return slack_; }
   int64_t columns() const { return columns_; }
   int64_t positions() const { return positions_; }
   // [positions], column of x or -1; null when position p is column p (positions behind the last column are zero).
@@ -57,7 +69,8 @@ class CpuWeight final : public PackedWeight {
  private:
   CpuWeight(WeightSpec spec) : PackedWeight(std::move(spec)) {}
 
-  WeightView view_{};
+  WeightView view_{}, low_{};
+  const float* slack_ = nullptr;
   std::array<float, 16> codebook_{};
   std::vector<int32_t> order_;
   Memory memory_;

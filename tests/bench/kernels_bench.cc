@@ -29,7 +29,7 @@ void product(benchmark::State& state, const BackendCase& backend, const FormatCa
 
 const bool kRegistered = [] {
   for (const BackendCase& backend : default_backends(1))
-    for (const FormatCase& format : kFormatCases)
+    for (const FormatCase& format : format_cases())
       for (const Size size : kSizes)
         for (const int64_t m : kTokens) {
           std::string name = backend.name + "/" + format.name + "/" + std::to_string(size.n) + "x" + std::to_string(size.k) + "/m" + std::to_string(m);

@@ -53,7 +53,8 @@ std::vector<BackendCase> default_backends(int threads) {
 constexpr WeightFormat kInt = WeightFormat::kIntGroup, kBook = WeightFormat::kCodebook, kPlain = WeightFormat::kFloat;
 constexpr DType kH = DType::kF16, kB = DType::kBF16, kS = DType::kF32;
 
-const std::vector<FormatCase> kFormatCases = {
+const std::vector<FormatCase>& format_cases() {
+  static const std::vector<FormatCase> cases = {
     {"int4_g128", kInt, 4, 128, false, false, kH, kH},
     {"int4_g64", kInt, 4, 64, false, false, kH, kH},
     {"int4_g32_sym", kInt, 4, 32, true, false, kH, kH},
@@ -79,7 +80,9 @@ const std::vector<FormatCase> kFormatCases = {
     {"f16", kPlain, 0, 0, false, false, kH, kS},
     {"bf16", kPlain, 0, 0, false, false, kB, kS},
     {"f32", kPlain, 0, 0, false, false, kS, kS},
-};
+  };
+  return cases;
+}
 
 QuantWeight random_weight(const FormatCase& format, int64_t n, int64_t k, std::mt19937& random) {
   QuantWeight w;

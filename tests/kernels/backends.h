@@ -32,7 +32,7 @@ struct FormatCase {
   bool symmetric, permuted;
   DType value_type, scale_type;
 };
-extern const std::vector<FormatCase> kFormatCases;
+const std::vector<FormatCase>& format_cases();
 
 // A random weight of that format. Zeros reach 0 and the largest code; a few scales are subnormal halves.
 QuantWeight random_weight(const FormatCase& format, int64_t n, int64_t k, std::mt19937& random);

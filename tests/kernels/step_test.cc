@@ -179,6 +179,41 @@ TEST(Step, SequencesOfABatchDoNotTouchEachOther) {
   }
 }
 
+TEST(Step, TheLargestLogitsAreExactWhenOnlyTheyAreLookedAt) {
+  ModelCase test;
+  test.vocab = 5000;
+  const TestModel model(test, 20);
+  const std::vector<int32_t> tokens = some_tokens(20, 70);
+  for (const BackendCase& backend : all_backends()) {
+    Running run = start(*backend.backend, model.pack(*backend.backend), 32, DType::kF16);
+    const auto logits_of = [&](int64_t top, std::vector<float>* logits) {
+      run.cache->truncate(0);
+      logits->assign(3 * 5000, 0);
+      Batch batch;
+      batch.sequences.push_back(sequence(run.cache.get(), tokens.data(), 20, 3));
+      batch.sequences[0].exact_top = top;
+      batch.logits = logits->data();
+      ASSERT_TRUE(run.plan->step(batch).ok()) << backend.name;
+    };
+    std::vector<float> all, some;
+    logits_of(0, &all);
+    for (const int64_t top : {1, 7, 200, 1000}) {
+      logits_of(top, &some);
+      for (int64_t row = 0; row < 3; ++row) {
+        const float* a = all.data() + row * 5000;
+        const float* b = some.data() + row * 5000;
+        std::vector<int64_t> order(5000);
+        for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int64_t>(i);
+        std::partial_sort(order.begin(), order.begin() + top, order.end(), [&](int64_t i, int64_t j) { return a[i] > a[j]; });
+        for (int64_t i = 0; i < top; ++i) ASSERT_EQ(a[order[static_cast<size_t>(i)]], b[order[static_cast<size_t>(i)]]) << backend.name << ", top " << top;
+        const float least = a[order[static_cast<size_t>(top - 1)]];
+        for (size_t i = static_cast<size_t>(top); i < order.size(); ++i) ASSERT_LE(b[order[i]], least) << backend.name << ", top " << top;
+        EXPECT_LE(relative_rms(std::vector<double>(a, a + 5000), b), 0.02) << backend.name;
+      }
+    }
+  }
+}
+
 TEST(Step, ForgettingAndRepeatingGivesTheSameLogits) {
   const TestModel model({}, 15);
   const std::vector<int32_t> tokens = some_tokens(24, 70);

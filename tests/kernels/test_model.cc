@@ -79,7 +79,7 @@ Linear TestModel::linear(const std::string& name, std::vector<int64_t> rows, int
 }
 
 std::vector<Linear> TestModel::linears(const std::string& name, std::vector<int64_t> rows, int64_t columns) {
-  const FormatCase& format = kFormatCases[static_cast<size_t>(case_.format)];
+  const FormatCase& format = format_cases()[static_cast<size_t>(case_.format)];
   if (case_.fused) return {linear(name, rows, columns, format, case_.biases)};
   std::vector<Linear> all;
   for (int64_t n : rows) all.push_back(linear(name, {n}, columns, format, case_.biases));
@@ -103,7 +103,7 @@ TestModel::TestModel(const ModelCase& test, unsigned seed) : case_(test), random
   rope.dynamic = test.dynamic_rope;
   rope.factor = 2;
   rope.original_length = 8;
-  const FormatCase& format = kFormatCases[static_cast<size_t>(test.format)];
+  const FormatCase& format = format_cases()[static_cast<size_t>(test.format)];
   const int64_t query = test.heads * test.head_dim, kv = test.kv_heads * test.head_dim;
   for (int64_t i = 0; i < test.layers; ++i) {
     Block block;
@@ -145,7 +145,7 @@ std::shared_ptr<const Decoder> TestModel::pack(const Backend& backend) const {
     std::vector<const QuantWeight*> parts;
     for (const QuantWeight& w : matrices_[i].parts) parts.push_back(&w);
     ++i;
-    Result<std::shared_ptr<const PackedWeight>> weight = backend.pack(parts, WeightRole::kOther);
+    Result<std::shared_ptr<const PackedWeight>> weight = backend.pack(parts, &l == &packed->head ? WeightRole::kHead : WeightRole::kOther);
     if (weight.ok()) l.weight = weight.value();
   });
   return packed;

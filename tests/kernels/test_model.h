@@ -13,7 +13,7 @@ namespace nbl {
 struct ModelCase {
   const char* name = "llama";
   int64_t hidden = 64, intermediate = 96, layers = 2, heads = 4, kv_heads = 2, head_dim = 16, vocab = 70;
-  int format = 0;                       // index into kFormatCases
+  int format = 0;                       // index into format_cases()
   bool fused = true, biases = false, head_norms = false;
   Norm::Kind norm = Norm::Kind::kRms;
   Activation activation = Activation::kSilu;

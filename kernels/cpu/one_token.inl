@@ -1,6 +1,6 @@
-// One panel of 4-bit weights times one token of two-plane activations, for machines whose dot() takes any byte.
+// One panel of 4-bit or 8-bit weights times one token of two-plane activations, for machines whose dot() takes any byte.
 //
-// The high nibble is not shifted down: its sums are 16 times too large until the end of the block. Four accumulators
+// Of 4-bit weights the high nibble is not shifted down: its sums are 16 times too large until the end of the block. Four accumulators
 // (low and high nibble, high and low plane) keep the dot unit busy.
 static inline VF int4_panel(const WeightView* w, int64_t panel, const ActView* a) {
   const uint8_t* data = w->data + panel * w->panel_bytes;
@@ -23,6 +23,29 @@ static inline VF int4_panel(const WeightView* w, int64_t panel, const ActView* a
     const int64_t at = panel * w->blocks + b;
     const VF whole = vf_fnma(load_zeros(w, at), vf_set1(a->sums[b]), vf_from_vi(vi_add(vi_sll(hi, 8), lo)));
     total = vf_fma(vf_mul(load_scales(w, at), vf_set1(a->scales[b])), whole, total);
+  }
+  return total;
+}
+
+static inline VF int8_panel(const WeightView* w, int64_t panel, const ActView* a) {
+  const uint8_t* data = w->data + panel * w->panel_bytes;
+  const int8_t* codes = a->codes;
+  VF total = vf_set1(0);
+  for (int64_t b = 0; b < w->blocks; ++b) {
+    const int64_t length = block_length(w, b);
+    VI hi0 = vi_set1(0), hi1 = hi0, lo0 = hi0, lo1 = hi0;
+    for (int64_t k = 0; k < length; k += 8, data += 128) {
+      const W first = w_load(data), second = w_load(data + 64);
+      hi0 = dot(hi0, first, codes + k);
+      lo0 = dot(lo0, first, codes + length + k);
+      hi1 = dot(hi1, second, codes + k + 4);
+      lo1 = dot(lo1, second, codes + length + k + 4);
+    }
+    codes += 2 * length;
+    const int64_t at = panel * w->blocks + b;
+    const VI whole = vi_add(vi_sll(vi_add(hi0, hi1), 8), vi_add(lo0, lo1));
+    const VF centred = vf_fnma(load_zeros(w, at), vf_set1(a->sums[b]), vf_from_vi(whole));
+    total = vf_fma(vf_mul(load_scales(w, at), vf_set1(a->scales[b])), centred, total);
   }
   return total;
 }
