@@ -181,6 +181,7 @@ class Replace final : public Normalizer {
   Replace(TextPattern pattern, std::string content) : pattern_(std::move(pattern)), content_(std::move(content)) {}
 
   Status apply(AlignedText& text, Regex::Scratch& scratch) const override {
+    if (text.text.empty()) return {};  // no pattern matches in nothing
     TextBuilder builder(text);
     size_t done = 0;
     Status too_long;

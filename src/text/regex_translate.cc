@@ -142,6 +142,30 @@ std::string named_items(const std::string& name, bool& negated) {
   return {};
 }
 
+// A script (PCRE2's plain \p{Han} would take the script extensions too) or one of the emoji properties; PCRE2 knows it
+// or refuses the pattern.
+std::string script_items(const std::string& name) {
+  struct Addition {
+    const char* script;
+    const char* items;  // since Unicode 14
+  };
+  static constexpr Addition kAdditions[] = {
+      {"han", "\\x{2b739}\\x{2ebf0}-\\x{2ee5d}\\x{31350}-\\x{323af}"},
+      {"hiragana", "\\x{1b132}"},
+      {"katakana", "\\x{1b155}"},
+      {"latin", "\\x{a7cb}-\\x{a7cd}\\x{a7da}-\\x{a7dc}\\x{1df25}-\\x{1df2a}"},
+      {"cyrillic", "\\x{1c89}\\x{1c8a}\\x{1e030}-\\x{1e06d}\\x{1e08f}"},
+      {"arabic", "\\x{897}\\x{10ec2}-\\x{10ec4}\\x{10efc}-\\x{10eff}"},
+      {"devanagari", "\\x{11b00}-\\x{11b09}"}};
+  const std::string plain = lower(name);
+  if (plain.compare(0, 5, "emoji") == 0 || plain == "extendedpictographic" || plain == "ideographic") return "\\p{" + name + "}";
+  std::string items = "\\p{sc:" + name + "}";
+  for (const Addition& row : kAdditions) {
+    if (plain == row.script) items += row.items;
+  }
+  return items;
+}
+
 class Translator {
  public:
   explicit Translator(std::string_view pattern) : in_(pattern) {}
@@ -351,7 +375,7 @@ class Translator {
       }
     }
     set.items = named_items(lower(name), set.negated);
-    if (set.items.empty()) set.items = "\\p{" + name + "}";  // a script; PCRE2 knows it or refuses the pattern
+    if (set.items.empty()) set.items = script_items(name);
     return set;
   }
 

@@ -123,6 +123,7 @@ class Replace final : public TokenDecoder {
     std::unique_ptr<Regex::Scratch> scratch;
     if (pattern_.is_regex()) scratch = std::make_unique<Regex::Scratch>();
     for (std::string& token : tokens) {
+      if (token.empty()) continue;  // no pattern matches in nothing
       if (!pattern_.is_regex() && !pattern_.text().empty()) {
         replace_all(token, pattern_.text(), content_);
         continue;
