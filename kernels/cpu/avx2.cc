@@ -27,7 +27,7 @@ static inline __m256i dot256_wide(__m256i acc, __m256i w, __m256i a) {
 #include "kernels/cpu/kernels.inl"
 }  // namespace
 
-const Kernels kAvx2Kernels = NBL_KERNELS("avx2");
+const Kernels kAvx2Kernels = NBL_KERNELS("avx2", 0);
 
 }  // namespace cpu
 }  // namespace nbl

@@ -14,7 +14,7 @@ namespace {
 #include "kernels/cpu/kernels.inl"
 }  // namespace
 
-const Kernels kAvx512VnniKernels = NBL_KERNELS("avx512vnni");
+const Kernels kAvx512VnniKernels = NBL_KERNELS("avx512vnni", 1);
 
 }  // namespace cpu
 }  // namespace nbl

@@ -20,7 +20,7 @@ static inline __m256i dot256(__m256i acc, __m256i w, __m256i a) {
 #include "kernels/cpu/kernels.inl"
 }  // namespace
 
-const Kernels kAvxVnniKernels = NBL_KERNELS("avxvnni");
+const Kernels kAvxVnniKernels = NBL_KERNELS("avxvnni", 1);
 
 }  // namespace cpu
 }  // namespace nbl

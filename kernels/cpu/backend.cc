@@ -55,7 +55,7 @@ class CpuBackend final : public Backend {
     }
     if (!can_fuse(specs)) return error(Code::kArgument, "%s: matrices of different formats cannot be fused", parts.front()->source.c_str());
     try {
-      return CpuWeight::pack(parts, role, precision_, kernels_.name, *pool_);
+      return CpuWeight::pack(parts, role, precision_, kernels_, *pool_);
     } catch (const std::bad_alloc&) {
       return error(Code::kNoMemory, "%s: no memory to pack it", parts.front()->source.c_str());
     }

@@ -14,7 +14,7 @@ namespace {
 #include "kernels/cpu/kernels.inl"
 }  // namespace
 
-const Kernels kGenericKernels = NBL_KERNELS("generic");
+const Kernels kGenericKernels = NBL_KERNELS("generic", 0);
 
 }  // namespace cpu
 }  // namespace nbl

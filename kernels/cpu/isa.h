@@ -34,6 +34,10 @@ struct WeightView {
   const void* scales;        // [panels][blocks][16] of scale_type; null for float codes
   const uint8_t* zeros;      // [panels][blocks][16], or null: every zero is `zero`
   const float* codebook;     // [16], codebook only
+  // Codebooks over integer activations: value = factor * (256 * high + low - 32768) / 256 (Kernels::codebook_integers).
+  const uint8_t* high_bytes; // [16]
+  const uint8_t* low_bytes;  // [16]
+  float factor;
   int64_t panel_bytes;
   int64_t rows;
   int64_t blocks;
@@ -79,6 +83,9 @@ struct AttendView {
 
 struct Kernels {
   const char* name;
+  // Whether codebooks are multiplied as 16-bit integers: faster than as floats where dot products of bytes are one
+  // instruction.
+  int32_t codebook_integers;
   // y[t * ldy + n] for tokens t of `a` and rows n of panels first .. last-1. scratch: [m + 8][32] floats.
   void (*linear)(const WeightView* w, const ActView* a, int64_t first, int64_t last, float* y, int64_t ldy, float* scratch);
   // One block of one token: x[round_up(length, 16)] with zeros behind `length`; length a multiple of 4.

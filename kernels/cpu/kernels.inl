@@ -4,4 +4,4 @@
 #include "kernels/cpu/rows.inl"
 #include "kernels/cpu/attention.inl"
 
-#define NBL_KERNELS(name) {name, linear, quantize, rms_norm, silu_mul, gelu_tanh_mul, attend, next_above, to_f16, from_f16}
+#define NBL_KERNELS(name, codebook_integers) {name, codebook_integers, linear, quantize, rms_norm, silu_mul, gelu_tanh_mul, attend, next_above, to_f16, from_f16}

@@ -23,6 +23,7 @@ static inline bool panel_of_one_token(const WeightView* w, const ActView* a, int
       *out = int8_panel(w, panel, a);
       return true;
     case kCodebook4:
+      if (a->planes > 0) return a->planes == 2 && codebook_int_panel(w, panel, a, out);
       if (w->rounding != kNoRounding) return false;
       *out = codebook_panel(w, panel, a->values);
       return true;

@@ -37,7 +37,7 @@ static void dequantize_block(const WeightView* w, int64_t panel, int64_t block, 
     return;
   }
   alignas(64) uint8_t buffer[kUnpacked];
-  const uint8_t* codes = unpack_block(w, panel, block, length, buffer);
+  const uint8_t* codes = unpack_block(w, panel, block, length, buffer, nullptr);
   const VF zero = load_zeros(w, panel * w->blocks + block);
   const VI mask = vi_set1(255);
   for (int64_t k = 0; k < length; k += 4) {

@@ -3,6 +3,9 @@
 // Each pair of panels is unpacked once for a block to bytes in L1 ([k/4][16 rows][4]) and multiplied with every tile of
 // tokens; partial sums stay in `scratch` as float32. A decode step (m = 1) of 4-bit weights unpacks in registers
 // instead. The integer sums are exact: |256*hi + lo| * 255 * 128 < 2^31.
+//
+// A codebook's values are 16-bit integers here, 256 * high + low, of which the product low * lo is left out: it is
+// 2^-16 of the whole, no more than the rounding of the activations.
 
 static inline VF load_scales(const WeightView* w, int64_t at) {
   switch (w->scale_type) {
@@ -23,10 +26,23 @@ static inline int64_t block_length(const WeightView* w, int64_t block) {
 constexpr int64_t kUnpacked = kMaxBlock * kPanel;  // bytes of one panel's block
 
 // Where the bytes of one block are: in `buffer`, or in the weights themselves when they are bytes already.
-static inline const uint8_t* unpack_block(const WeightView* w, int64_t panel, int64_t block, int64_t length, uint8_t* buffer) {
+static inline const uint8_t* unpack_block(const WeightView* w, int64_t panel, int64_t block, int64_t length, uint8_t* buffer,
+                                          uint8_t* low) {
   const uint8_t* data = w->data + panel * w->panel_bytes;
   if (w->code == kInt8) return data + block * w->block * 16;
   data += block * w->block * 8;
+  if (w->code == kCodebook4 && low) {
+    const Bytes high_table = bytes_load(w->high_bytes), low_table = bytes_load(w->low_bytes);
+    for (int64_t c = 0; c < length / 8; ++c) {
+      const W packed = w_load(data + 64 * c);
+      const W first = w_low_nibbles(packed), second = w_high_nibbles(packed);
+      w_store(buffer + 128 * c, bytes_look(high_table, first));
+      w_store(buffer + 128 * c + 64, bytes_look(high_table, second));
+      w_store(low + 128 * c, bytes_look(low_table, first));
+      w_store(low + 128 * c + 64, bytes_look(low_table, second));
+    }
+    return buffer;
+  }
   for (int64_t c = 0; c < length / 8; ++c) {
     const W packed = w_load(data + 64 * c);
     w_store(buffer + 128 * c, w_low_nibbles(packed));
@@ -37,6 +53,7 @@ static inline const uint8_t* unpack_block(const WeightView* w, int64_t panel, in
 
 struct IntTile {
   const uint8_t* w[kPanels];   // unpacked bytes of each panel
+  const uint8_t* low[kPanels]; // of a codebook's values the lower bytes, else null
   const int8_t* a;             // the tile's codes, at the first token of this inner tile
   int64_t quads;               // dwords of K
   int64_t stride;              // bytes from one dword of a token to its next
@@ -49,31 +66,38 @@ struct IntTile {
 };
 
 template <int kCount, int kWide, int kPanelCount>
+static inline __attribute__((always_inline)) void add_dots(const IntTile& t, const uint8_t* const* weights, const int8_t* a,
+                                                           VI (&acc)[kCount][kPanelCount]) {
+  for (int64_t q = 0; q < t.quads; ++q, a += t.stride) {
+    W w[kPanelCount];
+#pragma GCC unroll 2
+    for (int p = 0; p < kPanelCount; ++p) w[p] = w_load(weights[p] + 64 * q);
+#pragma GCC unroll 8
+    for (int i = 0; i < kCount; ++i)
+#pragma GCC unroll 2
+      for (int p = 0; p < kPanelCount; ++p) acc[i][p] = kWide ? dot_wide(acc[i][p], w[p], a + 4 * i) : dot(acc[i][p], w[p], a + 4 * i);
+  }
+}
+
+template <int kCount, int kPanelCount>
+static inline __attribute__((always_inline)) void times_256(VI (&acc)[kCount][kPanelCount]) {
+#pragma GCC unroll 8
+  for (int i = 0; i < kCount; ++i)
+#pragma GCC unroll 2
+    for (int p = 0; p < kPanelCount; ++p) acc[i][p] = vi_sll(acc[i][p], 8);
+}
+
+template <int kCount, int kWide, int kPanelCount>
 static inline __attribute__((always_inline)) void int_tile(const IntTile& t) {
   VI acc[kCount][kPanelCount];
 #pragma GCC unroll 8
   for (int i = 0; i < kCount; ++i)
 #pragma GCC unroll 2
     for (int p = 0; p < kPanelCount; ++p) acc[i][p] = vi_set1(0);
-  const int8_t* plane = t.a;
-  for (int n = 0;;) {
-    const int8_t* a = plane;
-    for (int64_t q = 0; q < t.quads; ++q, a += t.stride) {
-      W w[kPanelCount];
-#pragma GCC unroll 2
-      for (int p = 0; p < kPanelCount; ++p) w[p] = w_load(t.w[p] + 64 * q);
-#pragma GCC unroll 8
-      for (int i = 0; i < kCount; ++i)
-#pragma GCC unroll 2
-        for (int p = 0; p < kPanelCount; ++p) acc[i][p] = kWide ? dot_wide(acc[i][p], w[p], a + 4 * i) : dot(acc[i][p], w[p], a + 4 * i);
-    }
-    if (++n == t.planes) break;
-    plane += t.plane;
-#pragma GCC unroll 8
-    for (int i = 0; i < kCount; ++i)
-#pragma GCC unroll 2
-      for (int p = 0; p < kPanelCount; ++p) acc[i][p] = vi_sll(acc[i][p], 8);
-  }
+  add_dots<kCount, kWide>(t, t.w, t.a, acc);
+  if (t.planes == 2 || t.low[0]) times_256(acc);
+  if (t.planes == 2) add_dots<kCount, kWide>(t, t.w, t.a + t.plane, acc);
+  if (t.low[0]) add_dots<kCount, kWide>(t, t.low, t.a, acc);
 #pragma GCC unroll 8
   for (int i = 0; i < kCount; ++i)
 #pragma GCC unroll 2
@@ -102,12 +126,19 @@ static void int_tiles(const IntTile& t, int count) {
 static void int_block(const WeightView* w, const ActView* a, int64_t panel, int count, int64_t block, int64_t begin, int64_t end,
                       float* sums) {
   alignas(64) uint8_t buffer[kPanels * kUnpacked];
+  alignas(64) uint8_t low[kPanels * kUnpacked];
   const int64_t length = block_length(w, block);
+  const int book = w->code == kCodebook4;
   IntTile t;
   for (int p = 0; p < count; ++p) {
-    t.w[p] = unpack_block(w, panel + p, block, length, buffer + p * kUnpacked);
+    t.w[p] = unpack_block(w, panel + p, block, length, buffer + p * kUnpacked, low + p * kUnpacked);
+    t.low[p] = book ? low + p * kUnpacked : nullptr;
     t.scale[p] = load_scales(w, (panel + p) * w->blocks + block);
     t.zero[p] = load_zeros(w, (panel + p) * w->blocks + block);
+    if (!book) continue;
+    // With one plane the sums are those of whole values, with two of 256ths.
+    t.scale[p] = vf_mul(t.scale[p], vf_set1(a->planes == 2 ? w->factor : w->factor / 256));
+    if (a->planes == 1) t.zero[p] = vf_set1(32768.0f);
   }
   t.quads = length / 4;
   t.planes = a->planes;
@@ -122,7 +153,7 @@ static void int_block(const WeightView* w, const ActView* a, int64_t panel, int 
       t.sums = a->sums + block * a->m + first + i;
       t.sum = sums + (first - begin + i) * 32;
       const int tokens = (int)(width - i < kTokens ? width - i : kTokens);
-      if (w->code == kInt8) {
+      if (w->code == kInt8 || book) {
         count == kPanels ? int_tiles<1, kPanels>(t, tokens) : int_tiles<1, 1>(t, tokens);
       } else {
         count == kPanels ? int_tiles<0, kPanels>(t, tokens) : int_tiles<0, 1>(t, tokens);

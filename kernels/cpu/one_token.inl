@@ -1,4 +1,4 @@
-// One panel of 4-bit or 8-bit weights times one token of two-plane activations, for machines whose dot() takes any byte.
+// One panel of 4-bit, 8-bit or codebook weights times one token of two-plane activations, for machines whose dot() takes any byte.
 //
 // Of 4-bit weights the high nibble is not shifted down: its sums are 16 times too large until the end of the block. Four accumulators
 // (low and high nibble, high and low plane) keep the dot unit busy.
@@ -48,4 +48,36 @@ static inline VF int8_panel(const WeightView* w, int64_t panel, const ActView* a
     total = vf_fma(vf_mul(load_scales(w, at), vf_set1(a->scales[b])), centred, total);
   }
   return total;
+}
+
+// A codebook over integer activations: see linear_int.inl for what is left out.
+static inline bool codebook_int_panel(const WeightView* w, int64_t panel, const ActView* a, VF* out) {
+  const uint8_t* data = w->data + panel * w->panel_bytes;
+  const int8_t* codes = a->codes;
+  const Bytes high_table = bytes_load(w->high_bytes), low_table = bytes_load(w->low_bytes);
+  const VF zero = vf_set1(w->zero), factor = vf_set1(w->factor);
+  VF total = vf_set1(0);
+  for (int64_t b = 0; b < w->blocks; ++b) {
+    const int64_t length = block_length(w, b);
+    VI hi0 = vi_set1(0), hi1 = hi0, cross0 = hi0, cross1 = hi0, cross2 = hi0, cross3 = hi0;
+    for (int64_t k = 0; k < length; k += 8, data += 64) {
+      const W packed = w_load(data);
+      const W first = w_low_nibbles(packed), second = w_high_nibbles(packed);
+      const W high0 = bytes_look(high_table, first), high1 = bytes_look(high_table, second);
+      hi0 = dot(hi0, high0, codes + k);
+      hi1 = dot(hi1, high1, codes + k + 4);
+      cross0 = dot(cross0, high0, codes + length + k);
+      cross1 = dot(cross1, high1, codes + length + k + 4);
+      cross2 = dot(cross2, bytes_look(low_table, first), codes + k);
+      cross3 = dot(cross3, bytes_look(low_table, second), codes + k + 4);
+    }
+    codes += 2 * length;
+    const VI cross = vi_add(vi_add(cross0, cross1), vi_add(cross2, cross3));
+    const VI whole = vi_add(vi_sll(vi_add(hi0, hi1), 8), cross);
+    const VF centred = vf_fnma(zero, vf_set1(a->sums[b]), vf_from_vi(whole));
+    const VF scale = vf_mul(load_scales(w, panel * w->blocks + b), factor);
+    total = vf_fma(vf_mul(scale, vf_set1(a->scales[b])), centred, total);
+  }
+  *out = total;
+  return true;
 }

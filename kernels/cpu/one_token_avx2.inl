@@ -66,3 +66,6 @@ static inline VF int8_panel(const WeightView* w, int64_t panel, const ActView* a
   }
   return total;
 }
+
+// Codebooks stay floats here (Kernels::codebook_integers is 0): their bytes would saturate.
+static inline bool codebook_int_panel(const WeightView*, int64_t, const ActView*, VF*) { return false; }

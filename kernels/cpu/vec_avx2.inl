@@ -119,6 +119,9 @@ static inline W w_low_nibbles(W x) {
   return {_mm256_and_si256(x.a, mask), _mm256_and_si256(x.b, mask)};
 }
 static inline W w_high_nibbles(W x) { return w_low_nibbles({_mm256_srli_epi16(x.a, 4), _mm256_srli_epi16(x.b, 4)}); }
+typedef __m256i Bytes;
+static inline Bytes bytes_load(const uint8_t* p) { return _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i*)p)); }
+static inline W bytes_look(Bytes t, W code) { return {_mm256_shuffle_epi8(t, code.a), _mm256_shuffle_epi8(t, code.b)}; }
 static inline __m256i four_bytes(const int8_t* a) {
   int32_t bits;
   memcpy(&bits, a, 4);

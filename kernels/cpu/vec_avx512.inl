@@ -72,6 +72,9 @@ static inline W w_set1(int x) { return _mm512_set1_epi8((char)x); }
 static inline W w_and(W a, W b) { return _mm512_and_si512(a, b); }
 static inline W w_low_nibbles(W a) { return _mm512_and_si512(a, _mm512_set1_epi8(15)); }
 static inline W w_high_nibbles(W a) { return _mm512_and_si512(_mm512_srli_epi16(a, 4), _mm512_set1_epi8(15)); }
+typedef __m512i Bytes;
+static inline Bytes bytes_load(const uint8_t* p) { return _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i*)p)); }
+static inline W bytes_look(Bytes t, W code) { return _mm512_shuffle_epi8(t, code); }
 // Inline assembly because GCC 12 copies and spills accumulators around the intrinsic; the broadcast is part of it.
 static inline VI dot(VI acc, W w, const int8_t* a) {
   __asm__("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(acc) : "v"(w), "m"(*(const int32_t*)a));

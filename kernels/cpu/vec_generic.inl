@@ -84,6 +84,9 @@ static inline W w_set1(int x) { W r; memset(&r, x, 64); return r; }
 static inline W w_and(W a, W b) { for (int i = 0; i < 64; ++i) a.v[i] &= b.v[i]; return a; }
 static inline W w_low_nibbles(W a) { for (int i = 0; i < 64; ++i) a.v[i] &= 15; return a; }
 static inline W w_high_nibbles(W a) { for (int i = 0; i < 64; ++i) a.v[i] >>= 4; return a; }
+struct Bytes { uint8_t v[16]; };
+static inline Bytes bytes_load(const uint8_t* p) { Bytes t; memcpy(&t, p, 16); return t; }
+static inline W bytes_look(Bytes t, W code) { for (int i = 0; i < 64; ++i) code.v[i] = t.v[code.v[i]]; return code; }
 static inline VI dot(VI acc, W w, const int8_t* a) {
   NBL_LANES acc.v[i] += w.v[4 * i] * a[0] + w.v[4 * i + 1] * a[1] + w.v[4 * i + 2] * a[2] + w.v[4 * i + 3] * a[3];
   return acc;

@@ -288,8 +288,23 @@ bool CpuWeight::same_input(const CpuWeight& other) const {
          view_.blocks == other.view_.blocks && view_.last_block == other.view_.last_block && order_ == other.order_;
 }
 
+// The table's values as 16-bit integers around 32768, the largest at 32767 from it.
+void CpuWeight::make_integer_codebook() {
+  float top = 0;
+  for (float value : codebook_) top = std::max(top, std::fabs(value));
+  for (size_t i = 0; i < codebook_.size(); ++i) {
+    const auto code = static_cast<int32_t>(std::lrint(top > 0 ? codebook_[i] / top * 32767.0f : 0.0f)) + 32768;
+    high_bytes_[i] = static_cast<uint8_t>(code >> 8);
+    low_bytes_[i] = static_cast<uint8_t>(code & 255);
+  }
+  view_.high_bytes = high_bytes_.data();
+  view_.low_bytes = low_bytes_.data();
+  view_.factor = top / 32767.0f * 256.0f;
+  view_.zero = 128.0f;
+}
+
 Result<std::shared_ptr<const PackedWeight>> CpuWeight::pack(const std::vector<const QuantWeight*>& parts, WeightRole role,
-                                                            CpuPrecision precision, const char* isa, Pool& pool) {
+                                                            CpuPrecision precision, const Kernels& kernels, Pool& pool) {
   const QuantWeight& first = *parts.front();
   std::vector<WeightSpec> specs;
   for (const QuantWeight* part : parts) {
@@ -322,7 +337,7 @@ Result<std::shared_ptr<const PackedWeight>> CpuWeight::pack(const std::vector<co
   weight->columns_ = layout.columns;
   weight->positions_ = layout.positions;
   weight->bytes_ = layout.bytes();
-  weight->integers_ = layout.split || (first.format == WeightFormat::kIntGroup && precision != CpuPrecision::kFp32);
+  weight->integers_ = layout.split || (precision != CpuPrecision::kFp32 && (first.format == WeightFormat::kIntGroup || (first.format == WeightFormat::kCodebook && kernels.codebook_integers)));
   if (first.permuted || !layout.in_order) {
     weight->order_.assign(static_cast<size_t>(layout.positions), -1);
     for (int64_t p = 0; p < layout.columns; ++p)
@@ -346,6 +361,7 @@ Result<std::shared_ptr<const PackedWeight>> CpuWeight::pack(const std::vector<co
                   : first.value_type == DType::kF16                       ? kRoundF16
                   : first.value_type == DType::kBF16                      ? kRoundBf16
                                                                           : kNoRounding;
+  if (weight->integers_ && first.format == WeightFormat::kCodebook) weight->make_integer_codebook();
   if (layout.split) {
     view.zero = 127.5f;
     weight->low_ = view;
@@ -357,7 +373,7 @@ Result<std::shared_ptr<const PackedWeight>> CpuWeight::pack(const std::vector<co
   }
   static const char* const kNames[] = {"int4", "int8", "int2", "int3", "codebook4", "f16", "bf16", "f32"};
   const char* input = !weight->integers_ ? "f32" : precision == CpuPrecision::kFastest8 ? "a8" : "a16";
-  weight->kernel_ = std::string("p16 ") + (layout.split ? "int16 planes" : kNames[layout.code]) + " " + input + " " + isa;
+  weight->kernel_ = std::string("p16 ") + (layout.split ? "int16 planes" : kNames[layout.code]) + " " + input + " " + kernels.name;
   return std::shared_ptr<const PackedWeight>(std::move(weight));
 }
 

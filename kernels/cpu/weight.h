@@ -48,7 +48,7 @@ Layout layout_of(const std::vector<WeightSpec>& parts, WeightRole role, CpuPreci
 class CpuWeight final : public PackedWeight {
  public:
   static Result<std::shared_ptr<const PackedWeight>> pack(const std::vector<const QuantWeight*>& parts, WeightRole role,
-                                                          CpuPrecision precision, const char* isa, Pool& pool);
+                                                          CpuPrecision precision, const Kernels& kernels, Pool& pool);
 
   int64_t bytes() const override { return bytes_; }
   std::string kernel() const override { return kernel_; }
@@ -68,10 +68,12 @@ class CpuWeight final : public PackedWeight {
 
  private:
   CpuWeight(WeightSpec spec) : PackedWeight(std::move(spec)) {}
+  void make_integer_codebook();
 
   WeightView view_{}, low_{};
   const float* slack_ = nullptr;
   std::array<float, 16> codebook_{};
+  std::array<uint8_t, 16> high_bytes_{}, low_bytes_{};
   std::vector<int32_t> order_;
   Memory memory_;
   int64_t columns_ = 0, positions_ = 0, bytes_ = 0;
