@@ -1,5 +1,7 @@
 #include "model_options.h"
 
+#include <random>
+
 #include "terminal.h"
 
 namespace commands {
@@ -53,7 +55,8 @@ client::Session SamplingFlags::make_session(nbl_model* model) const {
   set(NBL_OPT_TOP_P, top_p);
   set(NBL_OPT_MIN_P, min_p);
   set(NBL_OPT_REPETITION_PENALTY, repetition_penalty);
-  set(NBL_OPT_SEED, seed);
+  // Every run tells another story, unless it was told which.
+  client::set(config, NBL_OPT_SEED, seed ? *seed : static_cast<int64_t>(std::random_device()()));
   set(NBL_OPT_CONTEXT, context);
   for (const std::string& text : stop) client::add(config, NBL_OPT_STOP, text);
   return client::make<client::Session>(nbl_session_create, model, config.get());
