@@ -31,6 +31,8 @@ void PlanScratch::carve(Carver& carver, const PlanShape& s) {
   logit_top = carver.take<int64_t>(s.logit_rows);
   first_token = carver.take<int64_t>(s.sequences);
   caches = carver.take<CpuKvCache*>(s.sequences);
+  const int64_t heads = s.head_dim > 0 ? s.query_width / s.head_dim : 0;
+  pieces = carver.take<float>(s.threads > 1 ? std::min(s.tokens, kSplitTokens) * heads * kMostPieces * s.piece_stride() : 0);
   input.carve(carver, s.tokens, s.positions, s.blocks);
   for (int i = 0; i < s.threads; ++i) {
     ThreadScratch t;

@@ -23,6 +23,10 @@ namespace cpu {
 // Steps that ask for the exact values of at most kMostTop logits, in at most kTopRows rows, need not read all of the head.
 constexpr int64_t kMostTop = 256, kTopRows = 8;
 
+// Where there are fewer (key head, query tile) pairs than threads, in a step of at most kSplitTokens tokens, positions are
+// split into up to kMostPieces pieces.
+constexpr int64_t kSplitTokens = 8, kMostPieces = 16;
+
 // What a plan's buffers must hold.
 struct PlanShape {
   int64_t tokens = 0, sequences = 0, logit_rows = 0;
@@ -30,6 +34,9 @@ struct PlanShape {
   int64_t head_dim = 0, rotary_half = 0;
   int64_t positions = 0, blocks = 0;   // the widest packed input
   int threads = 1;
+
+  // Weighted values, then their maximum and total.
+  int64_t piece_stride() const { return (head_dim + 15) / 16 * 16 + 16; }
 };
 
 // What one thread has to itself.
@@ -60,6 +67,7 @@ struct PlanScratch {
   int64_t* logit_top = nullptr;    // [logit_rows], how many of the largest must be exact; 0: all
   int64_t* first_token = nullptr;  // [sequences]
   CpuKvCache** caches = nullptr;   // [sequences]
+  float* pieces = nullptr;      // [min(tokens, kSplitTokens) * heads][kMostPieces][piece_stride()], attention in parts
   ActBuffer input;              // all tokens
   ThreadScratch* thread = nullptr;  // [threads]
 

@@ -17,7 +17,7 @@ namespace cpu {
 
 namespace {
 
-constexpr int kSpins = 4096;                                       // at a barrier before the core is offered to others
+constexpr int kSpins = 1024;                                       // at a barrier before the core is offered to others
 constexpr auto kStayAwake = std::chrono::microseconds(1000);       // after a job: sampling a token is shorter
 
 inline void relax() {

@@ -48,7 +48,10 @@ class StepWorker {
   void prepare_query(const Block& block, int64_t token, int64_t head);
   void rotate(float* head, int64_t token) const;
   void attend_all(const Block& block, int64_t layer);
-  void attend_tile(const Block& block, int64_t layer, int64_t sequence, int64_t kv_head, int64_t tile);
+  struct Piece { int64_t index, count; };
+  int64_t pieces_wanted(int64_t items) const;
+  void attend_tile(const Block& block, int64_t layer, int64_t sequence, int64_t kv_head, int64_t tile, Piece piece);
+  void merge_pieces(int64_t count);
 
   CpuPlan& plan_;
   const Decoder& decoder_;

@@ -1,5 +1,6 @@
 // The attention stage of a step: norms and rotation of queries and keys, writing to the caches, and the work list.
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <limits>
 
@@ -67,33 +68,70 @@ void StepWorker::attend_all(const Block& block, int64_t layer) {
     // One token: this thread's heads are the ones it has just prepared.
     const int64_t tiles = (group + kTile - 1) / kTile;
     for (int64_t pair = pairs.first; pair < pairs.last; ++pair)
-      for (int64_t tile = 0; tile < tiles; ++tile) attend_tile(block, layer, 0, pair, tile);
+      for (int64_t tile = 0; tile < tiles; ++tile) attend_tile(block, layer, 0, pair, tile, {0, 1});
     return;
   }
   barrier();
+  const auto tiles_of = [&](size_t s) { return (plan_.batch_->sequences[s].token_count * group + kTile - 1) / kTile; };
+  int64_t items = 0;
+  for (size_t s = 0; s < plan_.batch_->sequences.size(); ++s) items += tiles_of(s) * kv_heads;
+  const int64_t pieces = pieces_wanted(items);
   // Later tokens see more: the longest tiles are handed out first.
   std::atomic<int64_t>& next = plan_.next_item_[static_cast<size_t>(layer)];
   int64_t base = 0, item = next.fetch_add(1, std::memory_order_relaxed);
   for (size_t s = 0; s < plan_.batch_->sequences.size(); ++s) {
-    const int64_t tiles = (plan_.batch_->sequences[s].token_count * group + kTile - 1) / kTile;
-    while (item < base + tiles * kv_heads) {
-      const int64_t at = item - base;
-      attend_tile(block, layer, static_cast<int64_t>(s), at % kv_heads, tiles - 1 - at / kv_heads);
+    const int64_t tiles = tiles_of(s), count = tiles * kv_heads * pieces;
+    while (item < base + count) {
+      const int64_t at = (item - base) / pieces;
+      attend_tile(block, layer, static_cast<int64_t>(s), at % kv_heads, tiles - 1 - at / kv_heads, {(item - base) % pieces, pieces});
       item = next.fetch_add(1, std::memory_order_relaxed);
     }
-    base += tiles * kv_heads;
+    base += count;
+  }
+  if (pieces == 1) return;
+  barrier();
+  merge_pieces(pieces);
+}
+
+// How many pieces the positions are cut into, so that every thread has work; pieces of fewer than a block are not worth it.
+int64_t StepWorker::pieces_wanted(int64_t items) const {
+  if (items >= threads_ || m_ > kSplitTokens) return 1;
+  int64_t longest = 0;
+  for (int64_t t = 0; t < m_; ++t) longest = std::max(longest, shared_.position[t] + 1);
+  return std::max<int64_t>(1, std::min({kMostPieces, (2 * threads_ + items - 1) / items, longest / kKeyBlock}));
+}
+
+// Brings the pieces of every (token, head) to their common maximum and adds them.
+void StepWorker::merge_pieces(int64_t count) {
+  const PlanShape& s = plan_.shape_;
+  const int64_t stride = s.piece_stride(), width = stride - 16;
+  const Range heads = share(m_ * decoder_.config.num_attention_heads);
+  for (int64_t row = heads.first; row < heads.last; ++row) {
+    const float* pieces = shared_.pieces + row * kMostPieces * stride;
+    float top = -std::numeric_limits<float>::infinity(), total = 0;
+    for (int64_t i = 0; i < count; ++i) top = std::max(top, pieces[i * stride + width]);
+    float* out = shared_.attended + row * s.head_dim;
+    std::fill(out, out + s.head_dim, 0.0f);
+    for (int64_t i = 0; i < count; ++i) {
+      const float* piece = pieces + i * stride;
+      if (piece[width + 1] == 0) continue;
+      const float factor = std::exp(piece[width] - top);
+      total += factor * piece[width + 1];
+      for (int64_t d = 0; d < s.head_dim; ++d) out[d] += factor * piece[d];
+    }
+    for (int64_t d = 0; d < s.head_dim; ++d) out[d] /= total;
   }
 }
 
-// Up to 8 query rows (tokens and heads of one key head's group, tokens outermost) over what they see.
-void StepWorker::attend_tile(const Block& block, int64_t layer, int64_t sequence, int64_t kv_head, int64_t tile) {
+// Up to 8 query rows (tokens and heads of one key head's group, tokens outermost) over what they see, or a piece of it.
+void StepWorker::attend_tile(const Block& block, int64_t layer, int64_t sequence, int64_t kv_head, int64_t tile, Piece piece) {
   const PlanShape& s = plan_.shape_;
   const int64_t group = decoder_.config.num_attention_heads / decoder_.config.num_key_value_heads;
   const int64_t total = plan_.batch_->sequences[static_cast<size_t>(sequence)].token_count * group;
   const CpuKvCache& cache = *shared_.caches[sequence];
   const int64_t stride = cache.shape().value_stride(), window = block.attention.sliding_window;
   float maximum[kTile], sum[kTile];
-  float* place[kTile];
+  int64_t place[kTile];  // token * heads + head
   AttendView view{};
   view.q = mine_.queries;
   view.keys = cache.keys(layer, kv_head);
@@ -113,7 +151,7 @@ void StepWorker::attend_tile(const Block& block, int64_t layer, int64_t sequence
     const int64_t position = shared_.position[token];
     std::memcpy(mine_.queries + r * s.head_dim, shared_.qkv + token * (s.query_width + 2 * s.kv_width) + head * s.head_dim,
                 static_cast<size_t>(s.head_dim) * sizeof(float));
-    place[r] = shared_.attended + token * s.query_width + head * s.head_dim;
+    place[r] = token * decoder_.config.num_attention_heads + head;
     view.first[r] = window > 0 ? std::max<int64_t>(0, position - window + 1) : 0;
     view.last[r] = position + 1;
     view.begin = std::min(view.begin, view.first[r]);
@@ -121,11 +159,26 @@ void StepWorker::attend_tile(const Block& block, int64_t layer, int64_t sequence
     maximum[r] = -std::numeric_limits<float>::infinity();
     sum[r] = 0;
   }
+  if (piece.count > 1) {
+    const int64_t begin = view.begin, length = view.end - view.begin;
+    const auto cut = [&](int64_t i) { return i == piece.count ? begin + length : begin + length * i / piece.count / kPanel * kPanel; };
+    view.begin = cut(piece.index);
+    view.end = cut(piece.index + 1);
+  }
   std::memset(mine_.attended, 0, static_cast<size_t>(view.rows * stride) * sizeof(float));
   kernels_.attend(&view);
   for (int64_t r = 0; r < view.rows; ++r) {
+    const float* result = mine_.attended + r * stride;
+    if (piece.count > 1) {
+      float* out = shared_.pieces + (place[r] * kMostPieces + piece.index) * s.piece_stride();
+      std::memcpy(out, result, static_cast<size_t>(stride) * sizeof(float));
+      out[stride] = maximum[r];
+      out[stride + 1] = sum[r];
+      continue;
+    }
     const float factor = 1.0f / sum[r];
-    for (int64_t d = 0; d < s.head_dim; ++d) place[r][d] = mine_.attended[r * stride + d] * factor;
+    float* out = shared_.attended + place[r] * s.head_dim;
+    for (int64_t d = 0; d < s.head_dim; ++d) out[d] = result[d] * factor;
   }
 }
 

@@ -158,6 +158,27 @@ TEST(Step, LongContextsAreSummedInBlocks) {
   }
 }
 
+TEST(Step, ThreadsShareTheKeysOfOneHead) {
+  ModelCase test;
+  test.layers = 1;
+  test.kv_heads = 1;
+  test.heads = 3;
+  for (int64_t window : {0, 700}) {
+    test.window = window;
+    const TestModel model(test, 21);
+    const std::vector<int32_t> tokens = some_tokens(1200, test.vocab);
+    const std::vector<double> all = model.logits(tokens, {1200});
+    const std::vector<double> expected(all.end() - 3 * test.vocab, all.end());
+    for (const BackendCase& backend : default_backends(4)) {
+      Running run = start(*backend.backend, model.pack(*backend.backend), 1200, DType::kF32);
+      std::vector<float> logits(64 * 70);
+      for (int64_t at = 0; at < 1197; at += 63) ASSERT_TRUE(step(run, tokens.data() + at, 63, logits.data(), 1200).ok());
+      for (int64_t i = 0; i < 3; ++i) ASSERT_TRUE(step(run, tokens.data() + 1197 + i, 1, logits.data() + i * test.vocab).ok());
+      EXPECT_LE(relative_rms(expected, logits.data()), step_tolerance(backend)) << backend.name << ", window " << window;
+    }
+  }
+}
+
 TEST(Step, SequencesOfABatchDoNotTouchEachOther) {
   const TestModel model({}, 14);
   const std::vector<int32_t> a = some_tokens(9, 70), b = some_tokens(17, 60);
