@@ -22,6 +22,7 @@ static inline __m256i dot256_wide(__m256i acc, __m256i w, __m256i a) {
 #define NBL_DOT256 dot256
 #define NBL_DOT256_WIDE dot256_wide
 #include "kernels/cpu/vec_avx2.inl"
+#include "kernels/cpu/narrow_dots_avx2.inl"
 #include "kernels/cpu/linear_int.inl"
 #include "kernels/cpu/one_token_avx2.inl"
 #include "kernels/cpu/kernels.inl"

@@ -68,6 +68,9 @@ struct IntTile {
 template <int kCount, int kWide, int kPanelCount>
 static inline __attribute__((always_inline)) void add_dots(const IntTile& t, const uint8_t* const* weights, const int8_t* a,
                                                            VI (&acc)[kCount][kPanelCount]) {
+#ifdef NBL_NARROW_DOTS
+  if (!kWide) return narrow_dots<kCount>(weights[0], a, t.quads, t.stride, acc);
+#endif
   for (int64_t q = 0; q < t.quads; ++q, a += t.stride) {
     W w[kPanelCount];
 #pragma GCC unroll 2

@@ -7,10 +7,10 @@ struct Narrow { __m256i hi_a, hi_b, lo_a, lo_b; };  // 16-bit sums: plane, half 
 
 static inline void int4_step(Narrow* s, W w, const int8_t* hi, const int8_t* lo) {
   const __m256i h = four_bytes(hi), l = four_bytes(lo);
-  s->hi_a = _mm256_add_epi16(s->hi_a, _mm256_maddubs_epi16(w.a, h));
-  s->hi_b = _mm256_add_epi16(s->hi_b, _mm256_maddubs_epi16(w.b, h));
-  s->lo_a = _mm256_add_epi16(s->lo_a, _mm256_maddubs_epi16(w.a, l));
-  s->lo_b = _mm256_add_epi16(s->lo_b, _mm256_maddubs_epi16(w.b, l));
+  add_words(&s->hi_a, _mm256_maddubs_epi16(w.a, h));
+  add_words(&s->hi_b, _mm256_maddubs_epi16(w.b, h));
+  add_words(&s->lo_a, _mm256_maddubs_epi16(w.a, l));
+  add_words(&s->lo_b, _mm256_maddubs_epi16(w.b, l));
 }
 
 static inline VF int4_panel(const WeightView* w, int64_t panel, const ActView* a) {
