@@ -114,16 +114,18 @@ const std::string& AddedTokens::spelling(const AddedToken& token) const {
 std::vector<AddedSpan> AddedTokens::cut(std::string_view text, bool normalized, bool parse_special) const {
   std::vector<AddedSpan> spans;
   size_t done = 0;
-  size_t spaces_end = 0;  // everything from the last rstrip to here is white space: not to be walked again
+  size_t spaces_end = 0;  // what the last rstrip walked over: not to be walked again
   const TokenFinder& finder = finders_[normalized];
   for (TokenFinder::Found found = finder.find(text, 0); found.index >= 0; found = finder.find(text, found.end)) {
     const AddedToken& token = tokens_[static_cast<size_t>(found.index)];
     if (token.special && !parse_special) continue;
     if (token.single_word && (ends_in_word(text.substr(0, found.begin)) || begins_with_word(text.substr(found.end)))) continue;
     size_t begin = found.begin, end = found.end;
-    if (token.lstrip && begin > done) begin = done + without_spaces_at_end(text.substr(done, begin - done));
-    if (token.lstrip && begin < done) begin = done;
+    // A match may begin in the white space that the one before took along. As in the `tokenizers` package it counts
+    // nevertheless, unless it is to take white space along itself and nothing is left of it then.
+    if (token.lstrip) begin = begin > done ? done + without_spaces_at_end(text.substr(done, begin - done)) : done;
     if (token.rstrip) end = spaces_end = end < spaces_end ? spaces_end : end + spaces_at_start(text.substr(end));
+    if (begin >= end) continue;
     if (begin > done) spans.push_back({done, begin, -1});
     spans.push_back({begin, end, found.index});
     done = end;

@@ -35,6 +35,8 @@ std::unique_ptr<Tokenizer> Pipeline::make(PipelineParts parts, const TokenizerCo
   if (!own.pre_tokenizers.empty() && own.pre_tokenizers.back()->is_byte_level() && own.model->accept_raw_bytes()) {
     own.pre_tokenizers.back()->leave_bytes();
   }
+  pipeline->needs_origin_ = own.normalizer && std::any_of(own.pre_tokenizers.begin(), own.pre_tokenizers.end(),
+                                                          [](const auto& step) { return step->needs_origin(); });
   pipeline->source_ = std::move(source);
   pipeline->bos_id_ = id_of_optional(*pipeline, config.bos_token);
   pipeline->eos_id_ = id_of_optional(*pipeline, config.eos_token);
@@ -92,7 +94,7 @@ Status Pipeline::encode_segment(std::string_view text, size_t base, bool parse_s
   AlignedText aligned;
   aligned.text = std::string(text);
   aligned.base = base;
-  aligned.tracked = spans != nullptr;
+  aligned.tracked = spans != nullptr || needs_origin_;
   if (parts_.normalizer) NBL_RETURN_IF_ERROR(parts_.normalizer->apply(aligned, scratch.regex));
   if (!parts_.added.looks_for(true)) return encode_between(std::move(aligned), scratch, spans);
   for (const AddedSpan& span : parts_.added.cut(aligned.text, true, parse_special)) {

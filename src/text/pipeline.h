@@ -42,6 +42,7 @@ class Pipeline final : public Tokenizer {
   Status encode_between(AlignedText text, Scratch& scratch, std::vector<TokenSpan>* spans) const;
 
   PipelineParts parts_;
+  bool needs_origin_ = false;  // a step asks where in the original a piece began
   std::string source_;
   int32_t bos_id_ = -1, eos_id_ = -1, pad_id_ = -1;
   mutable ScratchPool<Scratch> scratch_;

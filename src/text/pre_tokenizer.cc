@@ -309,8 +309,8 @@ class Metaspace final : public PreTokenizer {
     rewrite(state, [&](Piece piece, TextBuilder& builder) {
       const std::string& in = state.text.text;
       const bool has_one = in[piece.begin] == ' ' || in.compare(piece.begin, replacement_.size(), replacement_) == 0;
-      const bool is_first = state.text.base == 0 && piece.begin == 0;
-      if (!has_one && (prepend_ == Prepend::kAlways || (prepend_ == Prepend::kFirst && is_first))) {
+      const bool is_first = prepend_ == Prepend::kFirst && state.text.span(piece.begin, piece.begin + 1).begin == 0;
+      if (!has_one && (prepend_ == Prepend::kAlways || is_first)) {
         builder.put(replacement_, piece.begin, piece.begin);
       }
       for (size_t i = piece.begin; i < piece.end;) {
@@ -335,6 +335,7 @@ class Metaspace final : public PreTokenizer {
     state.pieces = std::move(out);
     return {};
   }
+  bool needs_origin() const override { return prepend_ == Prepend::kFirst; }
 
  private:
   std::string replacement_;

@@ -31,6 +31,8 @@ class PreTokenizer {
   // without spelling every byte as a letter.
   virtual bool is_byte_level() const { return false; }
   virtual void leave_bytes() {}
+  // True if the step asks where in the original a piece began: then alignment is kept even if no spans are wanted.
+  virtual bool needs_origin() const { return false; }
 };
 
 }  // namespace nbl
