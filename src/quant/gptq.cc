@@ -81,7 +81,10 @@ Result<WeightSpec> spec(const ModuleSource& source) {
   if ((k + out.group_size - 1) / out.group_size != groups) {
     return shape_error(scales, "a number of groups that fits " + std::to_string(k) + " inputs", source);
   }
-  out.value_type = out.scale_type = scales.dtype;
+  out.scale_type = scales.dtype;
+  // GPTQModel rounds a dequantized weight once to the scales' type; AutoGPTQ multiplies in the type of the activations,
+  // so that in float32 nothing is rounded.
+  out.value_type = source.config.written_by_gptqmodel ? scales.dtype : DType::kF32;
   out.permuted = !group_index(source, groups, out.group_size).empty();
   out.source = source.config.format == "gptq_v2" ? "gptq v2" : "gptq v1";
   return out;
