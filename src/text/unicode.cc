@@ -173,16 +173,20 @@ void finish_segment(std::vector<int32_t>& code_points, bool compose) {
     begin = end;
   }
   if (!compose || code_points.size() < 2) return;
+  // The old tables do not join U+11935 and U+11930, the one pair that utf8proc has beyond them: no part that is
+  // composed holds both.
   const auto options = static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE);
-  const utf8proc_ssize_t count = utf8proc_normalize_utf32(code_points.data(),
-                                                          static_cast<utf8proc_ssize_t>(code_points.size()), options);
-  if (count >= 0) code_points.resize(static_cast<size_t>(count));
-  // What the old tables do not take apart they do not put together either: undo the one pair that utf8proc knows.
-  for (size_t i = 0; i < code_points.size(); ++i) {
-    if (code_points[i] != 0x11938) continue;
-    code_points[i] = 0x11935;
-    code_points.insert(code_points.begin() + static_cast<ptrdiff_t>(i) + 1, 0x11930);
+  size_t kept = 0;
+  for (size_t begin = 0; begin < code_points.size();) {
+    const auto stop = std::find(code_points.begin() + static_cast<ptrdiff_t>(begin) + 1, code_points.end(), 0x11930);
+    const auto size = static_cast<size_t>(stop - code_points.begin()) - begin;
+    const utf8proc_ssize_t count = utf8proc_normalize_utf32(&code_points[begin], static_cast<utf8proc_ssize_t>(size), options);
+    const size_t left = count >= 0 ? static_cast<size_t>(count) : size;
+    std::copy_n(code_points.begin() + static_cast<ptrdiff_t>(begin), left, code_points.begin() + static_cast<ptrdiff_t>(kept));
+    kept += left;
+    begin += size;
   }
+  code_points.resize(kept);
 }
 
 }  // namespace nbl::unicode
