@@ -5,12 +5,13 @@
 // by the linker for callers on older machines.
 //
 // Weights stand in panels of 16 output rows ("P16"); a panel is contiguous over K, so a thread reads one forward
-// stream. K is cut into blocks of `block` columns (a multiple of 8, at most 128; the last may be shorter), one scale
+// stream. K is cut into blocks of `block` columns (a multiple of 8, of 16 for int2 and int3, at most 128; the last may be shorter), one scale
 // and zero for each row and block.
 //   int4, codebook  64 bytes = 16 rows x 8 k: byte 4r+j has q[r][8c+j] in its low and q[r][8c+4+j] in its high nibble
 //   int8            64 bytes = 16 rows x 4 k: byte 4r+j is q[r][4c+j]
 //   int2            64 bytes = 16 rows x 16 k: byte 4r+j has q[r][16c+4i+j] in bits 2i, 2i+1
-//   int3            32 bytes more behind each such pair of 64: see kInt3
+//   int3            the same 64 bytes of the lower two bits, then 32 bytes: bit 4r+j of the i-th eight is the third bit
+//                   of q[r][16c+4i+j]
 //   f16, bf16, f32  16 values = 16 rows x 1 k
 #pragma once
 

@@ -18,6 +18,8 @@ static inline bool panel_of_one_token(const WeightView* w, const ActView* a, int
       if (a->planes != 2) return false;
       *out = int4_panel(w, panel, a);
       return true;
+    case kInt2:
+    case kInt3: return a->planes == 2 && few_bits_panel(w, panel, a, out);
     case kInt8:
       if (a->planes != 2) return false;
       *out = int8_panel(w, panel, a);

@@ -25,11 +25,24 @@ static inline int64_t block_length(const WeightView* w, int64_t block) {
 
 constexpr int64_t kUnpacked = kMaxBlock * kPanel;  // bytes of one panel's block
 
+// The i-th four columns of a chunk of 16 of 2-bit or 3-bit codes.
+static inline W few_bits(const uint8_t* chunk, int i, int three) {
+  const W two = w_two_bits(w_load(chunk), 2 * i);
+  return three ? w_or(two, w_fours(chunk + 64 + 8 * i)) : two;
+}
+
 // Where the bytes of one block are: in `buffer`, or in the weights themselves when they are bytes already.
 static inline const uint8_t* unpack_block(const WeightView* w, int64_t panel, int64_t block, int64_t length, uint8_t* buffer,
                                           uint8_t* low) {
   const uint8_t* data = w->data + panel * w->panel_bytes;
   if (w->code == kInt8) return data + block * w->block * 16;
+  if (w->code == kInt2 || w->code == kInt3) {
+    const int64_t chunk = w->code == kInt2 ? 64 : 96;  // 16 columns
+    data += block * w->block / 16 * chunk;
+    for (int64_t c = 0; c < length / 16; ++c, data += chunk)
+      for (int i = 0; i < 4; ++i) w_store(buffer + 256 * c + 64 * i, few_bits(data, i, w->code == kInt3));
+    return buffer;
+  }
   data += block * w->block * 8;
   if (w->code == kCodebook4 && low) {
     const Bytes high_table = bytes_load(w->high_bytes), low_table = bytes_load(w->low_bytes);

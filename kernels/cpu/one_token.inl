@@ -27,6 +27,34 @@ static inline VF int4_panel(const WeightView* w, int64_t panel, const ActView* a
   return total;
 }
 
+// 2-bit and 3-bit codes, unpacked in registers.
+static inline bool few_bits_panel(const WeightView* w, int64_t panel, const ActView* a, VF* out) {
+  const uint8_t* data = w->data + panel * w->panel_bytes;
+  const int8_t* codes = a->codes;
+  const int three = w->code == kInt3;
+  VF total = vf_set1(0);
+  for (int64_t b = 0; b < w->blocks; ++b) {
+    const int64_t length = block_length(w, b);
+    VI hi0 = vi_set1(0), hi1 = hi0, lo0 = hi0, lo1 = hi0;
+    for (int64_t k = 0; k < length; k += 16, data += three ? 96 : 64)
+      for (int i = 0; i < 4; i += 2) {
+        const W first = few_bits(data, i, three), second = few_bits(data, i + 1, three);
+        const int8_t* at = codes + k + 4 * i;
+        hi0 = dot(hi0, first, at);
+        lo0 = dot(lo0, first, at + length);
+        hi1 = dot(hi1, second, at + 4);
+        lo1 = dot(lo1, second, at + length + 4);
+      }
+    codes += 2 * length;
+    const int64_t at = panel * w->blocks + b;
+    const VI whole = vi_add(vi_sll(vi_add(hi0, hi1), 8), vi_add(lo0, lo1));
+    const VF centred = vf_fnma(load_zeros(w, at), vf_set1(a->sums[b]), vf_from_vi(whole));
+    total = vf_fma(vf_mul(load_scales(w, at), vf_set1(a->scales[b])), centred, total);
+  }
+  *out = total;
+  return true;
+}
+
 static inline VF int8_panel(const WeightView* w, int64_t panel, const ActView* a) {
   const uint8_t* data = w->data + panel * w->panel_bytes;
   const int8_t* codes = a->codes;

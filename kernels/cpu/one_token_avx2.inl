@@ -69,3 +69,5 @@ static inline VF int8_panel(const WeightView* w, int64_t panel, const ActView* a
 
 // Codebooks stay floats here (Kernels::codebook_integers is 0): their bytes would saturate.
 static inline bool codebook_int_panel(const WeightView*, int64_t, const ActView*, VF*) { return false; }
+// 2-bit and 3-bit codes go the way of several tokens, which adds in 16 bits.
+static inline bool few_bits_panel(const WeightView*, int64_t, const ActView*, VF*) { return false; }

@@ -119,6 +119,21 @@ static inline W w_low_nibbles(W x) {
   return {_mm256_and_si256(x.a, mask), _mm256_and_si256(x.b, mask)};
 }
 static inline W w_high_nibbles(W x) { return w_low_nibbles({_mm256_srli_epi16(x.a, 4), _mm256_srli_epi16(x.b, 4)}); }
+static inline W w_or(W x, W y) { return NBL_PAIR(_mm256_or_si256); }
+static inline W w_two_bits(W x, int n) {
+  const __m256i mask = _mm256_set1_epi8(3);
+  return {_mm256_and_si256(_mm256_srli_epi16(x.a, n), mask), _mm256_and_si256(_mm256_srli_epi16(x.b, n), mask)};
+}
+static inline __m256i fours_half(const uint8_t* bits) {
+  int32_t four;
+  memcpy(&four, bits, 4);
+  // Byte i of the result gets the byte that holds bit i, and keeps that bit alone.
+  const __m256i spread = _mm256_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3);
+  const __m256i bit = _mm256_set1_epi64x((int64_t)0x8040201008040201ull);
+  const __m256i alone = _mm256_and_si256(_mm256_shuffle_epi8(_mm256_set1_epi32(four), spread), bit);
+  return _mm256_and_si256(_mm256_cmpeq_epi8(alone, bit), _mm256_set1_epi8(4));
+}
+static inline W w_fours(const uint8_t* bits) { return {fours_half(bits), fours_half(bits + 4)}; }
 typedef __m256i Bytes;
 static inline Bytes bytes_load(const uint8_t* p) { return _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i*)p)); }
 static inline W bytes_look(Bytes t, W code) { return {_mm256_shuffle_epi8(t, code.a), _mm256_shuffle_epi8(t, code.b)}; }

@@ -72,6 +72,13 @@ static inline W w_set1(int x) { return _mm512_set1_epi8((char)x); }
 static inline W w_and(W a, W b) { return _mm512_and_si512(a, b); }
 static inline W w_low_nibbles(W a) { return _mm512_and_si512(a, _mm512_set1_epi8(15)); }
 static inline W w_high_nibbles(W a) { return _mm512_and_si512(_mm512_srli_epi16(a, 4), _mm512_set1_epi8(15)); }
+static inline W w_or(W a, W b) { return _mm512_or_si512(a, b); }
+static inline W w_two_bits(W a, int n) { return _mm512_and_si512(_mm512_srli_epi16(a, (unsigned)n), _mm512_set1_epi8(3)); }
+static inline W w_fours(const uint8_t* bits) {
+  __mmask64 mask;
+  memcpy(&mask, bits, 8);
+  return _mm512_maskz_mov_epi8(mask, _mm512_set1_epi8(4));
+}
 typedef __m512i Bytes;
 static inline Bytes bytes_load(const uint8_t* p) { return _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i*)p)); }
 static inline W bytes_look(Bytes t, W code) { return _mm512_shuffle_epi8(t, code); }

@@ -84,6 +84,11 @@ static inline W w_set1(int x) { W r; memset(&r, x, 64); return r; }
 static inline W w_and(W a, W b) { for (int i = 0; i < 64; ++i) a.v[i] &= b.v[i]; return a; }
 static inline W w_low_nibbles(W a) { for (int i = 0; i < 64; ++i) a.v[i] &= 15; return a; }
 static inline W w_high_nibbles(W a) { for (int i = 0; i < 64; ++i) a.v[i] >>= 4; return a; }
+static inline W w_or(W a, W b) { for (int i = 0; i < 64; ++i) a.v[i] |= b.v[i]; return a; }
+// Every byte's bits n and n+1.
+static inline W w_two_bits(W a, int n) { for (int i = 0; i < 64; ++i) a.v[i] = a.v[i] >> n & 3; return a; }
+// Byte i is 4 where bit i of the eight bytes is set, else 0.
+static inline W w_fours(const uint8_t* bits) { W r; for (int i = 0; i < 64; ++i) r.v[i] = (bits[i / 8] >> i % 8 & 1) * 4; return r; }
 struct Bytes { uint8_t v[16]; };
 static inline Bytes bytes_load(const uint8_t* p) { Bytes t; memcpy(&t, p, 16); return t; }
 static inline W bytes_look(Bytes t, W code) { for (int i = 0; i < 64; ++i) code.v[i] = t.v[code.v[i]]; return code; }

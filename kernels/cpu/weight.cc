@@ -19,7 +19,7 @@ std::string describe(const WeightSpec& spec) {
 int32_t code_of(const WeightSpec& spec) {
   switch (spec.format) {
     case WeightFormat::kCodebook: return kCodebook4;
-    case WeightFormat::kIntGroup: return spec.bits <= 4 ? kInt4 : kInt8;
+    case WeightFormat::kIntGroup: return spec.bits == 2 ? kInt2 : spec.bits == 3 ? kInt3 : spec.bits == 4 ? kInt4 : kInt8;
     case WeightFormat::kFloat: break;
   }
   return spec.value_type == DType::kF16 ? kF16 : spec.value_type == DType::kBF16 ? kBf16 : kF32;
@@ -30,6 +30,19 @@ int32_t scale_type_of(DType type) {
 }
 
 int64_t value_bytes(int32_t code) { return code == kF32 ? 4 : 2; }
+
+// Columns that stand together in a panel.
+int64_t chunk_columns(int32_t code) { return code == kInt2 || code == kInt3 ? 16 : 8; }
+
+// Bytes of 16 rows by one column.
+int64_t column_bytes(int32_t code) {
+  switch (code) {
+    case kInt2: return 4;
+    case kInt3: return 6;
+    case kInt8: return 16;
+    default: return 8;
+  }
+}
 
 void cut_into_blocks(const WeightSpec& spec, Layout* layout) {
   const int64_t k = spec.in_features;
@@ -49,14 +62,14 @@ void cut_into_blocks(const WeightSpec& spec, Layout* layout) {
   }
   const int64_t group = std::min(spec.group_size, k);
   const int64_t pieces = (group + kMaxBlock - 1) / kMaxBlock;
-  const int64_t block = round_up((group + pieces - 1) / pieces, 8);
+  const int64_t unit = chunk_columns(layout->code), block = round_up((group + pieces - 1) / pieces, unit);
   const int64_t groups = (k + group - 1) / group;
   const int64_t rest = k - (groups - 1) * group;  // columns of the last group
   const int64_t rest_blocks = (rest + block - 1) / block;
   layout->block = block;
   layout->blocks_per_group = pieces;
   layout->blocks = (groups - 1) * pieces + rest_blocks;
-  layout->last_block = round_up(rest - (rest_blocks - 1) * block, 8);
+  layout->last_block = round_up(rest - (rest_blocks - 1) * block, unit);
   layout->positions = (layout->blocks - 1) * block + layout->last_block;
   layout->in_order = groups == 1 || pieces * block == group;
 }
@@ -108,10 +121,13 @@ struct Packer {
         continue;
       }
       spread_codes(source, codes);
-      if (layout->code == kInt8) {
-        for (int64_t k = 0; k < layout->positions; k += 4) std::memcpy(out + 16 * k + 4 * r, codes + k, 4);
-      } else {
-        nibble_row(codes, r, out);
+      switch (layout->code) {
+        case kInt2: few_bits_row(codes, r, 64, out); break;
+        case kInt3: few_bits_row(codes, r, 96, out); break;
+        case kInt8:
+          for (int64_t k = 0; k < layout->positions; k += 4) std::memcpy(out + 16 * k + 4 * r, codes + k, 4);
+          break;
+        default: nibble_row(codes, r, out); break;
       }
       side_arrays(source, index, r);
     }
@@ -139,6 +155,20 @@ struct Packer {
       const uint32_t both = (low & 0x0f0f0f0fu) | (high & 0x0f0f0f0fu) << 4;
       std::memcpy(out + 8 * k + 4 * r, &both, 4);
     }
+  }
+
+  void few_bits_row(const uint8_t* codes, int r, int64_t chunk, uint8_t* out) const {
+    for (int64_t k = 0; k < layout->positions; k += 16, out += chunk)
+      for (int j = 0; j < 4; ++j) {
+        uint8_t two = 0;
+        for (int i = 0; i < 4; ++i) {
+          const uint8_t code = codes[k + 4 * i + j];
+          two = static_cast<uint8_t>(two | (code & 3) << 2 * i);
+          const int bit = 4 * r + j;
+          if (chunk == 96 && (code & 4)) out[64 + 8 * i + bit / 8] |= static_cast<uint8_t>(1 << bit % 8);
+        }
+        out[4 * r + j] = two;
+      }
   }
 
   void side_arrays(const Row& source, int64_t index, int r) const {
@@ -274,7 +304,7 @@ Layout layout_of(const std::vector<WeightSpec>& parts, WeightRole role, CpuPreci
     layout.panel_bytes = layout.positions * kPanel * value_bytes(layout.code);
     return layout;
   }
-  layout.panel_bytes = layout.positions * (layout.code == kInt8 ? 16 : 8);
+  layout.panel_bytes = layout.positions * column_bytes(layout.code);
   const int64_t entries = layout.panels * layout.blocks * kPanel;
   layout.scale_bytes = round_up(entries * (layout.scale_type == kScaleF32 ? 4 : 2), 64);
   layout.has_zeros = spec.format == WeightFormat::kIntGroup && !spec.symmetric;

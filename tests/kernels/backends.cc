@@ -32,7 +32,7 @@ std::vector<BackendCase> all_backends() {
   for (const std::string& isa : cpu_isas()) {
     cases.push_back({"cpu " + isa + " exact16", cpu(isa, CpuPrecision::kExact16, 2), 2e-4, 2e-6, false});
     cases.push_back({"cpu " + isa + " fp32", cpu(isa, CpuPrecision::kFp32, 1), 2e-6, 2e-6, true});
-    cases.push_back({"cpu " + isa + " fastest8", cpu(isa, CpuPrecision::kFastest8, 3), 4e-2, 2e-6, false});
+    cases.push_back({"cpu " + isa + " fastest8", cpu(isa, CpuPrecision::kFastest8, 1), 4e-2, 2e-6, false});
   }
 #if defined(NIBBLE_HAVE_REF)
   cases.push_back({"ref", make_ref_backend(), 1e-6, 1e-6, true});
