@@ -34,7 +34,7 @@ void Comparison::add(const float* actual, const float* expected, int64_t rows, i
     const int64_t expected_best = std::max_element(expected, expected + vocab) - expected;
     const double gap = static_cast<double>(expected[expected_best]) - expected[actual_best];
     same_ += actual_best == expected_best ? 1 : 0;
-    misses_ += gap > tolerance_.margin(std::sqrt(row_scale / static_cast<double>(vocab))) ? 1 : 0;
+    misses_ += gap > tolerance_.margin * std::sqrt(row_scale / static_cast<double>(vocab)) ? 1 : 0;
     squared_scale_ += row_scale;
     values_ += vocab;
     if (!(row_error <= max_error_)) max_error_ = row_error;

@@ -87,6 +87,7 @@ Record read_record(const std::string& directory) {
   const Json json = Json::parse(text_file::read(directory + "/golden.json"));
   const Tensors tensors(directory + "/golden.safetensors");
   Record record;
+  record.unrounded = json.value("weights", "").find("into float32") != std::string::npos;
   for (const Json& entry : json.at("prompts")) {
     record.prompts.push_back(entry.contains("name") ? named_prompt(entry, tensors)
                                                     : numbered_prompt(entry, tensors, std::to_string(record.prompts.size())));

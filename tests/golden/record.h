@@ -38,6 +38,7 @@ struct Perplexity {
 };
 
 struct Record {
+  bool unrounded = false;           // the tool rounds dequantized weights to float16; these values are from before that
   std::vector<Prompt> prompts;
   std::vector<Perplexity> perplexities;
 };
