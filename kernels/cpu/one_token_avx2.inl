@@ -13,10 +13,22 @@ static inline void int4_step(Narrow* s, W w, const int8_t* hi, const int8_t* lo)
   add_words(&s->lo_b, _mm256_maddubs_epi16(w.b, l));
 }
 
+// What a block's sums in 32 bits, high and low plane, add to the rows.
+static inline VF int_block_sum(const WeightView* w, int64_t at, const ActView* a, int64_t block, VI hi, VI lo, VF total) {
+  const VF whole = vf_fnma(load_zeros(w, at), vf_set1(a->sums[block]), vf_from_vi(vi_add(vi_sll(hi, 8), lo)));
+  return vf_fma(vf_mul(load_scales(w, at), vf_set1(a->scales[block])), whole, total);
+}
+
+static inline void widen(const Narrow& s, VI* hi, VI* lo) {
+  const __m256i ones = _mm256_set1_epi16(1);
+  *hi = vi_add(*hi, VI{_mm256_madd_epi16(s.hi_a, ones), _mm256_madd_epi16(s.hi_b, ones)});
+  *lo = vi_add(*lo, VI{_mm256_madd_epi16(s.lo_a, ones), _mm256_madd_epi16(s.lo_b, ones)});
+}
+
 static inline VF int4_panel(const WeightView* w, int64_t panel, const ActView* a) {
   const uint8_t* data = w->data + panel * w->panel_bytes;
   const int8_t* codes = a->codes;
-  const __m256i ones = _mm256_set1_epi16(1), none = _mm256_setzero_si256();
+  const __m256i none = _mm256_setzero_si256();
   VF total = vf_set1(0);
   for (int64_t b = 0; b < w->blocks; ++b) {
     const int64_t length = block_length(w, b);
@@ -29,15 +41,34 @@ static inline VF int4_panel(const WeightView* w, int64_t panel, const ActView* a
         int4_step(&s, w_low_nibbles(packed), codes + k, codes + length + k);
         int4_step(&s, w_high_nibbles(packed), codes + k + 4, codes + length + k + 4);
       }
-      hi = vi_add(hi, VI{_mm256_madd_epi16(s.hi_a, ones), _mm256_madd_epi16(s.hi_b, ones)});
-      lo = vi_add(lo, VI{_mm256_madd_epi16(s.lo_a, ones), _mm256_madd_epi16(s.lo_b, ones)});
+      widen(s, &hi, &lo);
     }
     codes += 2 * length;
-    const int64_t at = panel * w->blocks + b;
-    const VF whole = vf_fnma(load_zeros(w, at), vf_set1(a->sums[b]), vf_from_vi(vi_add(vi_sll(hi, 8), lo)));
-    total = vf_fma(vf_mul(load_scales(w, at), vf_set1(a->scales[b])), whole, total);
+    total = int_block_sum(w, panel * w->blocks + b, a, b, hi, lo, total);
   }
   return total;
+}
+
+// 2-bit and 3-bit codes, unpacked in registers; four steps fill a quarter of what 16 bits hold.
+static inline bool few_bits_panel(const WeightView* w, int64_t panel, const ActView* a, VF* out) {
+  const uint8_t* data = w->data + panel * w->panel_bytes;
+  const int8_t* codes = a->codes;
+  const __m256i none = _mm256_setzero_si256();
+  const int three = w->code == kInt3;
+  VF total = vf_set1(0);
+  for (int64_t b = 0; b < w->blocks; ++b) {
+    const int64_t length = block_length(w, b);
+    VI hi = vi_set1(0), lo = hi;
+    for (int64_t k = 0; k < length; k += 16, data += three ? 96 : 64) {
+      Narrow s = {none, none, none, none};
+      for (int i = 0; i < 4; ++i) int4_step(&s, few_bits(data, i, three), codes + k + 4 * i, codes + length + k + 4 * i);
+      widen(s, &hi, &lo);
+    }
+    codes += 2 * length;
+    total = int_block_sum(w, panel * w->blocks + b, a, b, hi, lo, total);
+  }
+  *out = total;
+  return true;
 }
 
 static inline VF int8_panel(const WeightView* w, int64_t panel, const ActView* a) {
@@ -69,5 +100,3 @@ static inline VF int8_panel(const WeightView* w, int64_t panel, const ActView* a
 
 // Codebooks stay floats here (Kernels::codebook_integers is 0): their bytes would saturate.
 static inline bool codebook_int_panel(const WeightView*, int64_t, const ActView*, VF*) { return false; }
-// 2-bit and 3-bit codes go the way of several tokens, which adds in 16 bits.
-static inline bool few_bits_panel(const WeightView*, int64_t, const ActView*, VF*) { return false; }
