@@ -1,0 +1,212 @@
+#include <cmath>
+#include <vector>
+
+#include "api_fixture.h"
+
+namespace {
+
+using api::Owned;
+
+std::string message_of(nbl_error* error) {
+  const Owned<nbl_error> owned(error);
+  return nbl_error_message(error, nullptr);
+}
+
+TEST(Api, TheShortProgramOfTheHeaderWorks) {
+  auto session = api::session();
+  const std::string text = api::generate(session.get(), "Once upon a time", 30);
+  EXPECT_GT(text.size(), 40u);
+  EXPECT_EQ(text, api::generate(api::session().get(), "Once upon a time", 30));  // greedy: the same again
+}
+
+// nbl_session_next's pieces are the same text, and a one-byte buffer loses nothing.
+TEST(Api, StreamingGivesTheSameTextThroughAnyBuffer) {
+  const std::string whole = api::generate(api::session().get(), "Lily and her dog", 60);
+  auto session = api::session();
+  ASSERT_EQ(nbl_session_append_text(session.get(), "Lily and her dog", NBL_NTS, NBL_TOKENIZE_ADD_SPECIAL, nullptr), NBL_OK);
+  ASSERT_EQ(nbl_session_begin(session.get(), 60, nullptr), NBL_OK);
+  std::string text;
+  std::vector<char> buffer(1);
+  int refused = 0;
+  for (;;) {
+    size_t length = 0;
+    nbl_token id = -1;
+    const nbl_status status = nbl_session_next(session.get(), &id, buffer.data(), buffer.size(), &length, nullptr);
+    if (status == NBL_DONE) break;
+    if (status == NBL_E_BUFFER) {
+      ++refused;
+      ASSERT_GT(length, buffer.size());
+      buffer.resize(length);
+      continue;
+    }
+    ASSERT_EQ(status, NBL_OK);
+    text.append(buffer.data(), length);
+    buffer.resize(1);
+  }
+  EXPECT_EQ(text, whole);
+  EXPECT_GT(refused, 10);
+}
+
+TEST(Api, TokensGoThereAndBack) {
+  const std::string text = "Momo h\xC3\xA9ll\xC3\xB6 \xF0\x9F\xA6\x99, said the fox.";
+  std::vector<nbl_token> ids(100);
+  size_t count = 0;
+  ASSERT_EQ(nbl_tokenize(api::model(), text.data(), text.size(), 0, ids.data(), ids.size(), &count, nullptr), NBL_OK);
+  std::vector<char> out(200);
+  size_t length = 0;
+  ASSERT_EQ(nbl_detokenize(api::model(), ids.data(), count, 0, out.data(), out.size(), &length, nullptr), NBL_OK);
+  EXPECT_EQ(std::string(out.data(), length), text);
+
+  std::vector<uint64_t> begin(100), end(100);
+  size_t again = 0;
+  ASSERT_EQ(nbl_tokenize_spans(api::model(), text.data(), text.size(), 0, ids.data(), ids.size(), &again, begin.data(), end.data(), nullptr), NBL_OK);
+  EXPECT_EQ(again, count);
+  EXPECT_EQ(begin[0], 0u);
+  EXPECT_EQ(end[count - 1], text.size());
+
+  ASSERT_EQ(nbl_tokenize(api::model(), text.data(), text.size(), 0, ids.data(), 2, &again, nullptr), NBL_E_BUFFER);
+  EXPECT_EQ(again, count);
+
+  std::string bytes;
+  for (size_t i = 0; i < count; ++i) {
+    ASSERT_EQ(nbl_token_bytes(api::model(), ids[i], out.data(), out.size(), &length, nullptr), NBL_OK);
+    bytes.append(out.data(), length);
+  }
+  EXPECT_EQ(bytes, text);
+}
+
+TEST(Api, TextThatIsNotUtf8IsRefusedWithItsOffset) {
+  auto session = api::session();
+  nbl_error* error = nullptr;
+  EXPECT_EQ(nbl_session_append_text(session.get(), "ab\xFFzz", 5, 0, &error), NBL_E_ARGUMENT);
+  EXPECT_NE(std::string(nbl_error_detail(error, nullptr)).find("\"offset\":2"), std::string::npos);
+  nbl_error_release(error);
+}
+
+TEST(Api, AMissingDirectoryIsNotFound) {
+  nbl_model* model = nullptr;
+  nbl_error* error = nullptr;
+  EXPECT_EQ(nbl_model_load("/nonexistent/model", NBL_NTS, nullptr, &model, &error), NBL_E_NOT_FOUND);
+  EXPECT_EQ(model, nullptr);
+  EXPECT_NE(message_of(error).find("/nonexistent/model"), std::string::npos);
+}
+
+TEST(Api, OptionsAreCheckedByTypeRangeAndName) {
+  nbl_config* raw = nullptr;
+  ASSERT_EQ(nbl_config_create(&raw, nullptr), NBL_OK);
+  const Owned<nbl_config> config(raw);
+  nbl_error* error = nullptr;
+  EXPECT_EQ(nbl_config_set_f64(raw, NBL_OPT_TOP_P, 1.5, &error), NBL_E_OPTION_VALUE);
+  EXPECT_NE(message_of(error).find("top_p"), std::string::npos);
+  EXPECT_EQ(nbl_config_set_f64(raw, NBL_OPT_TOP_P, NAN, nullptr), NBL_E_OPTION_VALUE);
+  EXPECT_EQ(nbl_config_set_str(raw, NBL_OPT_CPU_ISA, "mmx", NBL_NTS, &error), NBL_E_OPTION_VALUE);
+  EXPECT_NE(message_of(error).find("avx2"), std::string::npos);  // tells what is known
+  EXPECT_EQ(nbl_config_set_i64(raw, 424242, 1, nullptr), NBL_E_UNKNOWN_OPTION);
+}
+
+TEST(Api, JsonTakesTheNamesOfTransformers) {
+  nbl_config* raw = nullptr;
+  ASSERT_EQ(nbl_config_create(&raw, nullptr), NBL_OK);
+  const Owned<nbl_config> config(raw);
+  const char* json = R"({"device_map": {"": "cpu"}, "temperature": 0.7, "top_k": 50, "do_sample": true, "load_in_4bit": true,
+                         "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": true, "stop_strings": ["\n", "END"],
+                         "max_length": 50, "bits": 4, "zero_point": true, "something_else": [1, 2]})";
+  nbl_error* error = nullptr;
+  ASSERT_EQ(nbl_config_merge_json(raw, json, NBL_NTS, &error), NBL_OK) << message_of(error);
+  char* text = nullptr;
+  size_t length = 0;
+  ASSERT_EQ(nbl_config_to_json(raw, &text, &length, nullptr), NBL_OK);
+  EXPECT_EQ(api::take(text, length),
+            R"({"device":"cpu","load_quant":"nf4","double_quant":1,"temperature":0.7,"top_k":50,"max_length":50,"stop":["\n","END"]})");
+  EXPECT_EQ(nbl_config_merge_json(raw, R"({"device_map": {"lm_head": "cpu", "model": 0}})", NBL_NTS, nullptr), NBL_E_UNSUPPORTED);
+  EXPECT_EQ(nbl_config_merge_json(raw, R"({"temperature": "hot"})", NBL_NTS, nullptr), NBL_E_OPTION_VALUE);
+  EXPECT_EQ(nbl_config_merge_json(raw, "{", NBL_NTS, nullptr), NBL_E_FORMAT);
+}
+
+TEST(Api, LogitsTopAndScoreAgree) {
+  auto session = api::session();
+  ASSERT_EQ(nbl_session_append_text(session.get(), "There was a king who", NBL_NTS, NBL_TOKENIZE_ADD_SPECIAL, nullptr), NBL_OK);
+  int64_t vocabulary = 0;
+  ASSERT_EQ(nbl_model_i64(api::model(), NBL_PROP_VOCABULARY, &vocabulary, nullptr), NBL_OK);
+  std::vector<float> logits(vocabulary);
+  size_t count = 0;
+  ASSERT_EQ(nbl_session_logits(session.get(), logits.data(), logits.size(), &count, nullptr), NBL_OK);
+  ASSERT_EQ(count, logits.size());
+  std::vector<nbl_token> ids(3);
+  std::vector<float> logprobs(3);
+  ASSERT_EQ(nbl_session_top(session.get(), ids.data(), 3, &count, logprobs.data(), nullptr), NBL_OK);
+  ASSERT_EQ(count, 3u);
+  double sum = 0;
+  for (float logit : logits) sum += std::exp(static_cast<double>(logit));
+  for (int i = 0; i < 3; ++i) EXPECT_NEAR(logprobs[i], logits[ids[i]] - std::log(sum), 1e-4);
+  float score = 0;
+  ASSERT_EQ(nbl_session_score(session.get(), &ids[1], 1, &score, nullptr), NBL_OK);
+  EXPECT_NEAR(score, logprobs[1], 1e-3);
+}
+
+TEST(Api, ChatReusesWhatIsInTheCache) {
+  auto session = api::session();
+  const std::string turn = R"({"messages": [{"role": "user", "content": "Tell me a story about a brave mouse."}]})";
+  nbl_error* error = nullptr;
+  ASSERT_EQ(nbl_session_append_chat(session.get(), turn.data(), turn.size(), &error), NBL_OK) << message_of(error);
+  int64_t tokens = 0, reused = 0;
+  ASSERT_EQ(nbl_session_i64(session.get(), NBL_PROP_TOKENS, &tokens, nullptr), NBL_OK);
+  ASSERT_EQ(nbl_session_append_chat(session.get(), turn.data(), turn.size(), nullptr), NBL_OK);
+  ASSERT_EQ(nbl_session_i64(session.get(), NBL_PROP_REUSED_TOKENS, &reused, nullptr), NBL_OK);
+  EXPECT_EQ(reused, tokens - 1);  // one token runs again, to have logits
+}
+
+TEST(Api, ReleaseOrderDoesNotMatter) {
+  nbl_model* model = nullptr;
+  ASSERT_EQ(nbl_model_load(api::model_directory().data(), api::model_directory().size(), nullptr, &model, nullptr), NBL_OK);
+  nbl_session* session = nullptr;
+  ASSERT_EQ(nbl_session_create(model, nullptr, &session, nullptr), NBL_OK);
+  nbl_batch* batch = nullptr;
+  ASSERT_EQ(nbl_batch_create(model, nullptr, &batch, nullptr), NBL_OK);
+  ASSERT_EQ(nbl_batch_add(batch, session, nullptr), NBL_OK);
+  nbl_model_release(model);
+  EXPECT_FALSE(api::generate(session, "One day", 5).empty());
+  nbl_session_release(session);
+  int64_t active = -1;
+  EXPECT_EQ(nbl_batch_step(batch, &active, nullptr), NBL_OK);  // the batch keeps the session
+  nbl_batch_release(batch);
+}
+
+TEST(Api, ALoadAsAJobTellsProgressAndGivesTheModelOnce) {
+  nbl_job* raw = nullptr;
+  ASSERT_EQ(nbl_model_load_start(api::model_directory().data(), api::model_directory().size(), nullptr, &raw, nullptr), NBL_OK);
+  const Owned<nbl_job> job(raw);
+  ASSERT_EQ(nbl_job_wait(raw, -1, nullptr), NBL_OK);
+  uint64_t done = 0, total = 0;
+  ASSERT_EQ(nbl_job_progress(raw, &done, &total, nullptr), NBL_OK);
+  EXPECT_GT(total, 4000000u);
+  EXPECT_GT(done, total / 2);
+  nbl_model* model = nullptr;
+  ASSERT_EQ(nbl_job_take_model(raw, &model, nullptr), NBL_OK);
+  nbl_model_release(model);
+  EXPECT_EQ(nbl_job_take_model(raw, &model, nullptr), NBL_E_STATE);
+}
+
+TEST(Api, AReleasedOrForeignHandleIsNotTakenForAnother) {
+  auto session = api::session();
+  nbl_error* error = nullptr;
+  EXPECT_EQ(nbl_model_describe(reinterpret_cast<const nbl_model*>(session.get()), nullptr, nullptr, &error), NBL_E_ARGUMENT);
+  nbl_error_release(error);
+}
+
+TEST(Api, TheLibraryServesItsOwnVersionAndOlderMinorsOnly) {
+  EXPECT_EQ(nbl_abi_check(NBL_ABI_VERSION, nullptr), NBL_OK);
+  nbl_error* error = nullptr;
+  EXPECT_EQ(nbl_abi_check(NBL_ABI_VERSION + 1, &error), NBL_E_ABI);
+  EXPECT_NE(message_of(error).find(nbl_version()), std::string::npos);
+  EXPECT_EQ(nbl_abi_check(2u << 16, nullptr), NBL_E_ABI);
+}
+
+TEST(Api, TheLogIsPulledLineByLine) {
+  int32_t level = 0;
+  char buffer[16];
+  size_t length = 0;
+  EXPECT_EQ(nbl_log_next(&level, buffer, sizeof buffer, &length, 0, nullptr), NBL_PENDING);
+}
+
+}  // namespace

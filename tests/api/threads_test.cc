@@ -1,0 +1,81 @@
+#include <atomic>
+#include <random>
+#include <thread>
+#include <vector>
+
+#include "api_fixture.h"
+
+namespace {
+
+TEST(Threads, ManySessionsOfOneModelGiveTheSameTextAsOne) {
+  const std::string expected = api::generate(api::session().get(), "Once upon a time", 40);
+  std::vector<std::string> found(8);
+  std::vector<std::thread> threads;
+  for (std::string& text : found) {
+    threads.emplace_back([&text] { text = api::generate(api::session().get(), "Once upon a time", 40); });
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (const std::string& text : found) EXPECT_EQ(text, expected);
+}
+
+TEST(Threads, ASecondCallOnASessionIsBusyNotCorruption) {
+  auto session = api::session();
+  ASSERT_EQ(nbl_session_set_i64(session.get(), NBL_OPT_IGNORE_EOS, 1, nullptr), NBL_OK);
+  std::atomic<bool> stop{false};
+  std::atomic<int> busy{0}, odd{0};
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 3; ++i) {
+    threads.emplace_back([&] {
+      while (!stop) {
+        char* text = nullptr;
+        const nbl_status status = nbl_session_generate(session.get(), "One day", NBL_NTS, 5, &text, nullptr, nullptr);
+        if (status == NBL_E_BUSY) {
+          ++busy;
+        } else if (status != NBL_OK && status != NBL_E_CONTEXT_FULL) {
+          ++odd;
+        }
+        if (status == NBL_OK) nbl_free(text);
+        if (status == NBL_E_CONTEXT_FULL) (void)nbl_session_truncate(session.get(), 0, nullptr);
+      }
+    });
+  }
+  while (busy < 20 && odd == 0) std::this_thread::yield();
+  stop = true;
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(odd, 0);
+}
+
+TEST(Threads, CancelAtRandomTimesEndsTheCallAndNothingElse) {
+  auto session = api::session();
+  ASSERT_EQ(nbl_session_set_i64(session.get(), NBL_OPT_IGNORE_EOS, 1, nullptr), NBL_OK);
+  std::mt19937 random(5);
+  for (int round = 0; round < 20; ++round) {
+    ASSERT_EQ(nbl_session_truncate(session.get(), 0, nullptr), NBL_OK);
+    ASSERT_EQ(nbl_session_append_text(session.get(), "Once upon a time", NBL_NTS, NBL_TOKENIZE_ADD_SPECIAL, nullptr), NBL_OK);
+    ASSERT_EQ(nbl_session_begin(session.get(), 400, nullptr), NBL_OK);
+    std::thread canceller([&session, pause = random() % 5000] {
+      std::this_thread::sleep_for(std::chrono::microseconds(pause));
+      nbl_session_cancel(session.get());
+    });
+    nbl_status status = NBL_OK;
+    char buffer[256];
+    size_t length = 0;
+    while (status == NBL_OK) status = nbl_session_next(session.get(), nullptr, buffer, sizeof buffer, &length, nullptr);
+    canceller.join();
+    EXPECT_TRUE(status == NBL_E_CANCELLED || status == NBL_DONE) << nbl_status_name(status);
+  }
+  EXPECT_FALSE(api::generate(session.get(), " and", 5).empty());
+}
+
+TEST(Threads, CancellingALoadEndsIt) {
+  for (int round = 0; round < 20; ++round) {
+    nbl_job* job = nullptr;
+    ASSERT_EQ(nbl_model_load_start(api::model_directory().data(), api::model_directory().size(), nullptr, &job, nullptr), NBL_OK);
+    nbl_job_cancel(job);
+    const nbl_status status = nbl_job_wait(job, -1, nullptr);
+    EXPECT_TRUE(status == NBL_E_CANCELLED || status == NBL_OK) << nbl_status_name(status);
+    nbl_job_release(job);
+  }
+}
+
+}  // namespace
