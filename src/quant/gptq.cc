@@ -22,13 +22,6 @@ uint32_t word_at(const uint8_t* data, int64_t index) {
   return word;
 }
 
-bool matches(const ModuleSource& source) {
-  const TensorView* qweight = source.find(".qweight");
-  const TensorView* scales = source.find(".scales");
-  if (!qweight || !scales || !source.find(".qzeros") || qweight->dtype != DType::kI32) return false;
-  return qweight->shape.size() == 2 && scales->shape.size() == 2 && scales->shape[1] == qweight->shape[1];
-}
-
 // Bits follow from the shapes; the configuration is only compared.
 int64_t bits_of(const ModuleSource& source) {
   const int64_t rows = source.find(".qweight")->shape[0];
@@ -36,6 +29,18 @@ int64_t bits_of(const ModuleSource& source) {
     if (rows == (source.in_features * bits + 31) / 32) return bits;
   }
   return 0;
+}
+
+bool matches(const ModuleSource& source) {
+  const TensorView* qweight = source.find(".qweight");
+  const TensorView* scales = source.find(".scales");
+  if (!qweight || !scales || !source.find(".qzeros") || qweight->dtype != DType::kI32) return false;
+  if (qweight->shape.size() != 2 || scales->shape.size() != 2 || scales->shape[1] != qweight->shape[1]) return false;
+  // A shape that fits no width is damage, unless the configuration says that another layout uses the same names
+  // (AWQ's gemv, GPTQModel's planar one).
+  const std::string& format = source.config.format;
+  const bool says_gptq = source.config.method != "awq" && (format.empty() || format == "gptq" || format == "gptq_v2");
+  return says_gptq || bits_of(source) != 0;
 }
 
 // The group of each input in natural order, or empty when it is k / group_size: absent, all zero with several groups,
