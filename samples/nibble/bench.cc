@@ -17,7 +17,7 @@
 namespace commands {
 namespace {
 
-using Json = nlohmann::json;
+using Json = nlohmann::ordered_json;
 
 struct BenchFlags {
   LoadFlags load;

@@ -7,7 +7,7 @@
 namespace facts {
 namespace {
 
-using Json = nlohmann::json;
+using Json = nlohmann::ordered_json;
 
 double per_second(int64_t tokens, int64_t ns) {
   return ns > 0 ? static_cast<double>(tokens) * 1e9 / static_cast<double>(ns) : 0;

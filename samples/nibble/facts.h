@@ -11,7 +11,7 @@
 namespace facts {
 
 // "awq gemm int4 g128": the format that most of a model's weights have. `description` is nbl_model_describe's.
-std::string format_of(const nlohmann::json& description);
+std::string format_of(const nlohmann::ordered_json& description);
 
 struct Speed {
   int64_t prompt_tokens = 0, generated_tokens = 0;
@@ -21,7 +21,7 @@ struct Speed {
 Speed speed_of(nbl_session* session);
 
 // The whole line, and the same as a JSON object.
-std::string line(const nlohmann::json& description, const Speed& speed);
-nlohmann::json object(const nlohmann::json& description, const Speed& speed);
+std::string line(const nlohmann::ordered_json& description, const Speed& speed);
+nlohmann::ordered_json object(const nlohmann::ordered_json& description, const Speed& speed);
 
 }  // namespace facts

@@ -12,7 +12,7 @@
 namespace commands {
 namespace {
 
-using Json = nlohmann::json;
+using Json = nlohmann::ordered_json;
 using terminal::Style;
 
 std::string shown(const Json& value) { return value.is_string() ? value.get<std::string>() : value.dump(); }

@@ -16,7 +16,7 @@
 namespace commands {
 namespace {
 
-using Json = nlohmann::json;
+using Json = nlohmann::ordered_json;
 
 struct PerplexityFlags {
   LoadFlags load;

@@ -14,7 +14,7 @@
 namespace commands {
 namespace {
 
-using Json = nlohmann::json;
+using Json = nlohmann::ordered_json;
 using terminal::Style;
 
 struct RunFlags {

@@ -12,7 +12,7 @@
 namespace commands {
 namespace {
 
-using Json = nlohmann::json;
+using Json = nlohmann::ordered_json;
 
 struct Flags {
   LoadFlags load;

@@ -20,7 +20,7 @@
 namespace golden {
 namespace {
 
-using Json = nlohmann::json;
+using Json = nlohmann::ordered_json;
 namespace fs = std::filesystem;
 
 constexpr int kSkipped = 77;  // what CTest takes for "skipped"

@@ -8,7 +8,7 @@
 namespace golden {
 namespace {
 
-using Json = nlohmann::json;
+using Json = nlohmann::ordered_json;
 
 // The tensors of a safetensors file: 8 bytes of header size, a JSON header, the data. F32 and I64 are all that occur.
 class Tensors {

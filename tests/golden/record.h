@@ -23,7 +23,7 @@ struct Prompt {
   std::vector<float> last_logits;   // [vocab] that chose the last greedy id; may be empty
 
   std::string text;                 // encodes to ids; empty where only ids are known
-  nlohmann::json messages;          // the text is this conversation rendered; null where it is not one
+  nlohmann::ordered_json messages;          // the text is this conversation rendered; null where it is not one
   std::string greedy_text;
 
   float gap(size_t step) const { return gaps.empty() ? 0 : gaps.size() == 1 ? gaps[0] : gaps[step]; }
