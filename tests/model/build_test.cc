@@ -1,0 +1,131 @@
+#include "model/build.h"
+
+#include <gtest/gtest.h>
+
+#include "model/estimate.h"
+#include "model/synthesize.h"
+#include "support/temporary_checkpoint.h"
+
+namespace nbl {
+namespace {
+
+using testing::tensor;
+using testing::TemporaryDirectory;
+using testing::TensorBytes;
+
+// A two-layer Llama of random-looking f32 weights.
+std::vector<TensorBytes> small_tensors() {
+  uint32_t state = 1;
+  const auto values = [&](int64_t count) {
+    std::vector<float> out(count);
+    for (float& value : out) value = static_cast<float>((state = state * 1664525u + 1013904223u) >> 8) / (1 << 24) - 0.5f;
+    return out;
+  };
+  std::vector<TensorBytes> out = {tensor("model.embed_tokens.weight", "F32", {20, 16}, values(320)), tensor("model.norm.weight", "F32", {16}, values(16))};
+  for (int layer = 0; layer < 2; ++layer) {
+    const std::string prefix = "model.layers." + std::to_string(layer) + ".";
+    const struct { const char* name; int64_t n, k; } matrices[] = {{"self_attn.q_proj", 16, 16}, {"self_attn.k_proj", 8, 16}, {"self_attn.v_proj", 8, 16},
+                                                                   {"self_attn.o_proj", 16, 16}, {"mlp.gate_proj", 24, 16}, {"mlp.up_proj", 24, 16}, {"mlp.down_proj", 16, 24}};
+    for (const auto& m : matrices) out.push_back(tensor(prefix + m.name + ".weight", "F32", {m.n, m.k}, values(m.n * m.k)));
+    for (const char* norm : {"input_layernorm", "post_attention_layernorm"}) out.push_back(tensor(prefix + norm + ".weight", "F32", {16}, values(16)));
+  }
+  return out;
+}
+
+const char* kConfig = R"({"architectures":["LlamaForCausalLM"],"vocab_size":20,"hidden_size":16,"intermediate_size":24,"num_hidden_layers":2,
+                          "num_attention_heads":2,"num_key_value_heads":1})";
+
+struct Opened {
+  TemporaryDirectory directory;
+  std::shared_ptr<const WeightLoader> loader;
+};
+
+std::unique_ptr<Opened> open(const std::vector<TensorBytes>& tensors) {
+  auto out = std::make_unique<Opened>();
+  out->directory.write("config.json", kConfig);
+  out->directory.write("model.safetensors", testing::safetensors_bytes(tensors));
+  auto checkpoint = Checkpoint::open(out->directory.path());
+  EXPECT_TRUE(checkpoint.ok()) << checkpoint.status().message();
+  out->loader = std::move(WeightLoader::open(*checkpoint, {})).value();
+  return out;
+}
+
+TEST(BuildDecoder, TiesTheHeadWhereItIsNotStored) {
+  const auto opened = open(small_tensors());
+  const auto backend = make_ref_backend();
+  const auto decoder = build_decoder(opened->loader, *backend, nullptr);
+  ASSERT_TRUE(decoder.ok()) << decoder.status().message();
+  EXPECT_TRUE((*decoder)->config.tie_word_embeddings);
+  EXPECT_EQ((*decoder)->head.names[0], "model.embed_tokens");
+  EXPECT_EQ((*decoder)->blocks[0].attention.qkv[0].part_rows, (std::vector<int64_t>{16, 8, 8}));
+}
+
+TEST(BuildDecoder, EachMissingTensorIsNamed) {
+  const std::vector<TensorBytes> all = small_tensors();
+  const auto backend = make_ref_backend();
+  for (size_t i = 0; i < all.size(); ++i) {
+    std::vector<TensorBytes> without = all;
+    without.erase(without.begin() + static_cast<std::ptrdiff_t>(i));
+    const auto opened = open(without);
+    const auto decoder = build_decoder(opened->loader, *backend, nullptr);
+    ASSERT_FALSE(decoder.ok()) << all[i].name;
+    const std::string module = all[i].name.substr(0, all[i].name.rfind('.'));
+    EXPECT_NE(decoder.status().message().find(module), std::string::npos) << decoder.status().message();
+  }
+}
+
+TEST(BuildDecoder, AWrongShapeIsNamedWithBothShapes) {
+  std::vector<TensorBytes> tensors = small_tensors();
+  for (TensorBytes& t : tensors) {
+    if (t.name == "model.layers.1.mlp.down_proj.weight") t.shape = {24, 16};
+  }
+  const auto opened = open(tensors);
+  const auto decoder = build_decoder(opened->loader, *make_ref_backend(), nullptr);
+  ASSERT_FALSE(decoder.ok());
+  const std::string& message = decoder.status().message();
+  EXPECT_NE(message.find("model.layers.1.mlp.down_proj.weight is F32 [24, 16], expected [16, 24]"), std::string::npos) << message;
+}
+
+TEST(BuildDecoder, ProgressEndsNearTheTotalAndCanCancel) {
+  const auto opened = open(small_tensors());
+  const auto backend = make_ref_backend();
+  uint64_t last = 0, total = 0;
+  ASSERT_TRUE(build_decoder(opened->loader, *backend, [&](uint64_t done, uint64_t all) {
+                EXPECT_GE(done, last);
+                last = done;
+                total = all;
+                return true;
+              }).ok());
+  EXPECT_GT(last, total / 2);
+  EXPECT_LE(last, total);
+  EXPECT_EQ(build_decoder(opened->loader, *backend, [](uint64_t, uint64_t) { return false; }).status().code(), Code::kCancelled);
+}
+
+TEST(Estimate, IsWhatTheLoadThenTakes) {
+  const auto opened = open(small_tensors());
+  const auto backend = make_ref_backend();
+  const auto estimate = estimate_memory(*opened->loader, *backend, 32, DType::kF16, 16);
+  ASSERT_TRUE(estimate.ok()) << estimate.status().message();
+  const auto decoder = build_decoder(opened->loader, *backend, nullptr);
+  ASSERT_TRUE(decoder.ok());
+  int64_t bytes = (*decoder)->head.weight->bytes();
+  for (const Block& block : (*decoder)->blocks) {
+    for (const Linear& linear : block.attention.qkv) bytes += linear.weight->bytes();
+    for (const Linear& linear : block.mlp.gate_up) bytes += linear.weight->bytes();
+    bytes += block.attention.output.weight->bytes() + block.mlp.down.weight->bytes();
+  }
+  EXPECT_NEAR(static_cast<double>((*estimate)["weight_bytes"].get<int64_t>()), static_cast<double>(bytes), 0.02 * static_cast<double>(bytes));
+  const auto cache = backend->make_kv_cache(**decoder, {32, DType::kF16});
+  EXPECT_EQ((*estimate)["kv_bytes"].get<int64_t>(), (*cache)->bytes());
+}
+
+TEST(Synthesize, KnowsItsNamesAndSaysSo) {
+  const auto backend = make_ref_backend();
+  const auto unknown = synthesize_decoder(Json{{"shape", "gpt-9"}}, *backend);
+  EXPECT_EQ(unknown.status().code(), Code::kOptionValue);
+  EXPECT_NE(unknown.status().message().find("mistral-7b"), std::string::npos);
+  EXPECT_EQ(synthesize_decoder(Json{{"shape", "smollm2-135m"}, {"format", "q9"}}, *backend).status().code(), Code::kOptionValue);
+}
+
+}  // namespace
+}  // namespace nbl

@@ -1,0 +1,167 @@
+// Layouts and rules that the reference checkpoints may not show, on matrices that the test packs by the published rules.
+#include <gtest/gtest.h>
+
+#include <numeric>
+#include <random>
+
+#include "quant/weight_loader.h"
+#include "support/temporary_checkpoint.h"
+
+namespace nbl {
+namespace {
+
+using testing::safetensors_bytes;
+using testing::tensor;
+using testing::TemporaryDirectory;
+using testing::TensorBytes;
+
+struct Written {
+  TemporaryDirectory directory;
+  std::unique_ptr<WeightLoader> loader;
+};
+
+std::unique_ptr<Written> write(const std::string& config, const std::vector<TensorBytes>& tensors) {
+  auto out = std::make_unique<Written>();
+  out->directory.write("config.json", config);
+  out->directory.write("model.safetensors", safetensors_bytes(tensors));
+  auto checkpoint = Checkpoint::open(out->directory.path());
+  EXPECT_TRUE(checkpoint.ok()) << checkpoint.status().message();
+  auto loader = WeightLoader::open(*checkpoint, {});
+  EXPECT_TRUE(loader.ok()) << loader.status().message();
+  out->loader = std::move(loader).value();
+  return out;
+}
+
+const char* kAwq = R"({"quantization_config":{"quant_method":"awq","bits":4,"group_size":8,"zero_point":true,"version":"GEMM"}})";
+
+// Published: columns 0..7 = 0..7 pack to 0x75316420, and 15,0,7,8,3,12,1,14 to 0xEC80137F.
+TEST(AwqLoader, UndoesTheInterleave) {
+  std::vector<uint32_t> qweight(8, 0x75316420);
+  qweight[1] = 0xEC80137F;
+  const auto written = write(kAwq, {tensor("x.qweight", "I32", {8, 1}, qweight), tensor<uint32_t>("x.qzeros", "I32", {1, 1}, {0xEC80137F}),
+                                    tensor("x.scales", "F16", {1, 8}, std::vector<uint16_t>(8, 0x3c00))});
+  const auto weight = written->loader->load("x", 8, 8);
+  ASSERT_TRUE(weight.ok()) << weight.status().message();
+  const int second[8] = {15, 0, 7, 8, 3, 12, 1, 14};
+  for (int n = 0; n < 8; ++n) {
+    EXPECT_EQ(weight->codes[n * 8], n);
+    EXPECT_EQ(weight->codes[n * 8 + 1], second[n]);
+    EXPECT_EQ(weight->zeros[n], second[n]);
+  }
+}
+
+TEST(AwqLoader, NamesTheTensorThatDoesNotFit) {
+  const auto written = write(kAwq, {tensor("x.qweight", "I32", {8, 1}, std::vector<uint32_t>(8)), tensor<uint32_t>("x.qzeros", "I32", {1, 1}, {0}),
+                                    tensor("x.scales", "F16", {1, 8}, std::vector<uint16_t>(8))});
+  const auto weight = written->loader->load("x", 16, 8);
+  ASSERT_FALSE(weight.ok());
+  EXPECT_EQ(weight.status().code(), Code::kFormat);
+  EXPECT_NE(weight.status().message().find("x.qweight is I32 [8, 1], expected [8, 2]"), std::string::npos) << weight.status().message();
+}
+
+std::string gptq_config(const std::string& more) {
+  return R"({"quantization_config":{"quant_method":"gptq","bits":4,"group_size":8,)" + more + "}}";
+}
+
+std::vector<TensorBytes> gptq_tensors(uint32_t zeros, const std::vector<int32_t>& g_idx = {}) {
+  std::vector<TensorBytes> tensors = {tensor("x.qweight", "I32", {2, 8}, std::vector<uint32_t>(16, 0x76543210)),
+                                      tensor<uint32_t>("x.qzeros", "I32", {2, 1}, {zeros, zeros}),
+                                      tensor("x.scales", "F16", {2, 8}, std::vector<uint16_t>(16, 0x3c00))};
+  if (!g_idx.empty()) tensors.push_back(tensor("x.g_idx", "I32", {16}, g_idx));
+  return tensors;
+}
+
+std::vector<int> zeros_of(const std::string& config, uint32_t word) {
+  const auto written = write(config, gptq_tensors(word));
+  const auto weight = written->loader->load("x", 8, 16);
+  EXPECT_TRUE(weight.ok()) << weight.status().message();
+  std::vector<int> first;
+  for (int n = 0; n < 8; ++n) first.push_back(weight->zeros[n * 2]);
+  return first;
+}
+
+// The vector z = 8,0,7,15,1,8,8,8 as three writers store it (version 1 stores z - 1).
+TEST(GptqLoader, ReadsTheZerosOfEachWriter) {
+  const std::vector<int> expected = {8, 0, 7, 15, 1, 8, 8, 8};
+  EXPECT_EQ(zeros_of(gptq_config(R"("sym":false,"checkpoint_format":"gptq")"), 0x7770E6F7), expected);
+  EXPECT_EQ(zeros_of(gptq_config(R"("sym":false,"meta":{"quantizer":["gptqmodel:7.7.0"]})"), 0x7770E5F7), expected);
+  EXPECT_EQ(zeros_of(gptq_config(R"("sym":false,"checkpoint_format":"gptq_v2")"), 0x8881F708), expected);
+}
+
+TEST(GptqLoader, ContentsDecideWhereTheLabelIsWrong) {
+  const std::vector<int> eights(8, 8);
+  EXPECT_EQ(zeros_of(gptq_config(R"("sym":true,"checkpoint_format":"gptq")"), 0x77777777), eights);
+  EXPECT_EQ(zeros_of(gptq_config(R"("sym":true,"checkpoint_format":"gptq")"), 0x88888888), eights);
+  EXPECT_EQ(zeros_of(gptq_config(R"("sym":true,"checkpoint_format":"gptq_v2")"), 0x77777777), eights);
+}
+
+TEST(GptqLoader, ActOrderSortsTheInputsByGroup) {
+  const std::vector<int32_t> g_idx = {1, 0, 1, 0, 1, 0, 1, 0, 0, 0, 0, 0, 1, 1, 1, 1};
+  const auto written = write(gptq_config(R"("sym":true,"desc_act":true)"), gptq_tensors(0x77777777, g_idx));
+  const auto weight = written->loader->load("x", 8, 16);
+  ASSERT_TRUE(weight.ok()) << weight.status().message();
+  EXPECT_TRUE(weight->permuted);
+  EXPECT_EQ(weight->k_order, (std::vector<int32_t>{1, 3, 5, 7, 8, 9, 10, 11, 0, 2, 4, 6, 12, 13, 14, 15}));
+  for (int p = 0; p < 16; ++p) EXPECT_EQ(weight->codes[p], weight->k_order[p] % 8);  // the code of input k is k % 8
+}
+
+TEST(GptqLoader, AGroupIndexThatSaysNothingIsTheNaturalOne) {
+  for (const std::vector<int32_t>& g_idx : {std::vector<int32_t>(16, 0), std::vector<int32_t>(16, -1)}) {
+    const auto written = write(gptq_config(R"("sym":true)"), gptq_tensors(0x77777777, g_idx));
+    const auto weight = written->loader->load("x", 8, 16);
+    ASSERT_TRUE(weight.ok()) << weight.status().message();
+    EXPECT_FALSE(weight->permuted);
+  }
+}
+
+TEST(GptqLoader, AnUnevenGroupIndexIsAnError) {
+  std::vector<int32_t> g_idx(16, 0);
+  g_idx[3] = 1;
+  const auto written = write(gptq_config(R"("sym":true)"), gptq_tensors(0x77777777, g_idx));
+  const auto weight = written->loader->load("x", 8, 16);
+  ASSERT_FALSE(weight.ok());
+  EXPECT_NE(weight.status().message().find("x.g_idx"), std::string::npos);
+}
+
+// The published 3-bit block: codes 0..7 repeated are the words 88FAC688 C688FAC6 FAC688FA.
+TEST(GptqLoader, ThreeBitsAreOneBitStream) {
+  std::vector<uint32_t> words;
+  for (uint32_t word : {0x88FAC688u, 0xC688FAC6u, 0xFAC688FAu}) words.insert(words.end(), 32, word);
+  const auto written = write(R"({"quantization_config":{"quant_method":"gptq","bits":3,"group_size":32,"sym":true}})",
+                             {tensor("x.qweight", "I32", {3, 32}, words), tensor<uint32_t>("x.qzeros", "I32", {1, 3}, {0xDB6DB6DB, 0xB6DB6DB6, 0x6DB6DB6D}),
+                              tensor("x.scales", "F16", {1, 32}, std::vector<uint16_t>(32, 0x3c00))});
+  const auto weight = written->loader->load("x", 32, 32);
+  ASSERT_TRUE(weight.ok()) << weight.status().message();
+  EXPECT_EQ(weight->bits, 3);
+  for (int k = 0; k < 32; ++k) EXPECT_EQ(weight->codes[5 * 32 + k], k % 8);
+  for (uint8_t zero : weight->zeros) EXPECT_EQ(zero, 4);
+}
+
+TEST(BitsandbytesLoader, RefusesWhatItsOwnStateContradicts) {
+  const std::string state = R"({"quant_type":"nf4","blocksize":64,"dtype":"float16","shape":[4,32]})";
+  const std::vector<TensorBytes> tensors = {tensor("x.weight", "U8", {64, 1}, std::vector<uint8_t>(64)), tensor("x.weight.absmax", "F32", {2}, std::vector<float>(2, 1)),
+                                            tensor("x.weight.quant_map", "F32", {16}, std::vector<float>(16, 0.5f)),
+                                            {"x.weight.quant_state.bitsandbytes__nf4", "U8", {static_cast<int64_t>(state.size())}, state}};
+  const auto written = write("{}", tensors);
+  EXPECT_NE(written->loader->load("x", 4, 32).status().message().find("another codebook"), std::string::npos);
+  EXPECT_NE(written->loader->load("x", 8, 32).status().message().find("[8, 32]"), std::string::npos);
+}
+
+TEST(Loader, AModuleWithoutAKnownFormatListsWhatItHas) {
+  const auto written = write("{}", {tensor("x.mystery", "I16", {3}, std::vector<int16_t>(3))});
+  const auto weight = written->loader->load("x", 1, 3);
+  EXPECT_EQ(weight.status().code(), Code::kUnsupported);
+  EXPECT_NE(weight.status().message().find("mystery I16 [3]"), std::string::npos);
+  EXPECT_EQ(written->loader->load("y", 1, 3).status().code(), Code::kFormat);
+}
+
+TEST(Loader, AnAllZeroBiasCountsAsNone) {
+  const auto written = write("{}", {tensor("x.bias", "F32", {2}, std::vector<float>{0, 0}), tensor("y.bias", "F32", {2}, std::vector<float>{0, 1})});
+  EXPECT_TRUE(written->loader->bias("x", 2)->empty());
+  EXPECT_EQ(written->loader->bias("y", 2)->size(), 2u);
+  EXPECT_TRUE(written->loader->bias("z", 2)->empty());
+  EXPECT_FALSE(written->loader->bias("y", 3).ok());
+}
+
+}  // namespace
+}  // namespace nbl
