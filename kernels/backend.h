@@ -33,6 +33,7 @@ class PackedWeight {
   virtual ~PackedWeight() = default;
   const WeightSpec& spec() const { return spec_; }     // of the first part; out_features is that of all parts together
   virtual int64_t bytes() const = 0;                   // memory it takes on its device
+  virtual int64_t bytes_read() const { return bytes(); }  // of it, what a step of one token reads at least
   virtual std::string kernel() const = 0;              // which code runs it, for `describe`: "p16 int4 a16 avx512vnni"
 
  private:

@@ -51,6 +51,8 @@ class CpuWeight final : public PackedWeight {
                                                           CpuPrecision precision, const Kernels& kernels, Pool& pool);
 
   int64_t bytes() const override { return bytes_; }
+  // The lower plane of a split head is read for the few rows only that may be the best.
+  int64_t bytes_read() const override { return slack_ ? bytes_ / 2 : bytes_; }
   std::string kernel() const override { return kernel_; }
 
   const WeightView& view() const { return view_; }

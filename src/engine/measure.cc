@@ -114,7 +114,7 @@ Result<Json> measure_row(const std::shared_ptr<Model>& model, const BenchOptions
 // Weights that a decode step reads: everything but the embedding, of which it reads one row.
 int64_t bytes_per_token(const Model& model) {
   int64_t bytes = 0;
-  const auto add = [&](const Linear& linear) { bytes += linear.weight ? linear.weight->bytes() : 0; };
+  const auto add = [&](const Linear& linear) { bytes += linear.weight ? linear.weight->bytes_read() : 0; };
   const auto decoder = model.decoder();
   for (const Block& block : decoder->blocks) {
     for (const Linear& linear : block.attention.qkv) add(linear);
