@@ -181,8 +181,10 @@ std::vector<double> TestModel::logits(const std::vector<int32_t>& tokens, const 
     stream.push_back(row);
     const int64_t call = *std::upper_bound(calls.begin(), calls.end(), i);
     std::vector<float> inv(static_cast<size_t>(half)), c(inv.size()), s(inv.size());
-    rope_inv_freq(decoder_.rope, call, inv.data());
-    rope_tables(decoder_.rope, inv.data(), i, c.data(), s.data());
+    if (half > 0) {
+      rope_inv_freq(decoder_.rope, call, inv.data());
+      rope_tables(decoder_.rope, inv.data(), i, c.data(), s.data());
+    }
     cosine.emplace_back(c.begin(), c.end());
     sine.emplace_back(s.begin(), s.end());
   }
