@@ -38,6 +38,12 @@ Status read_shape(const Json& json, DecoderConfig& c) {
   NBL_ASSIGN_OR_RETURN(c.num_hidden_layers, bounded(json, "num_hidden_layers", 0, 1, 1024));
   NBL_ASSIGN_OR_RETURN(c.num_attention_heads, bounded(json, "num_attention_heads", 0, 1, 4096));
   NBL_ASSIGN_OR_RETURN(c.num_key_value_heads, bounded(json, "num_key_value_heads", c.num_attention_heads, 1, 4096));
+  const bool divides = c.hidden_size % c.num_attention_heads == 0;
+  if (!divides && (!json.contains("head_dim") || json["head_dim"].is_null())) {
+    return error(Code::kFormat, "config.json: \"hidden_size\" %lld is no multiple of \"num_attention_heads\" %lld, and there is no \"head_dim\"",
+                 static_cast<long long>(c.hidden_size), static_cast<long long>(c.num_attention_heads))
+        .with("key", "num_attention_heads");
+  }
   NBL_ASSIGN_OR_RETURN(c.head_dim, bounded(json, "head_dim", c.hidden_size / c.num_attention_heads, 2, 4096));
   NBL_ASSIGN_OR_RETURN(c.max_position_embeddings, bounded(json, "max_position_embeddings", 2048, 1, int64_t{1} << 32));
   NBL_ASSIGN_OR_RETURN(c.tie_word_embeddings, json_bool(json, "tie_word_embeddings", false));
@@ -55,7 +61,7 @@ Status read_layer_types(const Json& json, ModelConfig& config) {
   config.sliding_window.assign(config.decoder.num_hidden_layers, 0);
   if (!json.contains("layer_types") || !json["layer_types"].is_array()) return {};
   const Json& types = json["layer_types"];
-  NBL_ASSIGN_OR_RETURN(const int64_t window, json_i64(json, "sliding_window", 0));
+  NBL_ASSIGN_OR_RETURN(const int64_t window, read_sliding_window(json, 0));
   if (types.size() != config.sliding_window.size()) {
     return error(Code::kFormat, "config.json: \"layer_types\" has %zu entries, expected %zu", types.size(), config.sliding_window.size());
   }
@@ -70,6 +76,11 @@ Status read_layer_types(const Json& json, ModelConfig& config) {
 }
 
 }  // namespace
+
+Result<int64_t> read_sliding_window(const Json& json, int64_t absent) {
+  if (json.contains("sliding_window") && json["sliding_window"].is_null()) return 0;
+  return bounded(json, "sliding_window", absent, 0, int64_t{1} << 32);
+}
 
 Result<ModelConfig> read_model_config(const Json& json) {
   NBL_ASSIGN_OR_RETURN(const Architecture* architecture, find_architecture(json));

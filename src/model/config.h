@@ -22,4 +22,7 @@ struct ModelConfig {
 // kUnsupported naming the architecture and those that are known; kFormat naming the key.
 Result<ModelConfig> read_model_config(const Json& config);
 
+// "sliding_window": 0 where it is null (none), `absent` where it is not mentioned (an architecture's own default).
+Result<int64_t> read_sliding_window(const Json& config, int64_t absent);
+
 }  // namespace nbl

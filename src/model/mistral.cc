@@ -1,4 +1,5 @@
-// Mistral (arXiv:2310.06825): Llama with a sliding window in every layer, where sliding_window is a number.
+// Mistral (arXiv:2310.06825): Llama with a sliding window in every layer, where sliding_window is a number (null: none; not
+// mentioned: 4096, as in the first release).
 #include <algorithm>
 
 #include "model/architectures.h"
@@ -6,8 +7,7 @@
 namespace nbl {
 
 Status configure_mistral(const Json& json, ModelConfig& config) {
-  NBL_ASSIGN_OR_RETURN(const int64_t window, json_i64(json, "sliding_window", 0));
-  if (window < 0) return error(Code::kFormat, "config.json: \"sliding_window\" is %lld", static_cast<long long>(window));
+  NBL_ASSIGN_OR_RETURN(const int64_t window, read_sliding_window(json, 4096));
   std::fill(config.sliding_window.begin(), config.sliding_window.end(), window);
   return {};
 }

@@ -8,10 +8,25 @@ namespace {
 
 constexpr double kPi = 3.14159265358979323846;
 
+// Beyond these no honest model goes, and float32 frequencies stay finite and above 0 within.
+constexpr double kLeast = 1e-6, kMost = 1e15;
+
 Result<double> positive(const Json& scaling, const char* key, double fallback) {
-  NBL_ASSIGN_OR_RETURN(const double value, json_f64(scaling, key, fallback));
-  if (!(value > 0) || !std::isfinite(value)) return error(Code::kFormat, "config.json: the rope scaling's \"%s\" is %g", key, value).with("key", key);
+  Result<double> value = json_f64(scaling, key, fallback);
+  if (!value.ok()) return value.status().in("config.json");
+  if (!(*value >= kLeast && *value <= kMost)) {
+    return error(Code::kFormat, "config.json: the rotary embedding's \"%s\" is %g, expected a number from %g to %g", key, *value, kLeast, kMost)
+        .with("key", key);
+  }
   return value;
+}
+
+// Kinds that cannot do without it name the factor that is missing.
+Result<double> required_factor(const Json& scaling, const std::string& type) {
+  if (!scaling.contains("factor") || scaling["factor"].is_null()) {
+    return error(Code::kFormat, "config.json: the rope scaling \"%s\" has no \"factor\"", type.c_str()).with("key", "factor");
+  }
+  return positive(scaling, "factor", 1);
 }
 
 void scale_llama3(double factor, double low, double high, double original, Rope& rope) {
@@ -31,6 +46,7 @@ void scale_llama3(double factor, double low, double high, double original, Rope&
 double yarn_magnitude(double scale, double mscale) { return scale <= 1 ? 1.0 : 0.1 * mscale * std::log(scale) + 1.0; }
 
 Status scale_yarn(const Json& scaling, double factor, double theta, double original, Rope& rope) {
+  if (!(theta > 1)) return error(Code::kFormat, "config.json: \"rope_theta\" is %g, expected more than 1 with yarn", theta).with("key", "rope_theta");
   NBL_ASSIGN_OR_RETURN(const double beta_fast, positive(scaling, "beta_fast", 32));
   NBL_ASSIGN_OR_RETURN(const double beta_slow, positive(scaling, "beta_slow", 1));
   NBL_ASSIGN_OR_RETURN(const bool truncate, json_bool(scaling, "truncate", true));
@@ -79,20 +95,26 @@ Result<Rope> read_rope(const Json& config, const DecoderConfig& shape) {
   NBL_ASSIGN_OR_RETURN(const std::string old_name, json_str(scaling, "type", "default"));
   NBL_ASSIGN_OR_RETURN(const std::string type, json_str(scaling, "rope_type", old_name));
   if (type == "default") return rope;
-  NBL_ASSIGN_OR_RETURN(const double factor, positive(scaling, "factor", 1));
-  NBL_ASSIGN_OR_RETURN(const double original,
-                       positive(scaling, "original_max_position_embeddings", static_cast<double>(shape.max_position_embeddings)));
+  const double longest = static_cast<double>(shape.max_position_embeddings);
+  NBL_ASSIGN_OR_RETURN(const double original, positive(scaling, "original_max_position_embeddings", longest));
   if (type == "linear") {
+    NBL_ASSIGN_OR_RETURN(const double factor, required_factor(scaling, type));
     for (float& frequency : rope.inv_freq) frequency = static_cast<float>(frequency / factor);
   } else if (type == "dynamic") {
+    NBL_ASSIGN_OR_RETURN(rope.factor, required_factor(scaling, type));
     rope.dynamic = true;
-    rope.factor = factor;
-    rope.original_length = static_cast<int64_t>(original);
+    rope.original_length = shape.max_position_embeddings;  // not `original`: transformers does not look at it here
   } else if (type == "llama3") {
+    NBL_ASSIGN_OR_RETURN(const double factor, required_factor(scaling, type));
     NBL_ASSIGN_OR_RETURN(const double low, positive(scaling, "low_freq_factor", 1));
     NBL_ASSIGN_OR_RETURN(const double high, positive(scaling, "high_freq_factor", 4));
+    if (!(high > low)) {
+      return error(Code::kFormat, "config.json: \"high_freq_factor\" is %g, expected more than \"low_freq_factor\", which is %g", high, low)
+          .with("key", "high_freq_factor");
+    }
     scale_llama3(factor, low, high, original, rope);
   } else if (type == "yarn") {
+    NBL_ASSIGN_OR_RETURN(const double factor, positive(scaling, "factor", longest / original));
     NBL_RETURN_IF_ERROR(scale_yarn(scaling, factor, theta, original, rope));
   } else {
     return error(Code::kUnsupported, "config.json: the rope scaling \"%s\" is not known here; known are default, linear, dynamic, llama3, yarn", type.c_str())
