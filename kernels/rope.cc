@@ -7,6 +7,7 @@ namespace nbl {
 
 void rope_inv_freq(const Rope& rope, int64_t length, float* inv_freq) {
   const int64_t half = rope.rotary_dim / 2;
+  if (half == 0) return;  // no rotation: there is no table to copy
   if (!rope.dynamic || length <= rope.original_length) {
     std::memcpy(inv_freq, rope.inv_freq.data(), half * sizeof(float));
     return;

@@ -6,7 +6,8 @@ namespace cpu {
 namespace {
 
 // x at positions start .. start+length-1, readable up to the next multiple of 16 with zeros behind `length`.
-const float* block_input(const CpuWeight& weight, const float* x, int64_t start, int64_t length, float* scratch) {
+const float* block_input(const CpuWeight& weight, const float* x, int64_t start, int64_t length,
+                         float* scratch) {
   const int64_t readable = (length + 15) / 16 * 16;
   const int32_t* order = weight.order();
   if (!order && readable == length && start + length <= weight.columns()) return x + start;
@@ -27,8 +28,8 @@ int planes_for(const CpuWeight& weight, CpuPrecision precision, int64_t m) {
   return 2;
 }
 
-void pack_tile(const Kernels& kernels, const CpuWeight& weight, int planes, int64_t m, int64_t tile, const float* const* rows,
-               const ActBuffer& out) {
+void pack_tile(const Kernels& kernels, const CpuWeight& weight, int planes, int64_t m, int64_t tile,
+               const float* const* rows, const ActBuffer& out) {
   alignas(64) float scratch[kMaxBlock + 16];
   const WeightView& view = weight.view();
   const int64_t first = tile * kTile, width = std::min<int64_t>(kTile, m - first);

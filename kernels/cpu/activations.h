@@ -1,4 +1,5 @@
-// Activations of one step on their way into a matrix: gathered, quantized and interleaved as isa.h's ActView says.
+// Activations of one step on their way into a matrix: gathered, quantized and interleaved as isa.h's ActView
+// says.
 #pragma once
 
 #include <algorithm>
@@ -14,7 +15,7 @@ namespace cpu {
 
 // Room for m tokens of any matrix whose inputs have at most `positions` positions in `blocks` blocks.
 struct ActBuffer {
-  int8_t* codes = nullptr;    // shares its memory with values
+  int8_t* codes = nullptr;  // shares its memory with values
   float* values = nullptr;
   float* scales = nullptr;
   float* sums = nullptr;
@@ -32,8 +33,8 @@ struct ActBuffer {
 int planes_for(const CpuWeight& weight, CpuPrecision precision, int64_t m);
 
 // Packs one tile. rows[i] is the input x[columns] of the tile's token i.
-void pack_tile(const Kernels& kernels, const CpuWeight& weight, int planes, int64_t m, int64_t tile, const float* const* rows,
-               const ActBuffer& out);
+void pack_tile(const Kernels& kernels, const CpuWeight& weight, int planes, int64_t m, int64_t tile,
+               const float* const* rows, const ActBuffer& out);
 
 }  // namespace cpu
 }  // namespace nbl

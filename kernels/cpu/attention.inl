@@ -1,7 +1,7 @@
 // softmax(q K^T) V with a running maximum, over blocks of 256 positions.
 //
-// Keys stand in panels of 16 positions, so that one vector is 16 scores and nothing is added across lanes; a key
-// loaded serves all query rows of the call (the heads that share it, or neighbouring tokens).
+// Keys stand in panels of 16 positions, so that one vector is 16 scores and nothing is added across lanes; a
+// key loaded serves all query rows of the call (the heads that share it, or neighbouring tokens).
 
 template <int kHalf>
 static inline VF load_cached(const void* base, int64_t at) {
@@ -16,7 +16,8 @@ static inline void key_panel(const AttendView* v, int64_t panel, float* scores) 
   for (int r = 0; r < kRows; ++r) even[r] = odd[r] = vf_set1(0);
   const int64_t base = panel * v->head_dim * 16;
   for (int64_t d = 0; d < v->head_dim; d += 2) {
-    const VF k0 = load_cached<kHalf>(v->keys, base + d * 16), k1 = load_cached<kHalf>(v->keys, base + d * 16 + 16);
+    const VF k0 = load_cached<kHalf>(v->keys, base + d * 16),
+             k1 = load_cached<kHalf>(v->keys, base + d * 16 + 16);
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
       const float* q = v->q + r * v->head_dim + d;
@@ -33,20 +34,36 @@ static void key_panels(const AttendView* v, int64_t begin, int64_t end, int64_t 
   for (int64_t panel = begin; panel < end; ++panel) {
     float* scores = v->scores + (panel * 16 - block);
     switch (v->rows) {
-      case 1: key_panel<kHalf, 1>(v, panel, scores); break;
-      case 2: key_panel<kHalf, 2>(v, panel, scores); break;
-      case 3: key_panel<kHalf, 3>(v, panel, scores); break;
-      case 4: key_panel<kHalf, 4>(v, panel, scores); break;
-      case 5: key_panel<kHalf, 5>(v, panel, scores); break;
-      case 6: key_panel<kHalf, 6>(v, panel, scores); break;
-      case 7: key_panel<kHalf, 7>(v, panel, scores); break;
-      default: key_panel<kHalf, 8>(v, panel, scores); break;
+      case 1:
+        key_panel<kHalf, 1>(v, panel, scores);
+        break;
+      case 2:
+        key_panel<kHalf, 2>(v, panel, scores);
+        break;
+      case 3:
+        key_panel<kHalf, 3>(v, panel, scores);
+        break;
+      case 4:
+        key_panel<kHalf, 4>(v, panel, scores);
+        break;
+      case 5:
+        key_panel<kHalf, 5>(v, panel, scores);
+        break;
+      case 6:
+        key_panel<kHalf, 6>(v, panel, scores);
+        break;
+      case 7:
+        key_panel<kHalf, 7>(v, panel, scores);
+        break;
+      default:
+        key_panel<kHalf, 8>(v, panel, scores);
+        break;
     }
   }
 }
 
-// Turns a row's scores of positions from..to-1 (of 0..count-1, count a multiple of 16) into weights and rescales what
-// was summed before.
+// Turns a row's scores of positions from..to-1 (of 0..count-1, count a multiple of 16) into weights and
+// rescales what was summed before.
 static void softmax_row(const AttendView* v, int64_t r, int64_t from, int64_t to, int64_t count) {
   float* s = v->scores + r * kKeyBlock;
   if (from >= to) {
@@ -91,7 +108,8 @@ static inline void value_tile(const AttendView* v, int64_t row, int64_t dim, int
   for (int64_t position = from; position < to; ++position) {
     VF value[kVecs];
 #pragma GCC unroll 4
-    for (int c = 0; c < kVecs; ++c) value[c] = load_cached<kHalf>(v->values, position * v->value_stride + dim + 16 * c);
+    for (int c = 0; c < kVecs; ++c)
+      value[c] = load_cached<kHalf>(v->values, position * v->value_stride + dim + 16 * c);
 #pragma GCC unroll 4
     for (int r = 0; r < kRows; ++r) {
       const VF weight = vf_set1(v->scores[(row + r) * kKeyBlock + position % kKeyBlock]);
@@ -108,7 +126,8 @@ static inline void value_tile(const AttendView* v, int64_t row, int64_t dim, int
 template <int kHalf, int kRows>
 static inline void value_rows(const AttendView* v, int64_t row, int64_t from, int64_t to) {
   int64_t dim = 0;
-  for (; dim + 16 * kValueVecs <= v->value_stride; dim += 16 * kValueVecs) value_tile<kHalf, kRows, kValueVecs>(v, row, dim, from, to);
+  for (; dim + 16 * kValueVecs <= v->value_stride; dim += 16 * kValueVecs)
+    value_tile<kHalf, kRows, kValueVecs>(v, row, dim, from, to);
   for (; dim < v->value_stride; dim += 16) value_tile<kHalf, kRows, 1>(v, row, dim, from, to);
 }
 

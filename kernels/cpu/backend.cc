@@ -1,4 +1,5 @@
-// The CPU backend: packing, caches, plans and single products over one pool of threads and one set of kernels.
+// The CPU backend: packing, caches, plans and single products over one pool of threads and one set of
+// kernels.
 #include <algorithm>
 #include <new>
 
@@ -16,10 +17,14 @@ namespace {
 
 const char* precision_name(CpuPrecision precision) {
   switch (precision) {
-    case CpuPrecision::kExact16: return "exact16";
-    case CpuPrecision::kFast8: return "fast8";
-    case CpuPrecision::kFastest8: return "fastest8";
-    case CpuPrecision::kFp32: return "fp32";
+    case CpuPrecision::kExact16:
+      return "exact16";
+    case CpuPrecision::kFast8:
+      return "fast8";
+    case CpuPrecision::kFastest8:
+      return "fastest8";
+    case CpuPrecision::kFp32:
+      return "fp32";
   }
   return "?";
 }
@@ -27,33 +32,39 @@ const char* precision_name(CpuPrecision precision) {
 class CpuBackend final : public Backend {
  public:
   CpuBackend(const Kernels& kernels, const CpuOptions& options)
-      : kernels_(kernels), precision_(options.precision),
+      : kernels_(kernels),
+        precision_(options.precision),
         pool_(std::make_shared<Pool>(options.threads > 0 ? options.threads : usable_cores(), options.spin)) {}
 
   std::string name() const override { return "cpu"; }
   std::string description() const override {
-    return std::string(kernels_.name) + ", " + std::to_string(pool_->threads()) + (pool_->threads() == 1 ? " thread, " : " threads, ") +
-           precision_name(precision_);
+    return std::string(kernels_.name) + ", " + std::to_string(pool_->threads()) +
+           (pool_->threads() == 1 ? " thread, " : " threads, ") + precision_name(precision_);
   }
 
   bool can_fuse(const std::vector<WeightSpec>& parts) const override {
     for (const WeightSpec& part : parts) {
       const WeightSpec& first = parts.front();
-      if (part.format != first.format || part.in_features != first.in_features || part.bits != first.bits || part.group_size != first.group_size ||
-          part.value_type != first.value_type || part.scale_type != first.scale_type || part.symmetric != first.symmetric || part.permuted != first.permuted)
+      if (part.format != first.format || part.in_features != first.in_features || part.bits != first.bits ||
+          part.group_size != first.group_size || part.value_type != first.value_type ||
+          part.scale_type != first.scale_type || part.symmetric != first.symmetric ||
+          part.permuted != first.permuted)
         return false;
     }
     return !parts.empty();
   }
 
-  Result<std::shared_ptr<const PackedWeight>> pack(const std::vector<const QuantWeight*>& parts, WeightRole role) const override {
+  Result<std::shared_ptr<const PackedWeight>> pack(const std::vector<const QuantWeight*>& parts,
+                                                   WeightRole role) const override {
     if (parts.empty()) return error(Code::kArgument, "there is no matrix to pack");
     std::vector<WeightSpec> specs;
     for (const QuantWeight* part : parts) {
       NBL_RETURN_IF_ERROR(check_spec(*part));
       specs.push_back(*part);
     }
-    if (!can_fuse(specs)) return error(Code::kArgument, "%s: matrices of different formats cannot be fused", parts.front()->source.c_str());
+    if (!can_fuse(specs))
+      return error(Code::kArgument, "%s: matrices of different formats cannot be fused",
+                   parts.front()->source.c_str());
     try {
       return CpuWeight::pack(parts, role, precision_, kernels_, *pool_);
     } catch (const std::bad_alloc&) {
@@ -68,7 +79,8 @@ class CpuBackend final : public Backend {
     return layout_of(parts, role, precision_).bytes();
   }
 
-  Result<std::unique_ptr<Plan>> compile(std::shared_ptr<const Decoder> decoder, const PlanLimits& limits) const override {
+  Result<std::unique_ptr<Plan>> compile(std::shared_ptr<const Decoder> decoder,
+                                        const PlanLimits& limits) const override {
     try {
       auto plan = std::make_unique<CpuPlan>(std::move(decoder), limits, kernels_, precision_, pool_);
       NBL_RETURN_IF_ERROR(plan->prepare());
@@ -78,7 +90,8 @@ class CpuBackend final : public Backend {
     }
   }
 
-  Result<std::unique_ptr<KvCache>> make_kv_cache(const Decoder& decoder, const KvOptions& options) const override {
+  Result<std::unique_ptr<KvCache>> make_kv_cache(const Decoder& decoder,
+                                                 const KvOptions& options) const override {
     return CpuKvCache::create(decoder.config, options);
   }
 
@@ -102,7 +115,8 @@ class CpuBackend final : public Backend {
 Status CpuBackend::matmul(const PackedWeight& packed, const float* x, int64_t m, float* y) const {
   const auto* weight = dynamic_cast<const CpuWeight*>(&packed);
   if (!weight) return error(Code::kArgument, "the matrix was not packed by the CPU backend");
-  if (m < 1 || m > (int64_t{1} << 24)) return error(Code::kArgument, "a product of %lld rows", static_cast<long long>(m));
+  if (m < 1 || m > (int64_t{1} << 24))
+    return error(Code::kArgument, "a product of %lld rows", static_cast<long long>(m));
   const WeightView& view = weight->view();
   const int threads = pool_->threads();
   ActBuffer input;
@@ -115,7 +129,8 @@ Status CpuBackend::matmul(const PackedWeight& packed, const float* x, int64_t m,
   Carver count(nullptr);
   carve(count);
   Memory memory;
-  if (!memory.allocate(count.used(), false)) return error(Code::kNoMemory, "no memory for a product of %lld rows", static_cast<long long>(m));
+  if (!memory.allocate(count.used(), false))
+    return error(Code::kNoMemory, "no memory for a product of %lld rows", static_cast<long long>(m));
   Carver carver(memory.data());
   carve(carver);
 
@@ -125,14 +140,17 @@ Status CpuBackend::matmul(const PackedWeight& packed, const float* x, int64_t m,
   pool_->run([&](int thread, int) {
     for (int64_t tile = tiles * thread / threads; tile < tiles * (thread + 1) / threads; ++tile) {
       const float* rows[kTile] = {};
-      for (int64_t i = 0; i < kTile && tile * kTile + i < m; ++i) rows[i] = x + (tile * kTile + i) * weight->columns();
+      for (int64_t i = 0; i < kTile && tile * kTile + i < m; ++i)
+        rows[i] = x + (tile * kTile + i) * weight->columns();
       pack_tile(kernels_, *weight, planes, m, tile, rows, input);
     }
     pool_->barrier();
     const int64_t first = panels * thread / threads, last = panels * (thread + 1) / threads;
     if (first >= last) return;
     kernels_.linear(&view, &activations, first, last, y, view.rows, partial + partial_size * thread);
-    if (weight->low()) kernels_.linear(weight->low(), &activations, first, last, y, view.rows, partial + partial_size * thread);
+    if (weight->low())
+      kernels_.linear(weight->low(), &activations, first, last, y, view.rows,
+                      partial + partial_size * thread);
   });
   return {};
 }
@@ -142,7 +160,8 @@ Status CpuBackend::matmul(const PackedWeight& packed, const float* x, int64_t m,
 
 Result<std::unique_ptr<Backend>> make_cpu_backend(const CpuOptions& options) {
   NBL_ASSIGN_OR_RETURN(const cpu::Kernels* kernels, cpu::select_kernels(options.isa));
-  if (options.threads < 0 || options.threads > 1024) return error(Code::kOptionValue, "threads is %d, expected 0 (all cores) .. 1024", options.threads);
+  if (options.threads < 0 || options.threads > 1024)
+    return error(Code::kOptionValue, "threads is %d, expected 0 (all cores) .. 1024", options.threads);
   try {
     return std::unique_ptr<Backend>(new cpu::CpuBackend(*kernels, options));
   } catch (const std::bad_alloc&) {

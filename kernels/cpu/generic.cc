@@ -8,10 +8,12 @@
 namespace nbl {
 namespace cpu {
 namespace {
+// clang-format off: each builds on the ones before it
 #include "kernels/cpu/vec_generic.inl"
 #include "kernels/cpu/linear_int.inl"
 #include "kernels/cpu/one_token.inl"
 #include "kernels/cpu/kernels.inl"
+// clang-format on
 }  // namespace
 
 const Kernels kGenericKernels = NBL_KERNELS("generic", 0);

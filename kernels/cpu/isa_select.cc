@@ -39,7 +39,8 @@ Features features() {
   found.avx2 = all(b, {5});
   if (!found.avx2) return found;
   const bool zmm = (saved & 0xe6) == 0xe6;  // opmask and both halves of zmm too
-  found.avx512_vnni = zmm && all(b, {16 /* F */, 17 /* DQ */, 30 /* BW */, 31 /* VL */}) && all(c, {11 /* VNNI */});
+  found.avx512_vnni =
+      zmm && all(b, {16 /* F */, 17 /* DQ */, 30 /* BW */, 31 /* VL */}) && all(c, {11 /* VNNI */});
   if (subleaves >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d)) found.avx_vnni = all(a, {4});
   return found;
 }

@@ -1,7 +1,7 @@
 // CpuKvCache: keys and values of one sequence, for the attention kernels' order (isa.h, AttendView).
 //
-// All positions have their addresses from the start, and the system gives a page its memory when a step first writes to
-// it: an idle session with room for 128 thousand tokens costs what it has said so far.
+// All positions have their addresses from the start, and the system gives a page its memory when a step first
+// writes to it: an idle session with room for 128 thousand tokens costs what it has said so far.
 //   keys    [layer][kv head][position / 16][head_dim][16]
 //   values  [layer][kv head][position][head_dim rounded up to 16]
 #pragma once
@@ -17,12 +17,12 @@ namespace cpu {
 
 struct KvShape {
   int64_t layers = 0, heads = 0, head_dim = 0;
-  int64_t positions = 0;               // capacity rounded up to 16
+  int64_t positions = 0;  // capacity rounded up to 16
   bool half = true;
 
   int64_t value_stride() const { return (head_dim + 15) / 16 * 16; }
   int64_t element() const { return half ? 2 : 4; }
-  int64_t key_bytes() const { return positions * head_dim * element(); }        // of one layer and head
+  int64_t key_bytes() const { return positions * head_dim * element(); }  // of one layer and head
   int64_t value_bytes() const { return positions * value_stride() * element(); }
   // Of all; -1 when that is more than any machine has.
   int64_t bytes() const;
@@ -45,7 +45,9 @@ class CpuKvCache final : public KvCache {
 
  private:
   CpuKvCache() = default;
-  int64_t at(int64_t layer, int64_t head) const { return (layer * shape_.heads + head) * (shape_.key_bytes() + shape_.value_bytes()); }
+  int64_t at(int64_t layer, int64_t head) const {
+    return (layer * shape_.heads + head) * (shape_.key_bytes() + shape_.value_bytes());
+  }
 
   KvShape shape_;
   Memory memory_;

@@ -19,7 +19,8 @@ static inline bool panel_of_one_token(const WeightView* w, const ActView* a, int
       *out = int4_panel(w, panel, a);
       return true;
     case kInt2:
-    case kInt3: return a->planes == 2 && few_bits_panel(w, panel, a, out);
+    case kInt3:
+      return a->planes == 2 && few_bits_panel(w, panel, a, out);
     case kInt8:
       if (a->planes != 2) return false;
       *out = int8_panel(w, panel, a);
@@ -29,14 +30,22 @@ static inline bool panel_of_one_token(const WeightView* w, const ActView* a, int
       if (w->rounding != kNoRounding) return false;
       *out = codebook_panel(w, panel, a->values);
       return true;
-    case kF16: *out = dense_panel<kF16>(data, a->values, columns); return true;
-    case kBf16: *out = dense_panel<kBf16>(data, a->values, columns); return true;
-    case kF32: *out = dense_panel<kF32>(data, a->values, columns); return true;
-    default: return false;
+    case kF16:
+      *out = dense_panel<kF16>(data, a->values, columns);
+      return true;
+    case kBf16:
+      *out = dense_panel<kBf16>(data, a->values, columns);
+      return true;
+    case kF32:
+      *out = dense_panel<kF32>(data, a->values, columns);
+      return true;
+    default:
+      return false;
   }
 }
 
-static void linear(const WeightView* w, const ActView* a, int64_t first, int64_t last, float* y, int64_t ldy, float* scratch) {
+static void linear(const WeightView* w, const ActView* a, int64_t first, int64_t last, float* y, int64_t ldy,
+                   float* scratch) {
   if (a->m == 1) {
     VF value;
     while (first < last && panel_of_one_token(w, a, first, &value)) {

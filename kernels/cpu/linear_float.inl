@@ -1,8 +1,9 @@
-// Weights as float32 times float32 activations: codebooks, f16/bf16/f32 matrices, and every format when the precision
-// asked for is float32 (then the dequantized value is rounded as the tool that made the checkpoint rounds it).
+// Weights as float32 times float32 activations: codebooks, f16/bf16/f32 matrices, and every format when the
+// precision asked for is float32 (then the dequantized value is rounded as the tool that made the checkpoint
+// rounds it).
 //
-// Many tokens: each block of a pair of panels is dequantized once to L1 ([k][16 rows]) and multiplied with every tile.
-// One token: f16, bf16, f32 and codebooks are multiplied straight from memory.
+// Many tokens: each block of a pair of panels is dequantized once to L1 ([k][16 rows]) and multiplied with
+// every tile. One token: f16, bf16, f32 and codebooks are multiplied straight from memory.
 
 static inline VF round_value(VF v, int rounding) {
   if (rounding == kRoundF16) return vf_round_f16(v);
@@ -16,13 +17,18 @@ static void dequantize_block(const WeightView* w, int64_t panel, int64_t block, 
   const int64_t start = block * w->block;
   switch (w->code) {
     case kF16:
-      for (int64_t k = 0; k < length; ++k) vf_store(out + 16 * k, vf_f16((const uint16_t*)data + (start + k) * 16));
+      for (int64_t k = 0; k < length; ++k)
+        vf_store(out + 16 * k, vf_f16((const uint16_t*)data + (start + k) * 16));
       return;
     case kBf16:
-      for (int64_t k = 0; k < length; ++k) vf_store(out + 16 * k, vf_bf16((const uint16_t*)data + (start + k) * 16));
+      for (int64_t k = 0; k < length; ++k)
+        vf_store(out + 16 * k, vf_bf16((const uint16_t*)data + (start + k) * 16));
       return;
-    case kF32: memcpy(out, (const float*)data + start * 16, (size_t)length * 64); return;
-    default: break;
+    case kF32:
+      memcpy(out, (const float*)data + start * 16, (size_t)length * 64);
+      return;
+    default:
+      break;
   }
   const VF scale = load_scales(w, panel * w->blocks + block);
   if (w->code == kCodebook4) {
@@ -31,7 +37,8 @@ static void dequantize_block(const WeightView* w, int64_t panel, int64_t block, 
       const VI packed = vi_load(data + start * 8 + 64 * c);
       for (int j = 0; j < 8; ++j) {
         const int shift = j < 4 ? 8 * j : 8 * (j - 4) + 4;
-        vf_store(out + (8 * c + j) * 16, round_value(vf_mul(table_look(table, vi_srl(packed, shift)), scale), w->rounding));
+        vf_store(out + (8 * c + j) * 16,
+                 round_value(vf_mul(table_look(table, vi_srl(packed, shift)), scale), w->rounding));
       }
     }
     return;
@@ -50,11 +57,11 @@ static void dequantize_block(const WeightView* w, int64_t panel, int64_t block, 
 }
 
 struct FloatTile {
-  const float* w[kPanels];   // [length][16]
+  const float* w[kPanels];  // [length][16]
   const float* x;
   int64_t length;
-  int64_t stride;            // floats from one k of a token to its next
-  float* sum;                // [tokens][32]
+  int64_t stride;  // floats from one k of a token to its next
+  float* sum;      // [tokens][32]
 };
 
 template <int kCount, int kPanelCount>
@@ -83,19 +90,35 @@ static inline __attribute__((always_inline)) void float_tile(const FloatTile& t)
 template <int kPanelCount>
 static void float_tiles(const FloatTile& t, int count) {
   switch (count) {
-    case 1: float_tile<1, kPanelCount>(t); break;
-    case 2: float_tile<2, kPanelCount>(t); break;
-    case 3: float_tile<3, kPanelCount>(t); break;
-    case 4: float_tile<4, kPanelCount>(t); break;
-    case 5: float_tile<5 <= kTokens ? 5 : 1, kPanelCount>(t); break;
-    case 6: float_tile<6 <= kTokens ? 6 : 1, kPanelCount>(t); break;
-    case 7: float_tile<7 <= kTokens ? 7 : 1, kPanelCount>(t); break;
-    default: float_tile<8 <= kTokens ? 8 : 1, kPanelCount>(t); break;
+    case 1:
+      float_tile<1, kPanelCount>(t);
+      break;
+    case 2:
+      float_tile<2, kPanelCount>(t);
+      break;
+    case 3:
+      float_tile<3, kPanelCount>(t);
+      break;
+    case 4:
+      float_tile<4, kPanelCount>(t);
+      break;
+    case 5:
+      float_tile<5 <= kTokens ? 5 : 1, kPanelCount>(t);
+      break;
+    case 6:
+      float_tile<6 <= kTokens ? 6 : 1, kPanelCount>(t);
+      break;
+    case 7:
+      float_tile<7 <= kTokens ? 7 : 1, kPanelCount>(t);
+      break;
+    default:
+      float_tile<8 <= kTokens ? 8 : 1, kPanelCount>(t);
+      break;
   }
 }
 
-static void float_block(const WeightView* w, const ActView* a, int64_t panel, int count, int64_t block, int64_t begin, int64_t end,
-                        float* sums) {
+static void float_block(const WeightView* w, const ActView* a, int64_t panel, int count, int64_t block,
+                        int64_t begin, int64_t end, float* sums) {
   alignas(64) float buffer[kPanels * kUnpacked];
   const int64_t length = block_length(w, block);
   FloatTile t;

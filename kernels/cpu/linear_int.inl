@@ -1,17 +1,20 @@
 // Integer weights times integer activations: y = sum over blocks of scale * d * (sum q*a - zero * sum a).
 //
-// Each pair of panels is unpacked once for a block to bytes in L1 ([k/4][16 rows][4]) and multiplied with every tile of
-// tokens; partial sums stay in `scratch` as float32. A decode step (m = 1) of 4-bit weights unpacks in registers
-// instead. The integer sums are exact: |256*hi + lo| * 255 * 128 < 2^31.
+// Each pair of panels is unpacked once for a block to bytes in L1 ([k/4][16 rows][4]) and multiplied with
+// every tile of tokens; partial sums stay in `scratch` as float32. A decode step (m = 1) of 4-bit weights
+// unpacks in registers instead. The integer sums are exact: |256*hi + lo| * 255 * 128 < 2^31.
 //
-// A codebook's values are 16-bit integers here, 256 * high + low, of which the product low * lo is left out: it is
-// 2^-16 of the whole, no more than the rounding of the activations.
+// A codebook's values are 16-bit integers here, 256 * high + low, of which the product low * lo is left out:
+// it is 2^-16 of the whole, no more than the rounding of the activations.
 
 static inline VF load_scales(const WeightView* w, int64_t at) {
   switch (w->scale_type) {
-    case kScaleF16: return vf_f16((const uint16_t*)w->scales + at * kPanel);
-    case kScaleBf16: return vf_bf16((const uint16_t*)w->scales + at * kPanel);
-    default: return vf_load((const float*)w->scales + at * kPanel);
+    case kScaleF16:
+      return vf_f16((const uint16_t*)w->scales + at * kPanel);
+    case kScaleBf16:
+      return vf_bf16((const uint16_t*)w->scales + at * kPanel);
+    default:
+      return vf_load((const float*)w->scales + at * kPanel);
   }
 }
 
@@ -32,8 +35,8 @@ static inline W few_bits(const uint8_t* chunk, int i, int three) {
 }
 
 // Where the bytes of one block are: in `buffer`, or in the weights themselves when they are bytes already.
-static inline const uint8_t* unpack_block(const WeightView* w, int64_t panel, int64_t block, int64_t length, uint8_t* buffer,
-                                          uint8_t* low) {
+static inline const uint8_t* unpack_block(const WeightView* w, int64_t panel, int64_t block, int64_t length,
+                                          uint8_t* buffer, uint8_t* low) {
   const uint8_t* data = w->data + panel * w->panel_bytes;
   if (w->code == kInt8) return data + block * w->block * 16;
   if (w->code == kInt2 || w->code == kInt3) {
@@ -65,22 +68,22 @@ static inline const uint8_t* unpack_block(const WeightView* w, int64_t panel, in
 }
 
 struct IntTile {
-  const uint8_t* w[kPanels];   // unpacked bytes of each panel
-  const uint8_t* low[kPanels]; // of a codebook's values the lower bytes, else null
-  const int8_t* a;             // the tile's codes, at the first token of this inner tile
-  int64_t quads;               // dwords of K
-  int64_t stride;              // bytes from one dword of a token to its next
-  int64_t plane;               // bytes from the high plane to the low one
+  const uint8_t* w[kPanels];    // unpacked bytes of each panel
+  const uint8_t* low[kPanels];  // of a codebook's values the lower bytes, else null
+  const int8_t* a;              // the tile's codes, at the first token of this inner tile
+  int64_t quads;                // dwords of K
+  int64_t stride;               // bytes from one dword of a token to its next
+  int64_t plane;                // bytes from the high plane to the low one
   int planes;
   VF scale[kPanels], zero[kPanels];
-  const float* scales;         // of the tokens
+  const float* scales;  // of the tokens
   const float* sums;
-  float* sum;                  // [tokens][32], float32 partial sums
+  float* sum;  // [tokens][32], float32 partial sums
 };
 
 template <int kCount, int kWide, int kPanelCount>
-static inline __attribute__((always_inline)) void add_dots(const IntTile& t, const uint8_t* const* weights, const int8_t* a,
-                                                           VI (&acc)[kCount][kPanelCount]) {
+static inline __attribute__((always_inline)) void add_dots(const IntTile& t, const uint8_t* const* weights,
+                                                           const int8_t* a, VI (&acc)[kCount][kPanelCount]) {
 #ifdef NBL_NARROW_DOTS
   if (!kWide) return narrow_dots<kCount>(weights[0], a, t.quads, t.stride, acc);
 #endif
@@ -91,7 +94,8 @@ static inline __attribute__((always_inline)) void add_dots(const IntTile& t, con
 #pragma GCC unroll 8
     for (int i = 0; i < kCount; ++i)
 #pragma GCC unroll 2
-      for (int p = 0; p < kPanelCount; ++p) acc[i][p] = kWide ? dot_wide(acc[i][p], w[p], a + 4 * i) : dot(acc[i][p], w[p], a + 4 * i);
+      for (int p = 0; p < kPanelCount; ++p)
+        acc[i][p] = kWide ? dot_wide(acc[i][p], w[p], a + 4 * i) : dot(acc[i][p], w[p], a + 4 * i);
   }
 }
 
@@ -127,20 +131,36 @@ static inline __attribute__((always_inline)) void int_tile(const IntTile& t) {
 template <int kWide, int kPanelCount>
 static void int_tiles(const IntTile& t, int count) {
   switch (count) {
-    case 1: int_tile<1, kWide, kPanelCount>(t); break;
-    case 2: int_tile<2, kWide, kPanelCount>(t); break;
-    case 3: int_tile<3, kWide, kPanelCount>(t); break;
-    case 4: int_tile<4, kWide, kPanelCount>(t); break;
-    case 5: int_tile<5 <= kTokens ? 5 : 1, kWide, kPanelCount>(t); break;
-    case 6: int_tile<6 <= kTokens ? 6 : 1, kWide, kPanelCount>(t); break;
-    case 7: int_tile<7 <= kTokens ? 7 : 1, kWide, kPanelCount>(t); break;
-    default: int_tile<8 <= kTokens ? 8 : 1, kWide, kPanelCount>(t); break;
+    case 1:
+      int_tile<1, kWide, kPanelCount>(t);
+      break;
+    case 2:
+      int_tile<2, kWide, kPanelCount>(t);
+      break;
+    case 3:
+      int_tile<3, kWide, kPanelCount>(t);
+      break;
+    case 4:
+      int_tile<4, kWide, kPanelCount>(t);
+      break;
+    case 5:
+      int_tile<5 <= kTokens ? 5 : 1, kWide, kPanelCount>(t);
+      break;
+    case 6:
+      int_tile<6 <= kTokens ? 6 : 1, kWide, kPanelCount>(t);
+      break;
+    case 7:
+      int_tile<7 <= kTokens ? 7 : 1, kWide, kPanelCount>(t);
+      break;
+    default:
+      int_tile<8 <= kTokens ? 8 : 1, kWide, kPanelCount>(t);
+      break;
   }
 }
 
 // One block of `count` panels with tokens begin .. end-1 (begin a multiple of 8).
-static void int_block(const WeightView* w, const ActView* a, int64_t panel, int count, int64_t block, int64_t begin, int64_t end,
-                      float* sums) {
+static void int_block(const WeightView* w, const ActView* a, int64_t panel, int count, int64_t block,
+                      int64_t begin, int64_t end, float* sums) {
   alignas(64) uint8_t buffer[kPanels * kUnpacked];
   alignas(64) uint8_t low[kPanels * kUnpacked];
   const int64_t length = block_length(w, block);

@@ -7,7 +7,8 @@ namespace cpu {
 
 namespace {
 constexpr size_t kHugePage = size_t{2} << 20;
-constexpr int64_t kMost = int64_t{1} << 46;  // more than any machine maps; keeps the sums below from overflowing
+constexpr int64_t kMost =
+    int64_t{1} << 46;  // more than any machine maps; keeps the sums below from overflowing
 }  // namespace
 
 Memory& Memory::operator=(Memory&& other) noexcept {
@@ -34,7 +35,8 @@ bool Memory::allocate(int64_t bytes, bool huge) {
   huge = huge && bytes >= static_cast<int64_t>(kHugePage);
   // Kernels may read a vector beyond the end.
   mapped_ = static_cast<size_t>(bytes) + 256 + (huge ? kHugePage : 0);
-  void* base = mmap(nullptr, mapped_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* base =
+      mmap(nullptr, mapped_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (base == MAP_FAILED) return false;
   base_ = base;
   bytes_ = bytes;

@@ -17,7 +17,8 @@ class Memory {
   Memory(const Memory&) = delete;
   Memory& operator=(const Memory&) = delete;
 
-  // False when there is not that much. `huge` asks for huge pages: for memory that is filled and read as a whole.
+  // False when there is not that much. `huge` asks for huge pages: for memory that is filled and read as a
+  // whole.
   bool allocate(int64_t bytes, bool huge);
   uint8_t* data() const { return data_; }
   int64_t bytes() const { return bytes_; }
@@ -25,9 +26,9 @@ class Memory {
  private:
   void release();
 
-  uint8_t* data_ = nullptr;   // aligned to 64 bytes at least
+  uint8_t* data_ = nullptr;  // aligned to 64 bytes at least
   int64_t bytes_ = 0;
-  void* base_ = nullptr;      // what was mapped
+  void* base_ = nullptr;  // what was mapped
   size_t mapped_ = 0;
 };
 

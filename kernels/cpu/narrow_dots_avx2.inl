@@ -1,11 +1,15 @@
-// The inner loop of a tile of 4-bit weights with vpmaddubsw: sums of eight dwords stay in 16 bits (8 * 3840 = 30720).
+// The inner loop of a tile of 4-bit weights with vpmaddubsw: sums of eight dwords stay in 16 bits (8 * 3840 =
+// 30720).
 #define NBL_NARROW_DOTS
 
 // Inline assembly because GCC 12 moves every sum to another register and spills one around the intrinsic.
-static inline void add_words(__m256i* sum, __m256i products) { __asm__("vpaddw %1, %0, %0" : "+x"(*sum) : "x"(products)); }
+static inline void add_words(__m256i* sum, __m256i products) {
+  __asm__("vpaddw %1, %0, %0" : "+x"(*sum) : "x"(products));
+}
 
 template <int kCount>
-static inline __attribute__((always_inline)) void narrow_dots(const uint8_t* w, const int8_t* a, int64_t quads, int64_t stride,
+static inline __attribute__((always_inline)) void narrow_dots(const uint8_t* w, const int8_t* a,
+                                                              int64_t quads, int64_t stride,
                                                               VI (&acc)[kCount][1]) {
   const __m256i ones = _mm256_set1_epi16(1);
   for (int64_t q = 0; q < quads;) {

@@ -1,7 +1,8 @@
-// One panel of 4-bit, 8-bit or codebook weights times one token of two-plane activations, for machines whose dot() takes any byte.
+// One panel of 4-bit, 8-bit or codebook weights times one token of two-plane activations, for machines whose
+// dot() takes any byte.
 //
-// Of 4-bit weights the high nibble is not shifted down: its sums are 16 times too large until the end of the block. Four accumulators
-// (low and high nibble, high and low plane) keep the dot unit busy.
+// Of 4-bit weights the high nibble is not shifted down: its sums are 16 times too large until the end of the
+// block. Four accumulators (low and high nibble, high and low plane) keep the dot unit busy.
 static inline VF int4_panel(const WeightView* w, int64_t panel, const ActView* a) {
   const uint8_t* data = w->data + panel * w->panel_bytes;
   const int8_t* codes = a->codes;

@@ -1,9 +1,11 @@
 // One panel of 4-bit or 8-bit weights times one token of two-plane activations in AVX2.
 //
-// 4-bit: a pair of products is at most 2 * 15 * 128 = 3840, so eight of them (four chunks, both nibbles) are added in 16 bits
-// (30720) before vpmaddwd widens them. 8-bit: a pair would saturate, so even and odd bytes are widened, and the planes put
-// together to 16-bit activations, which vpmaddwd multiplies at once.
-struct Narrow { __m256i hi_a, hi_b, lo_a, lo_b; };  // 16-bit sums: plane, half of the panel
+// 4-bit: a pair of products is at most 2 * 15 * 128 = 3840, so eight of them (four chunks, both nibbles) are
+// added in 16 bits (30720) before vpmaddwd widens them. 8-bit: a pair would saturate, so even and odd bytes
+// are widened, and the planes put together to 16-bit activations, which vpmaddwd multiplies at once.
+struct Narrow {
+  __m256i hi_a, hi_b, lo_a, lo_b;
+};  // 16-bit sums: plane, half of the panel
 
 static inline void int4_step(Narrow* s, W w, const int8_t* hi, const int8_t* lo) {
   const __m256i h = four_bytes(hi), l = four_bytes(lo);
@@ -14,7 +16,8 @@ static inline void int4_step(Narrow* s, W w, const int8_t* hi, const int8_t* lo)
 }
 
 // What a block's sums in 32 bits, high and low plane, add to the rows.
-static inline VF int_block_sum(const WeightView* w, int64_t at, const ActView* a, int64_t block, VI hi, VI lo, VF total) {
+static inline VF int_block_sum(const WeightView* w, int64_t at, const ActView* a, int64_t block, VI hi, VI lo,
+                               VF total) {
   const VF whole = vf_fnma(load_zeros(w, at), vf_set1(a->sums[block]), vf_from_vi(vi_add(vi_sll(hi, 8), lo)));
   return vf_fma(vf_mul(load_scales(w, at), vf_set1(a->scales[block])), whole, total);
 }
@@ -61,7 +64,8 @@ static inline bool few_bits_panel(const WeightView* w, int64_t panel, const ActV
     VI hi = vi_set1(0), lo = hi;
     for (int64_t k = 0; k < length; k += 16, data += three ? 96 : 64) {
       Narrow s = {none, none, none, none};
-      for (int i = 0; i < 4; ++i) int4_step(&s, few_bits(data, i, three), codes + k + 4 * i, codes + length + k + 4 * i);
+      for (int i = 0; i < 4; ++i)
+        int4_step(&s, few_bits(data, i, three), codes + k + 4 * i, codes + length + k + 4 * i);
       widen(s, &hi, &lo);
     }
     codes += 2 * length;
@@ -83,7 +87,8 @@ static inline VF int8_panel(const WeightView* w, int64_t panel, const ActView* a
       const W packed = w_load(data);
       const __m256i h = four_bytes(codes + k), l = four_bytes(codes + length + k);
       // 256 * high + low, the low byte sign-extended.
-      const __m256i x_even = _mm256_add_epi16(_mm256_slli_epi16(h, 8), _mm256_srai_epi16(_mm256_slli_epi16(l, 8), 8));
+      const __m256i x_even =
+          _mm256_add_epi16(_mm256_slli_epi16(h, 8), _mm256_srai_epi16(_mm256_slli_epi16(l, 8), 8));
       const __m256i x_odd = _mm256_add_epi16(_mm256_andnot_si256(byte, h), _mm256_srai_epi16(l, 8));
       even.a = _mm256_add_epi32(even.a, _mm256_madd_epi16(_mm256_and_si256(packed.a, byte), x_even));
       even.b = _mm256_add_epi32(even.b, _mm256_madd_epi16(_mm256_and_si256(packed.b, byte), x_even));

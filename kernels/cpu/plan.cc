@@ -32,7 +32,8 @@ void PlanScratch::carve(Carver& carver, const PlanShape& s) {
   first_token = carver.take<int64_t>(s.sequences);
   caches = carver.take<CpuKvCache*>(s.sequences);
   const int64_t heads = s.head_dim > 0 ? s.query_width / s.head_dim : 0;
-  pieces = carver.take<float>(s.threads > 1 ? std::min(s.tokens, kSplitTokens) * heads * kMostPieces * s.piece_stride() : 0);
+  pieces = carver.take<float>(
+      s.threads > 1 ? std::min(s.tokens, kSplitTokens) * heads * kMostPieces * s.piece_stride() : 0);
   input.carve(carver, s.tokens, s.positions, s.blocks);
   for (int i = 0; i < s.threads; ++i) {
     ThreadScratch t;
@@ -76,12 +77,16 @@ int64_t CpuPlan::bytes_of(PlanShape shape) {
 Status CpuPlan::check_decoder() const {
   const DecoderConfig& c = decoder_->config;
   if (c.num_key_value_heads < 1 || c.num_attention_heads % c.num_key_value_heads != 0)
-    return error(Code::kUnsupported, "num_attention_heads %lld is no multiple of num_key_value_heads %lld", ll(c.num_attention_heads), ll(c.num_key_value_heads));
-  if (c.head_dim < 2 || c.head_dim % 2 != 0) return error(Code::kUnsupported, "head_dim is %lld; the CPU backend wants an even one", ll(c.head_dim));
+    return error(Code::kUnsupported, "num_attention_heads %lld is no multiple of num_key_value_heads %lld",
+                 ll(c.num_attention_heads), ll(c.num_key_value_heads));
+  if (c.head_dim < 2 || c.head_dim % 2 != 0)
+    return error(Code::kUnsupported, "head_dim is %lld; the CPU backend wants an even one", ll(c.head_dim));
   if (decoder_->rope.rotary_dim > c.head_dim || decoder_->rope.rotary_dim % 2 != 0)
-    return error(Code::kUnsupported, "the rotary dimension is %lld, of a head_dim of %lld", ll(decoder_->rope.rotary_dim), ll(c.head_dim));
+    return error(Code::kUnsupported, "the rotary dimension is %lld, of a head_dim of %lld",
+                 ll(decoder_->rope.rotary_dim), ll(c.head_dim));
   if (static_cast<int64_t>(decoder_->blocks.size()) != c.num_hidden_layers)
-    return error(Code::kArgument, "num_hidden_layers is %lld, but the decoder has %lld layers", ll(c.num_hidden_layers), ll(decoder_->blocks.size()));
+    return error(Code::kArgument, "num_hidden_layers is %lld, but the decoder has %lld layers",
+                 ll(c.num_hidden_layers), ll(decoder_->blocks.size()));
   return {};
 }
 
@@ -115,18 +120,23 @@ Status CpuPlan::prepare() {
     const auto* weight = dynamic_cast<const CpuWeight*>(linear.weight.get());
     if (!weight) return error(Code::kArgument, "%s was not packed by the CPU backend", name.c_str());
     if (weight->columns() != linear.in_features || weight->view().rows != linear.out_features)
-      return error(Code::kArgument, "%s is [%lld, %lld], expected [%lld, %lld]", name.c_str(), ll(weight->view().rows), ll(weight->columns()),
-                   ll(linear.out_features), ll(linear.in_features));
+      return error(Code::kArgument, "%s is [%lld, %lld], expected [%lld, %lld]", name.c_str(),
+                   ll(weight->view().rows), ll(weight->columns()), ll(linear.out_features),
+                   ll(linear.in_features));
     if (linear.in_features > std::max({shape_.hidden, shape_.query_width, shape_.intermediate}))
-      return error(Code::kArgument, "%s takes %lld inputs, more than any layer of this model makes", name.c_str(), ll(linear.in_features));
+      return error(Code::kArgument, "%s takes %lld inputs, more than any layer of this model makes",
+                   name.c_str(), ll(linear.in_features));
     shape_.positions = std::max(shape_.positions, weight->positions());
     shape_.blocks = std::max(shape_.blocks, weight->view().blocks);
     return {};
   }));
   for (const Block& block : decoder_->blocks) {
-    if (rows_of(block.attention.qkv) != shape_.query_width + 2 * shape_.kv_width || rows_of(block.mlp.gate_up) != 2 * shape_.intermediate)
-      return error(Code::kArgument, "a layer's q, k, v or gate, up have %lld and %lld rows, expected %lld and %lld", ll(rows_of(block.attention.qkv)),
-                   ll(rows_of(block.mlp.gate_up)), ll(shape_.query_width + 2 * shape_.kv_width), ll(2 * shape_.intermediate));
+    if (rows_of(block.attention.qkv) != shape_.query_width + 2 * shape_.kv_width ||
+        rows_of(block.mlp.gate_up) != 2 * shape_.intermediate)
+      return error(Code::kArgument,
+                   "a layer's q, k, v or gate, up have %lld and %lld rows, expected %lld and %lld",
+                   ll(rows_of(block.attention.qkv)), ll(rows_of(block.mlp.gate_up)),
+                   ll(shape_.query_width + 2 * shape_.kv_width), ll(2 * shape_.intermediate));
   }
   next_item_ = std::vector<std::atomic<int64_t>>(decoder_->blocks.size());
   if (!memory_.allocate(bytes_of(shape_), false))
@@ -139,31 +149,42 @@ Status CpuPlan::prepare() {
 Status CpuPlan::check_batch(const Batch& batch) const {
   const int64_t sequences = static_cast<int64_t>(batch.sequences.size());
   if (sequences < 1 || sequences > shape_.sequences)
-    return error(Code::kArgument, "a step has %lld sequences, the plan was made for 1 .. %lld", ll(sequences), ll(shape_.sequences));
+    return error(Code::kArgument, "a step has %lld sequences, the plan was made for 1 .. %lld", ll(sequences),
+                 ll(shape_.sequences));
   int64_t tokens = 0, rows = 0;
   const DecoderConfig& c = decoder_->config;
   for (int64_t i = 0; i < sequences; ++i) {
     const BatchSequence& s = batch.sequences[static_cast<size_t>(i)];
     const auto* cache = dynamic_cast<const CpuKvCache*>(s.cache);
-    if (!cache) return error(Code::kArgument, "the cache of sequence %lld was not made by the CPU backend", ll(i));
+    if (!cache)
+      return error(Code::kArgument, "the cache of sequence %lld was not made by the CPU backend", ll(i));
     const KvShape& shape = cache->shape();
-    if (shape.layers != c.num_hidden_layers || shape.heads != c.num_key_value_heads || shape.head_dim != c.head_dim)
+    if (shape.layers != c.num_hidden_layers || shape.heads != c.num_key_value_heads ||
+        shape.head_dim != c.head_dim)
       return error(Code::kArgument, "the cache of sequence %lld was made for another model", ll(i));
     for (int64_t j = 0; j < i; ++j)
-      if (batch.sequences[static_cast<size_t>(j)].cache == s.cache) return error(Code::kArgument, "sequences %lld and %lld share a cache", ll(j), ll(i));
-    if (!s.tokens || s.token_count < 1 || s.token_count > shape_.tokens || s.logit_rows < 0 || s.logit_rows > s.token_count)
-      return error(Code::kArgument, "sequence %lld has %lld tokens and asks for %lld rows of logits", ll(i), ll(s.token_count), ll(s.logit_rows));
+      if (batch.sequences[static_cast<size_t>(j)].cache == s.cache)
+        return error(Code::kArgument, "sequences %lld and %lld share a cache", ll(j), ll(i));
+    if (!s.tokens || s.token_count < 1 || s.token_count > shape_.tokens || s.logit_rows < 0 ||
+        s.logit_rows > s.token_count)
+      return error(Code::kArgument, "sequence %lld has %lld tokens and asks for %lld rows of logits", ll(i),
+                   ll(s.token_count), ll(s.logit_rows));
     if (s.token_count > cache->capacity() - cache->length())
-      return error(Code::kContextFull, "%lld tokens do not fit: the cache holds %lld of %lld positions", ll(s.token_count), ll(cache->length()), ll(cache->capacity()));
+      return error(Code::kContextFull, "%lld tokens do not fit: the cache holds %lld of %lld positions",
+                   ll(s.token_count), ll(cache->length()), ll(cache->capacity()));
     for (int64_t t = 0; t < s.token_count; ++t)
       if (s.tokens[t] < 0 || s.tokens[t] >= c.vocab_size)
-        return error(Code::kArgument, "token %d is not in a vocabulary of %lld", s.tokens[t], ll(c.vocab_size));
+        return error(Code::kArgument, "token %d is not in a vocabulary of %lld", s.tokens[t],
+                     ll(c.vocab_size));
     tokens += s.token_count;
     rows += s.logit_rows;
   }
   if (tokens > shape_.tokens || rows > shape_.logit_rows)
-    return error(Code::kArgument, "a step has %lld tokens and %lld rows of logits, the plan was made for %lld and %lld", ll(tokens), ll(rows), ll(shape_.tokens), ll(shape_.logit_rows));
-  if (rows > 0 && !batch.logits) return error(Code::kArgument, "logits are asked for, but there is nowhere to put them");
+    return error(Code::kArgument,
+                 "a step has %lld tokens and %lld rows of logits, the plan was made for %lld and %lld",
+                 ll(tokens), ll(rows), ll(shape_.tokens), ll(shape_.logit_rows));
+  if (rows > 0 && !batch.logits)
+    return error(Code::kArgument, "logits are asked for, but there is nowhere to put them");
   return {};
 }
 
@@ -178,11 +199,14 @@ void CpuPlan::lay_out(const Batch& batch) {
     const int64_t start = s.cache->length();
     scratch_.first_token[i] = tokens_;
     scratch_.caches[i] = static_cast<CpuKvCache*>(s.cache);
-    if (half > 0) rope_inv_freq(rope, s.call_length > 0 ? s.call_length : start + s.token_count, scratch_.inv_freq);
+    if (half > 0)
+      rope_inv_freq(rope, s.call_length > 0 ? s.call_length : start + s.token_count, scratch_.inv_freq);
     for (int64_t t = 0; t < s.token_count; ++t, ++tokens_) {
       scratch_.position[tokens_] = start + t;
       scratch_.sequence[tokens_] = static_cast<int32_t>(i);
-      if (half > 0) rope_tables(rope, scratch_.inv_freq, start + t, scratch_.cosine + tokens_ * half, scratch_.sine + tokens_ * half);
+      if (half > 0)
+        rope_tables(rope, scratch_.inv_freq, start + t, scratch_.cosine + tokens_ * half,
+                    scratch_.sine + tokens_ * half);
     }
     for (int64_t r = 0; r < s.logit_rows; ++r) {
       scratch_.logit_top[logit_rows_] = s.exact_top;

@@ -17,8 +17,8 @@ namespace cpu {
 
 namespace {
 
-constexpr int kSpins = 1024;                                       // at a barrier before the core is offered to others
-constexpr auto kStayAwake = std::chrono::microseconds(1000);       // after a job: sampling a token is shorter
+constexpr int kSpins = 1024;  // at a barrier before the core is offered to others
+constexpr auto kStayAwake = std::chrono::microseconds(1000);  // after a job: sampling a token is shorter
 
 inline void relax() {
 #if defined(__x86_64__)
@@ -166,7 +166,8 @@ int usable_cores() {
     std::vector<std::string> seen;  // the sibling lists met, one for each physical core
     for (int i = 0; i < CPU_SETSIZE; ++i) {
       if (!CPU_ISSET(i, &mask)) continue;
-      std::string siblings = first_line("/sys/devices/system/cpu/cpu" + std::to_string(i) + "/topology/thread_siblings_list");
+      std::string siblings =
+          first_line("/sys/devices/system/cpu/cpu" + std::to_string(i) + "/topology/thread_siblings_list");
       if (siblings.empty()) siblings = std::to_string(i);
       if (std::find(seen.begin(), seen.end(), siblings) == seen.end()) seen.push_back(std::move(siblings));
     }

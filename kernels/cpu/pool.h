@@ -1,8 +1,8 @@
 // Pool: the backend's threads. A job is one function that all of them run at once, meeting at barriers.
 //
-// One job runs at a time; callers wait for their turn in the order they came, so that several sessions of one model
-// share the cores instead of fighting for them. The caller is thread 0 of its own job. Workers spin for a while when a
-// job has ended, because the next token's is near, and then sleep.
+// One job runs at a time; callers wait for their turn in the order they came, so that several sessions of one
+// model share the cores instead of fighting for them. The caller is thread 0 of its own job. Workers spin for
+// a while when a job has ended, because the next token's is near, and then sleep.
 #pragma once
 
 #include <atomic>
@@ -28,7 +28,8 @@ class Pool {
   // Calls job(thread, threads) on every thread and returns when all have. `job` must not throw.
   template <typename Job>
   void run(Job&& job) {
-    run_job([](void* context, int thread, int threads) { (*static_cast<std::remove_reference_t<Job>*>(context))(thread, threads); },
+    run_job([](void* context, int thread,
+               int threads) { (*static_cast<std::remove_reference_t<Job>*>(context))(thread, threads); },
             const_cast<void*>(static_cast<const void*>(&job)));
   }
   // Within a job: returns when every thread has come here. What they wrote before is visible to all after.
@@ -64,7 +65,8 @@ class Pool {
   alignas(64) std::atomic<uint32_t> phase_{0};
 };
 
-// Physical cores that this process may use: its affinity mask without hyperthread siblings, capped by its cgroup.
+// Physical cores that this process may use: its affinity mask without hyperthread siblings, capped by its
+// cgroup.
 int usable_cores();
 
 }  // namespace cpu

@@ -20,8 +20,8 @@ static inline VF vf_exp(VF x) {
   return vf_zero_below(x, floor, vf_mul(vf_mul(p, vf_exp2i(half)), vf_exp2i(vi_sub(n, half))));
 }
 
-static void quantize(const float* x, int64_t length, int32_t planes, int8_t* out, int64_t stride, int64_t plane, float* scale,
-                     float* sum) {
+static void quantize(const float* x, int64_t length, int32_t planes, int8_t* out, int64_t stride,
+                     int64_t plane, float* scale, float* sum) {
   VF largest = vf_set1(0), probe = vf_set1(0);
   for (int64_t k = 0; k < length; k += 16) {
     const VF v = vf_load(x + k);
@@ -62,7 +62,8 @@ static void rms_norm(const float* x, const float* weight, float epsilon, int64_t
   float sum = vf_sum(squares);
   for (; i < n; ++i) sum += x[i] * x[i];
   const float factor = 1.0f / __builtin_sqrtf(sum / (float)n + epsilon);
-  for (i = 0; i + 16 <= n; i += 16) vf_store(out + i, vf_mul(vf_mul(vf_load(x + i), vf_set1(factor)), vf_load(weight + i)));
+  for (i = 0; i + 16 <= n; i += 16)
+    vf_store(out + i, vf_mul(vf_mul(vf_load(x + i), vf_set1(factor)), vf_load(weight + i)));
   for (; i < n; ++i) out[i] = x[i] * factor * weight[i];
 }
 
@@ -92,15 +93,21 @@ static inline void gated(const float* gate, const float* up, int64_t n, float* o
   memcpy(out + i, r, (size_t)(n - i) * sizeof(float));
 }
 
-static void silu_mul(const float* gate, const float* up, int64_t n, float* out) { gated<silu_times>(gate, up, n, out); }
-static void gelu_tanh_mul(const float* gate, const float* up, int64_t n, float* out) { gated<gelu_tanh_times>(gate, up, n, out); }
+static void silu_mul(const float* gate, const float* up, int64_t n, float* out) {
+  gated<silu_times>(gate, up, n, out);
+}
+static void gelu_tanh_mul(const float* gate, const float* up, int64_t n, float* out) {
+  gated<gelu_tanh_times>(gate, up, n, out);
+}
 
-static int64_t next_above(const float* y, const float* bound, float factor, float threshold, int64_t first, int64_t n) {
+static int64_t next_above(const float* y, const float* bound, float factor, float threshold, int64_t first,
+                          int64_t n) {
   const VF f = vf_set1(factor);
   int64_t i = first;
   for (; i + 64 <= n; i += 64) {
     VF largest = vf_fma(f, vf_load(bound + i), vf_load(y + i));
-    for (int j = 16; j < 64; j += 16) largest = vf_max(largest, vf_fma(f, vf_load(bound + i + j), vf_load(y + i + j)));
+    for (int j = 16; j < 64; j += 16)
+      largest = vf_max(largest, vf_fma(f, vf_load(bound + i + j), vf_load(y + i + j)));
     if (vf_any_above(largest, threshold)) break;
   }
   for (; i < n; ++i)

@@ -43,7 +43,8 @@ void StepWorker::run() {
   for (size_t layer = 0; layer < decoder_.blocks.size(); ++layer) {
     // Read by all after the next barrier, and not written again before the one after that.
     const std::atomic<bool>* cancel = plan_.batch_->cancel;
-    if (thread_ == 0 && cancel && cancel->load(std::memory_order_relaxed)) plan_.stop_.store(true, std::memory_order_relaxed);
+    if (thread_ == 0 && cancel && cancel->load(std::memory_order_relaxed))
+      plan_.stop_.store(true, std::memory_order_relaxed);
     attention_block(decoder_.blocks[layer], static_cast<int64_t>(layer));
     if (plan_.stop_.load(std::memory_order_relaxed)) return;
     mlp_block(decoder_.blocks[layer]);
@@ -56,7 +57,8 @@ void StepWorker::embed() {
   const Range tokens = share(m_);
   for (int64_t t = tokens.first; t < tokens.last; ++t) {
     const int32_t sequence = shared_.sequence[t];
-    const int32_t id = plan_.batch_->sequences[static_cast<size_t>(sequence)].tokens[t - shared_.first_token[sequence]];
+    const int32_t id =
+        plan_.batch_->sequences[static_cast<size_t>(sequence)].tokens[t - shared_.first_token[sequence]];
     embedding_row(decoder_.embedding, id, width, shared_.hidden + t * width);
   }
   barrier();
@@ -76,10 +78,15 @@ const float* StepWorker::activated(const Mlp& mlp, int64_t token, float* out) co
   const float* gate = shared_.gate_up + token * 2 * width;
   const float* up = gate + width;
   switch (mlp.activation) {
-    case Activation::kSilu: kernels_.silu_mul(gate, up, width, out); break;
-    case Activation::kGeluTanh: kernels_.gelu_tanh_mul(gate, up, width, out); break;
+    case Activation::kSilu:
+      kernels_.silu_mul(gate, up, width, out);
+      break;
+    case Activation::kGeluTanh:
+      kernels_.gelu_tanh_mul(gate, up, width, out);
+      break;
     case Activation::kGelu:
-      for (int64_t i = 0; i < width; ++i) out[i] = 0.5f * gate[i] * (1.0f + std::erf(gate[i] * 0.70710678f)) * up[i];
+      for (int64_t i = 0; i < width; ++i)
+        out[i] = 0.5f * gate[i] * (1.0f + std::erf(gate[i] * 0.70710678f)) * up[i];
       break;
     case Activation::kRelu:
       for (int64_t i = 0; i < width; ++i) out[i] = std::max(gate[i], 0.0f) * up[i];
@@ -98,11 +105,13 @@ ActView StepWorker::pack(const CpuWeight& weight, int64_t m, Rows rows) {
     pack_tile(kernels_, weight, planes, 1, 0, &row, mine_.input);
     return mine_.input.view(1, planes);
   }
-  const int64_t width = std::max({plan_.shape_.hidden, plan_.shape_.query_width, plan_.shape_.intermediate}) + 16;
+  const int64_t width =
+      std::max({plan_.shape_.hidden, plan_.shape_.query_width, plan_.shape_.intermediate}) + 16;
   const Range tiles = share((m + kTile - 1) / kTile);
   for (int64_t tile = tiles.first; tile < tiles.last; ++tile) {
     const float* tile_rows[kTile] = {};
-    for (int64_t i = 0; i < kTile && tile * kTile + i < m; ++i) tile_rows[i] = rows(tile * kTile + i, mine_.rows + i * width);
+    for (int64_t i = 0; i < kTile && tile * kTile + i < m; ++i)
+      tile_rows[i] = rows(tile * kTile + i, mine_.rows + i * width);
     pack_tile(kernels_, weight, planes, m, tile, tile_rows, shared_.input);
   }
   barrier();
@@ -124,7 +133,8 @@ StepWorker::Range StepWorker::product(const Linear& linear, const ActView& input
   const Range rows = {panels.first * kPanel, std::min(panels.last * kPanel, weight.view().rows)};
   if (!linear.bias.empty())
     for (int64_t t = 0; t < input.m; ++t)
-      for (int64_t n = rows.first; n < rows.last; ++n) out[t * ldo + n] += linear.bias[static_cast<size_t>(n)];
+      for (int64_t n = rows.first; n < rows.last; ++n)
+        out[t * ldo + n] += linear.bias[static_cast<size_t>(n)];
   return rows;
 }
 
@@ -158,14 +168,16 @@ void StepWorker::add_to_hidden(Range rows) {
 void StepWorker::attention_block(const Block& block, int64_t layer) {
   const int64_t width = plan_.shape_.hidden, query_width = plan_.shape_.query_width;
   const Attention& attention = block.attention;
-  project(attention.qkv, m_, shared_.qkv, query_width + 2 * plan_.shape_.kv_width, [&](int64_t t, float* scratch) {
-    return normed(block.input_norm, shared_.hidden + t * width, width, scratch);
-  });
+  project(attention.qkv, m_, shared_.qkv, query_width + 2 * plan_.shape_.kv_width,
+          [&](int64_t t, float* scratch) {
+            return normed(block.input_norm, shared_.hidden + t * width, width, scratch);
+          });
   barrier();
   if (plan_.stop_.load(std::memory_order_relaxed)) return;
   attend_all(block, layer);
   barrier();
-  const ActView input = pack(weight_of(attention.output), m_, [&](int64_t t, float*) { return shared_.attended + t * query_width; });
+  const ActView input = pack(weight_of(attention.output), m_,
+                             [&](int64_t t, float*) { return shared_.attended + t * query_width; });
   add_to_hidden(product(attention.output, input, shared_.output, width));
   barrier();
 }
@@ -176,7 +188,8 @@ void StepWorker::mlp_block(const Block& block) {
     return normed(block.post_attention_norm, shared_.hidden + t * width, width, scratch);
   });
   barrier();
-  const ActView input = pack(weight_of(block.mlp.down), m_, [&](int64_t t, float* scratch) { return activated(block.mlp, t, scratch); });
+  const ActView input = pack(weight_of(block.mlp.down), m_,
+                             [&](int64_t t, float* scratch) { return activated(block.mlp, t, scratch); });
   add_to_hidden(product(block.mlp.down, input, shared_.output, width));
   barrier();
 }
@@ -193,7 +206,8 @@ void StepWorker::logits() {
     return;
   }
   for (int64_t row = 0; row < plan_.logit_rows_; ++row) {
-    const float* x = normed(decoder_.final_norm, shared_.hidden + shared_.logit_token[row] * width, width, mine_.rows);
+    const float* x =
+        normed(decoder_.final_norm, shared_.hidden + shared_.logit_token[row] * width, width, mine_.rows);
     double squares = 0;
     for (int64_t i = 0; i < width; ++i) squares += static_cast<double>(x[i]) * x[i];
     lengths[row] = static_cast<float>(std::sqrt(squares) * 1.001);  // what rounding to 16 bits may add

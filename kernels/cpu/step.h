@@ -1,5 +1,5 @@
-// StepWorker: what one thread does in a step, from token ids to logits. All threads run the same program and meet at
-// the pool's barriers; the stages of a layer are qkv | attention | output | gate-up | down.
+// StepWorker: what one thread does in a step, from token ids to logits. All threads run the same program and
+// meet at the pool's barriers; the stages of a layer are qkv | attention | output | gate-up | down.
 #pragma once
 
 #include <cstdint>
@@ -12,13 +12,21 @@ namespace cpu {
 class StepWorker {
  public:
   StepWorker(CpuPlan& plan, int thread, int threads)
-      : plan_(plan), decoder_(*plan.decoder_), kernels_(plan.kernels_), shared_(plan.scratch_), mine_(plan.scratch_.thread[thread]),
-        thread_(thread), threads_(threads), m_(plan.tokens_) {}
+      : plan_(plan),
+        decoder_(*plan.decoder_),
+        kernels_(plan.kernels_),
+        shared_(plan.scratch_),
+        mine_(plan.scratch_.thread[thread]),
+        thread_(thread),
+        threads_(threads),
+        m_(plan.tokens_) {}
 
   void run();
 
  private:
-  struct Range { int64_t first, last; };
+  struct Range {
+    int64_t first, last;
+  };
   Range share(int64_t count) const { return {count * thread_ / threads_, count * (thread_ + 1) / threads_}; }
   void barrier() { plan_.pool_->barrier(); }
 
@@ -48,9 +56,12 @@ class StepWorker {
   void prepare_query(const Block& block, int64_t token, int64_t head);
   void rotate(float* head, int64_t token) const;
   void attend_all(const Block& block, int64_t layer);
-  struct Piece { int64_t index, count; };
+  struct Piece {
+    int64_t index, count;
+  };
   int64_t pieces_wanted(int64_t items) const;
-  void attend_tile(const Block& block, int64_t layer, int64_t sequence, int64_t kv_head, int64_t tile, Piece piece);
+  void attend_tile(const Block& block, int64_t layer, int64_t sequence, int64_t kv_head, int64_t tile,
+                   Piece piece);
   void merge_pieces(int64_t count);
 
   CpuPlan& plan_;

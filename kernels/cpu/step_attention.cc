@@ -1,4 +1,5 @@
-// The attention stage of a step: norms and rotation of queries and keys, writing to the caches, and the work list.
+// The attention stage of a step: norms and rotation of queries and keys, writing to the caches, and the work
+// list.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -41,7 +42,8 @@ void StepWorker::place_keys_and_values(const Block& block, int64_t layer, int64_
   if (!cache.shape().half) {
     float* keys = reinterpret_cast<float*>(cache.keys(layer, kv_head)) + panel;
     for (int64_t d = 0; d < s.head_dim; ++d) keys[d * kPanel] = k[d];
-    std::memcpy(reinterpret_cast<float*>(cache.values(layer, kv_head)) + position * stride, v, static_cast<size_t>(s.head_dim) * 4);
+    std::memcpy(reinterpret_cast<float*>(cache.values(layer, kv_head)) + position * stride, v,
+                static_cast<size_t>(s.head_dim) * 4);
     return;
   }
   uint16_t halves[kKeyBlock];
@@ -51,13 +53,15 @@ void StepWorker::place_keys_and_values(const Block& block, int64_t layer, int64_
     kernels_.to_f16(k + start, count, halves);
     for (int64_t d = 0; d < count; ++d) keys[(start + d) * kPanel] = halves[d];
   }
-  kernels_.to_f16(v, s.head_dim, reinterpret_cast<uint16_t*>(cache.values(layer, kv_head)) + position * stride);
+  kernels_.to_f16(v, s.head_dim,
+                  reinterpret_cast<uint16_t*>(cache.values(layer, kv_head)) + position * stride);
 }
 
 void StepWorker::attend_all(const Block& block, int64_t layer) {
   const int64_t kv_heads = decoder_.config.num_key_value_heads;
   const int64_t group = decoder_.config.num_attention_heads / kv_heads;
-  // Every thread works through (token, key head) pairs; the keys of all tokens must be there before any query looks.
+  // Every thread works through (token, key head) pairs; the keys of all tokens must be there before any query
+  // looks.
   const Range pairs = share(m_ * kv_heads);
   for (int64_t pair = pairs.first; pair < pairs.last; ++pair) {
     const int64_t token = pair / kv_heads, kv_head = pair % kv_heads;
@@ -72,7 +76,9 @@ void StepWorker::attend_all(const Block& block, int64_t layer) {
     return;
   }
   barrier();
-  const auto tiles_of = [&](size_t s) { return (plan_.batch_->sequences[s].token_count * group + kTile - 1) / kTile; };
+  const auto tiles_of = [&](size_t s) {
+    return (plan_.batch_->sequences[s].token_count * group + kTile - 1) / kTile;
+  };
   int64_t items = 0;
   for (size_t s = 0; s < plan_.batch_->sequences.size(); ++s) items += tiles_of(s) * kv_heads;
   const int64_t pieces = pieces_wanted(items);
@@ -83,7 +89,8 @@ void StepWorker::attend_all(const Block& block, int64_t layer) {
     const int64_t tiles = tiles_of(s), count = tiles * kv_heads * pieces;
     while (item < base + count) {
       const int64_t at = (item - base) / pieces;
-      attend_tile(block, layer, static_cast<int64_t>(s), at % kv_heads, tiles - 1 - at / kv_heads, {(item - base) % pieces, pieces});
+      attend_tile(block, layer, static_cast<int64_t>(s), at % kv_heads, tiles - 1 - at / kv_heads,
+                  {(item - base) % pieces, pieces});
       item = next.fetch_add(1, std::memory_order_relaxed);
     }
     base += count;
@@ -93,12 +100,14 @@ void StepWorker::attend_all(const Block& block, int64_t layer) {
   merge_pieces(pieces);
 }
 
-// How many pieces the positions are cut into, so that every thread has work; pieces of fewer than a block are not worth it.
+// How many pieces the positions are cut into, so that every thread has work; pieces of fewer than a block are
+// not worth it.
 int64_t StepWorker::pieces_wanted(int64_t items) const {
   if (items >= threads_ || m_ > kSplitTokens) return 1;
   int64_t longest = 0;
   for (int64_t t = 0; t < m_; ++t) longest = std::max(longest, shared_.position[t] + 1);
-  return std::max<int64_t>(1, std::min({kMostPieces, (2 * threads_ + items - 1) / items, longest / kKeyBlock}));
+  return std::max<int64_t>(1,
+                           std::min({kMostPieces, (2 * threads_ + items - 1) / items, longest / kKeyBlock}));
 }
 
 // Brings the pieces of every (token, head) to their common maximum and adds them.
@@ -123,8 +132,10 @@ void StepWorker::merge_pieces(int64_t count) {
   }
 }
 
-// Up to 8 query rows (tokens and heads of one key head's group, tokens outermost) over what they see, or a piece of it.
-void StepWorker::attend_tile(const Block& block, int64_t layer, int64_t sequence, int64_t kv_head, int64_t tile, Piece piece) {
+// Up to 8 query rows (tokens and heads of one key head's group, tokens outermost) over what they see, or a
+// piece of it.
+void StepWorker::attend_tile(const Block& block, int64_t layer, int64_t sequence, int64_t kv_head,
+                             int64_t tile, Piece piece) {
   const PlanShape& s = plan_.shape_;
   const int64_t group = decoder_.config.num_attention_heads / decoder_.config.num_key_value_heads;
   const int64_t total = plan_.batch_->sequences[static_cast<size_t>(sequence)].token_count * group;
@@ -149,7 +160,8 @@ void StepWorker::attend_tile(const Block& block, int64_t layer, int64_t sequence
     const int64_t token = shared_.first_token[sequence] + (tile * kTile + r) / group;
     const int64_t head = kv_head * group + (tile * kTile + r) % group;
     const int64_t position = shared_.position[token];
-    std::memcpy(mine_.queries + r * s.head_dim, shared_.qkv + token * (s.query_width + 2 * s.kv_width) + head * s.head_dim,
+    std::memcpy(mine_.queries + r * s.head_dim,
+                shared_.qkv + token * (s.query_width + 2 * s.kv_width) + head * s.head_dim,
                 static_cast<size_t>(s.head_dim) * sizeof(float));
     place[r] = token * decoder_.config.num_attention_heads + head;
     view.first[r] = window > 0 ? std::max<int64_t>(0, position - window + 1) : 0;
@@ -161,7 +173,9 @@ void StepWorker::attend_tile(const Block& block, int64_t layer, int64_t sequence
   }
   if (piece.count > 1) {
     const int64_t begin = view.begin, length = view.end - view.begin;
-    const auto cut = [&](int64_t i) { return i == piece.count ? begin + length : begin + length * i / piece.count / kPanel * kPanel; };
+    const auto cut = [&](int64_t i) {
+      return i == piece.count ? begin + length : begin + length * i / piece.count / kPanel * kPanel;
+    };
     view.begin = cut(piece.index);
     view.end = cut(piece.index + 1);
   }

@@ -1,9 +1,10 @@
-// Logits of which only the largest are looked at: the upper bytes of the head bound every logit from both sides, and
-// the lower bytes are read only for panels that hold a row which may be among the largest.
+// Logits of which only the largest are looked at: the upper bytes of the head bound every logit from both
+// sides, and the lower bytes are read only for panels that hold a row which may be among the largest.
 //
-// With s the slack of a row and |x| the length of the input, its logit is within s * |x| of what the upper bytes give.
-// The k-th largest lower bound is no more than the k-th largest logit; a row whose upper bound is below that is not
-// among the k largest, whatever its lower bytes are, and its approximate value is smaller than theirs.
+// With s the slack of a row and |x| the length of the input, its logit is within s * |x| of what the upper
+// bytes give. The k-th largest lower bound is no more than the k-th largest logit; a row whose upper bound is
+// below that is not among the k largest, whatever its lower bytes are, and its approximate value is smaller
+// than theirs.
 #include <algorithm>
 #include <functional>
 #include <limits>
@@ -55,7 +56,8 @@ void StepWorker::top_logits(const ActView& input, const float* lengths) {
   float* logits = plan_.batch_->logits;
   const Range panels = panels_of(weight.view());
   const Range rows = {panels.first * kPanel, std::min(panels.last * kPanel, vocab)};
-  if (panels.first < panels.last) kernels_.linear(&weight.view(), &input, panels.first, panels.last, logits, vocab, mine_.partial);
+  if (panels.first < panels.last)
+    kernels_.linear(&weight.view(), &input, panels.first, panels.last, logits, vocab, mine_.partial);
   for (int64_t row = 0; row < input.m; ++row) list_top(weight, rows, row, lengths[row]);
   barrier();
   float least[kTopRows];

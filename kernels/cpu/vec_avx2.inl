@@ -1,8 +1,12 @@
 // Vectors of 16 lanes as two AVX2 registers. The meaning of every function is that of vec_generic.inl.
 // The includer defines NBL_DOT256(acc, w, a): 8 lanes of dot() with `a` a broadcast dword.
 
-struct VF { __m256 a, b; };
-struct VI { __m256i a, b; };
+struct VF {
+  __m256 a, b;
+};
+struct VI {
+  __m256i a, b;
+};
 typedef VI W;
 
 constexpr int kTokens = 4;
@@ -10,18 +14,30 @@ constexpr int kPanels = 1;
 constexpr int kValueRows = 2;
 constexpr int kValueVecs = 2;
 
-#define NBL_EACH(f, ...) {f(x.a, ##__VA_ARGS__), f(x.b, ##__VA_ARGS__)}
-#define NBL_PAIR(f) {f(x.a, y.a), f(x.b, y.b)}
+#define NBL_EACH(f, ...) \
+  { f(x.a, ##__VA_ARGS__), f(x.b, ##__VA_ARGS__) }
+#define NBL_PAIR(f) \
+  { f(x.a, y.a), f(x.b, y.b) }
 
-static inline VF vf_set1(float s) { const __m256 v = _mm256_set1_ps(s); return {v, v}; }
+static inline VF vf_set1(float s) {
+  const __m256 v = _mm256_set1_ps(s);
+  return {v, v};
+}
 static inline VF vf_load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
-static inline void vf_store(float* p, VF x) { _mm256_storeu_ps(p, x.a); _mm256_storeu_ps(p + 8, x.b); }
+static inline void vf_store(float* p, VF x) {
+  _mm256_storeu_ps(p, x.a);
+  _mm256_storeu_ps(p + 8, x.b);
+}
 static inline VF vf_add(VF x, VF y) { return NBL_PAIR(_mm256_add_ps); }
 static inline VF vf_sub(VF x, VF y) { return NBL_PAIR(_mm256_sub_ps); }
 static inline VF vf_mul(VF x, VF y) { return NBL_PAIR(_mm256_mul_ps); }
 static inline VF vf_div(VF x, VF y) { return NBL_PAIR(_mm256_div_ps); }
-static inline VF vf_fma(VF x, VF y, VF z) { return {_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b)}; }
-static inline VF vf_fnma(VF x, VF y, VF z) { return {_mm256_fnmadd_ps(x.a, y.a, z.a), _mm256_fnmadd_ps(x.b, y.b, z.b)}; }
+static inline VF vf_fma(VF x, VF y, VF z) {
+  return {_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b)};
+}
+static inline VF vf_fnma(VF x, VF y, VF z) {
+  return {_mm256_fnmadd_ps(x.a, y.a, z.a), _mm256_fnmadd_ps(x.b, y.b, z.b)};
+}
 static inline VF vf_max(VF x, VF y) { return NBL_PAIR(_mm256_max_ps); }
 static inline VF vf_min(VF x, VF y) { return NBL_PAIR(_mm256_min_ps); }
 static inline VF vf_abs(VF x) {
@@ -29,7 +45,8 @@ static inline VF vf_abs(VF x) {
   return {_mm256_andnot_ps(sign, x.a), _mm256_andnot_ps(sign, x.b)};
 }
 static inline VF vf_zero_below(VF x, VF limit, VF y) {
-  return {_mm256_and_ps(_mm256_cmp_ps(x.a, limit.a, _CMP_NLT_UQ), y.a), _mm256_and_ps(_mm256_cmp_ps(x.b, limit.b, _CMP_NLT_UQ), y.b)};
+  return {_mm256_and_ps(_mm256_cmp_ps(x.a, limit.a, _CMP_NLT_UQ), y.a),
+          _mm256_and_ps(_mm256_cmp_ps(x.b, limit.b, _CMP_NLT_UQ), y.b)};
 }
 static inline int vf_any_above(VF x, float limit) {
   return _mm256_movemask_ps(_mm256_cmp_ps(_mm256_max_ps(x.a, x.b), _mm256_set1_ps(limit), _CMP_GT_OQ)) != 0;
@@ -47,10 +64,12 @@ static inline float vf_largest(VF x) {
   return _mm_cvtss_f32(_mm_max_ss(q, _mm_movehdup_ps(q)));
 }
 static inline VF vf_f16(const uint16_t* p) {
-  return {_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p)), _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(p + 8)))};
+  return {_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p)),
+          _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(p + 8)))};
 }
 static inline __m256 bf16_half(const uint16_t* p) {
-  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)p)), 16));
+  return _mm256_castsi256_ps(
+      _mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)p)), 16));
 }
 static inline VF vf_bf16(const uint16_t* p) { return {bf16_half(p), bf16_half(p + 8)}; }
 static inline VF vf_u8(const uint8_t* p) {
@@ -73,7 +92,10 @@ static inline __m256 round_bf16_half(__m256 v) {
 }
 static inline VF vf_round_bf16(VF x) { return NBL_EACH(round_bf16_half); }
 
-static inline VI vi_set1(int32_t s) { const __m256i v = _mm256_set1_epi32(s); return {v, v}; }
+static inline VI vi_set1(int32_t s) {
+  const __m256i v = _mm256_set1_epi32(s);
+  return {v, v};
+}
 static inline VI vi_load(const void* p) {
   return {_mm256_loadu_si256((const __m256i*)p), _mm256_loadu_si256((const __m256i*)p + 1)};
 }
@@ -86,8 +108,8 @@ static inline VI vi_sll(VI x, int n) { return NBL_EACH(_mm256_slli_epi32, n); }
 static inline VF vf_from_vi(VI x) { return NBL_EACH(_mm256_cvtepi32_ps); }
 static inline VI vi_round(VF x) { return NBL_EACH(_mm256_cvtps_epi32); }
 static inline __m128i low_bytes_half(__m256i v) {  // 8 lanes -> 8 bytes in the low half
-  const __m256i pick = _mm256_setr_epi8(0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1,
-                                        0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1);
+  const __m256i pick = _mm256_setr_epi8(0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, 0, 4, 8,
+                                        12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1);
   const __m256i bytes = _mm256_shuffle_epi8(v, pick);
   return _mm_unpacklo_epi32(_mm256_castsi256_si128(bytes), _mm256_extracti128_si256(bytes, 1));
 }
@@ -105,38 +127,51 @@ static inline __m256 table_look_half(Table t, __m256i code) {
   return _mm256_blendv_ps(_mm256_permutevar8x32_ps(t.a, code), _mm256_permutevar8x32_ps(t.b, code),
                           _mm256_castsi256_ps(_mm256_slli_epi32(code, 28)));
 }
-static inline VF table_look(Table t, VI code) { return {table_look_half(t, code.a), table_look_half(t, code.b)}; }
+static inline VF table_look(Table t, VI code) {
+  return {table_look_half(t, code.a), table_look_half(t, code.b)};
+}
 
 static inline W w_load(const uint8_t* p) { return vi_load(p); }
 static inline void w_store(uint8_t* p, W x) {
   _mm256_storeu_si256((__m256i*)p, x.a);
   _mm256_storeu_si256((__m256i*)p + 1, x.b);
 }
-static inline W w_set1(int s) { const __m256i v = _mm256_set1_epi8((char)s); return {v, v}; }
+static inline W w_set1(int s) {
+  const __m256i v = _mm256_set1_epi8((char)s);
+  return {v, v};
+}
 static inline W w_and(W x, W y) { return NBL_PAIR(_mm256_and_si256); }
 static inline W w_low_nibbles(W x) {
   const __m256i mask = _mm256_set1_epi8(15);
   return {_mm256_and_si256(x.a, mask), _mm256_and_si256(x.b, mask)};
 }
-static inline W w_high_nibbles(W x) { return w_low_nibbles({_mm256_srli_epi16(x.a, 4), _mm256_srli_epi16(x.b, 4)}); }
+static inline W w_high_nibbles(W x) {
+  return w_low_nibbles({_mm256_srli_epi16(x.a, 4), _mm256_srli_epi16(x.b, 4)});
+}
 static inline W w_or(W x, W y) { return NBL_PAIR(_mm256_or_si256); }
 static inline W w_two_bits(W x, int n) {
   const __m256i mask = _mm256_set1_epi8(3);
-  return {_mm256_and_si256(_mm256_srli_epi16(x.a, n), mask), _mm256_and_si256(_mm256_srli_epi16(x.b, n), mask)};
+  return {_mm256_and_si256(_mm256_srli_epi16(x.a, n), mask),
+          _mm256_and_si256(_mm256_srli_epi16(x.b, n), mask)};
 }
 static inline __m256i fours_half(const uint8_t* bits) {
   int32_t four;
   memcpy(&four, bits, 4);
   // Byte i of the result gets the byte that holds bit i, and keeps that bit alone.
-  const __m256i spread = _mm256_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3);
+  const __m256i spread = _mm256_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2,
+                                          2, 3, 3, 3, 3, 3, 3, 3, 3);
   const __m256i bit = _mm256_set1_epi64x((int64_t)0x8040201008040201ull);
   const __m256i alone = _mm256_and_si256(_mm256_shuffle_epi8(_mm256_set1_epi32(four), spread), bit);
   return _mm256_and_si256(_mm256_cmpeq_epi8(alone, bit), _mm256_set1_epi8(4));
 }
 static inline W w_fours(const uint8_t* bits) { return {fours_half(bits), fours_half(bits + 4)}; }
 typedef __m256i Bytes;
-static inline Bytes bytes_load(const uint8_t* p) { return _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i*)p)); }
-static inline W bytes_look(Bytes t, W code) { return {_mm256_shuffle_epi8(t, code.a), _mm256_shuffle_epi8(t, code.b)}; }
+static inline Bytes bytes_load(const uint8_t* p) {
+  return _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i*)p));
+}
+static inline W bytes_look(Bytes t, W code) {
+  return {_mm256_shuffle_epi8(t, code.a), _mm256_shuffle_epi8(t, code.b)};
+}
 static inline __m256i four_bytes(const int8_t* a) {
   int32_t bits;
   memcpy(&bits, a, 4);

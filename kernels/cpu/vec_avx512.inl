@@ -1,4 +1,5 @@
-// Vectors of 16 lanes in AVX-512 (F, BW, VL, DQ, VNNI). The meaning of every function is that of vec_generic.inl.
+// Vectors of 16 lanes in AVX-512 (F, BW, VL, DQ, VNNI). The meaning of every function is that of
+// vec_generic.inl.
 
 typedef __m512 VF;
 typedef __m512i VI;
@@ -24,12 +25,15 @@ static inline VF vf_abs(VF a) { return _mm512_abs_ps(a); }
 static inline VF vf_zero_below(VF x, VF limit, VF a) {
   return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, limit, _CMP_NLT_UQ), a);
 }
-static inline int vf_any_above(VF a, float limit) { return _mm512_cmp_ps_mask(a, _mm512_set1_ps(limit), _CMP_GT_OQ) != 0; }
+static inline int vf_any_above(VF a, float limit) {
+  return _mm512_cmp_ps_mask(a, _mm512_set1_ps(limit), _CMP_GT_OQ) != 0;
+}
 static inline float vf_sum(VF a) { return _mm512_reduce_add_ps(a); }
 static inline float vf_largest(VF a) { return _mm512_reduce_max_ps(a); }
 static inline VF vf_f16(const uint16_t* p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p)); }
 static inline VF vf_bf16(const uint16_t* p) {
-  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16));
+  return _mm512_castsi512_ps(
+      _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16));
 }
 static inline VF vf_u8(const uint8_t* p) {
   return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)p)));
@@ -57,7 +61,9 @@ static inline VI vi_sra(VI a, int n) { return _mm512_srai_epi32(a, (unsigned)n);
 static inline VI vi_sll(VI a, int n) { return _mm512_slli_epi32(a, (unsigned)n); }
 static inline VF vf_from_vi(VI a) { return _mm512_cvtepi32_ps(a); }
 static inline VI vi_round(VF a) { return _mm512_cvtps_epi32(a); }
-static inline void vi_store_low_bytes(VI a, int8_t* p) { _mm_storeu_si128((__m128i*)p, _mm512_cvtepi32_epi8(a)); }
+static inline void vi_store_low_bytes(VI a, int8_t* p) {
+  _mm_storeu_si128((__m128i*)p, _mm512_cvtepi32_epi8(a));
+}
 static inline VF vf_exp2i(VI n) {
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(n, _mm512_set1_epi32(127)), 23));
 }
@@ -71,18 +77,25 @@ static inline void w_store(uint8_t* p, W a) { _mm512_storeu_si512(p, a); }
 static inline W w_set1(int x) { return _mm512_set1_epi8((char)x); }
 static inline W w_and(W a, W b) { return _mm512_and_si512(a, b); }
 static inline W w_low_nibbles(W a) { return _mm512_and_si512(a, _mm512_set1_epi8(15)); }
-static inline W w_high_nibbles(W a) { return _mm512_and_si512(_mm512_srli_epi16(a, 4), _mm512_set1_epi8(15)); }
+static inline W w_high_nibbles(W a) {
+  return _mm512_and_si512(_mm512_srli_epi16(a, 4), _mm512_set1_epi8(15));
+}
 static inline W w_or(W a, W b) { return _mm512_or_si512(a, b); }
-static inline W w_two_bits(W a, int n) { return _mm512_and_si512(_mm512_srli_epi16(a, (unsigned)n), _mm512_set1_epi8(3)); }
+static inline W w_two_bits(W a, int n) {
+  return _mm512_and_si512(_mm512_srli_epi16(a, (unsigned)n), _mm512_set1_epi8(3));
+}
 static inline W w_fours(const uint8_t* bits) {
   __mmask64 mask;
   memcpy(&mask, bits, 8);
   return _mm512_maskz_mov_epi8(mask, _mm512_set1_epi8(4));
 }
 typedef __m512i Bytes;
-static inline Bytes bytes_load(const uint8_t* p) { return _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i*)p)); }
+static inline Bytes bytes_load(const uint8_t* p) {
+  return _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i*)p));
+}
 static inline W bytes_look(Bytes t, W code) { return _mm512_shuffle_epi8(t, code); }
-// Inline assembly because GCC 12 copies and spills accumulators around the intrinsic; the broadcast is part of it.
+// Inline assembly because GCC 12 copies and spills accumulators around the intrinsic; the broadcast is part
+// of it.
 static inline VI dot(VI acc, W w, const int8_t* a) {
   __asm__("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(acc) : "v"(w), "m"(*(const int32_t*)a));
   return acc;

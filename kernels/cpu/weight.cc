@@ -12,15 +12,18 @@ namespace {
 int64_t round_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
 
 std::string describe(const WeightSpec& spec) {
-  return spec.source + " [" + std::to_string(spec.out_features) + ", " + std::to_string(spec.in_features) + "], " +
-         std::to_string(spec.bits) + " bits, groups of " + std::to_string(spec.group_size);
+  return spec.source + " [" + std::to_string(spec.out_features) + ", " + std::to_string(spec.in_features) +
+         "], " + std::to_string(spec.bits) + " bits, groups of " + std::to_string(spec.group_size);
 }
 
 int32_t code_of(const WeightSpec& spec) {
   switch (spec.format) {
-    case WeightFormat::kCodebook: return kCodebook4;
-    case WeightFormat::kIntGroup: return spec.bits == 2 ? kInt2 : spec.bits == 3 ? kInt3 : spec.bits == 4 ? kInt4 : kInt8;
-    case WeightFormat::kFloat: break;
+    case WeightFormat::kCodebook:
+      return kCodebook4;
+    case WeightFormat::kIntGroup:
+      return spec.bits == 2 ? kInt2 : spec.bits == 3 ? kInt3 : spec.bits == 4 ? kInt4 : kInt8;
+    case WeightFormat::kFloat:
+      break;
   }
   return spec.value_type == DType::kF16 ? kF16 : spec.value_type == DType::kBF16 ? kBf16 : kF32;
 }
@@ -37,10 +40,14 @@ int64_t chunk_columns(int32_t code) { return code == kInt2 || code == kInt3 ? 16
 // Bytes of 16 rows by one column.
 int64_t column_bytes(int32_t code) {
   switch (code) {
-    case kInt2: return 4;
-    case kInt3: return 6;
-    case kInt8: return 16;
-    default: return 8;
+    case kInt2:
+      return 4;
+    case kInt3:
+      return 6;
+    case kInt8:
+      return 16;
+    default:
+      return 8;
   }
 }
 
@@ -92,7 +99,7 @@ struct Packer {
   uint8_t* data;
   uint8_t* scales;
   uint8_t* zeros;
-  uint8_t* low;         // a split head: the lower bytes, their scales, the slack of each row
+  uint8_t* low;  // a split head: the lower bytes, their scales, the slack of each row
   uint8_t* low_scales;
   float* slack;
 
@@ -122,12 +129,18 @@ struct Packer {
       }
       spread_codes(source, codes);
       switch (layout->code) {
-        case kInt2: few_bits_row(codes, r, 64, out); break;
-        case kInt3: few_bits_row(codes, r, 96, out); break;
+        case kInt2:
+          few_bits_row(codes, r, 64, out);
+          break;
+        case kInt3:
+          few_bits_row(codes, r, 96, out);
+          break;
         case kInt8:
           for (int64_t k = 0; k < layout->positions; k += 4) std::memcpy(out + 16 * k + 4 * r, codes + k, 4);
           break;
-        default: nibble_row(codes, r, out); break;
+        default:
+          nibble_row(codes, r, out);
+          break;
       }
       side_arrays(source, index, r);
     }
@@ -188,7 +201,8 @@ struct Packer {
     }
   }
 
-  // A row of a head as 16-bit integers. The scale is rounded up to bf16, which has room for 256 times any other.
+  // A row of a head as 16-bit integers. The scale is rounded up to bf16, which has room for 256 times any
+  // other.
   void split_row(const Row& source, int64_t index, int r) const {
     const QuantWeight& w = *source.part;
     uint8_t* high_out = data + index * layout->panel_bytes + 4 * r;
@@ -207,7 +221,10 @@ struct Packer {
       const float scale = check == 0.0f ? round_up_to_bf16(top / 32767.0f) : check;
       const float inverse = scale > 0 ? 1.0f / scale : 0.0f;
       for (int64_t i = 0; i < count; ++i) {
-        const int32_t q = check == 0.0f ? std::clamp(static_cast<int32_t>(std::lrint(values[i] * inverse)), -32767, 32767) + 32768 : 32768;
+        const int32_t q =
+            check == 0.0f
+                ? std::clamp(static_cast<int32_t>(std::lrint(values[i] * inverse)), -32767, 32767) + 32768
+                : 32768;
         const int64_t at = (start + i) / 4 * 64 + (start + i) % 4;
         high_out[at] = static_cast<uint8_t>(q >> 8);
         low_out[at] = static_cast<uint8_t>(q & 255);
@@ -262,27 +279,35 @@ Status check_data(const QuantWeight& w) {
   const auto is = [](size_t size, int64_t expected) { return static_cast<int64_t>(size) == expected; };
   if (!is(w.codes.size(), n * k) || !is(w.scales.size(), n * w.groups()) ||
       (w.format == WeightFormat::kIntGroup && !w.symmetric && !is(w.zeros.size(), n * w.groups())))
-    return error(Code::kArgument, "%s: codes, scales or zeros do not have the sizes the shape asks for", describe(w).c_str());
+    return error(Code::kArgument, "%s: codes, scales or zeros do not have the sizes the shape asks for",
+                 describe(w).c_str());
   if (w.permuted && !is(w.k_order.size(), k))
-    return error(Code::kArgument, "%s: permuted, but k_order has %lld entries", describe(w).c_str(), static_cast<long long>(w.k_order.size()));
+    return error(Code::kArgument, "%s: permuted, but k_order has %lld entries", describe(w).c_str(),
+                 static_cast<long long>(w.k_order.size()));
   for (int32_t column : w.k_order)
-    if (column < 0 || column >= k) return error(Code::kArgument, "%s: k_order names column %d", describe(w).c_str(), column);
+    if (column < 0 || column >= k)
+      return error(Code::kArgument, "%s: k_order names column %d", describe(w).c_str(), column);
   return {};
 }
 
 }  // namespace
 
 Status check_spec(const WeightSpec& spec) {
-  if (spec.out_features <= 0 || spec.in_features <= 0 || spec.out_features > (int64_t{1} << 31) || spec.in_features > (int64_t{1} << 31))
-    return error(Code::kUnsupported, "%s: the CPU backend packs matrices of 1 .. 2^31 rows and columns", describe(spec).c_str());
+  if (spec.out_features <= 0 || spec.in_features <= 0 || spec.out_features > (int64_t{1} << 31) ||
+      spec.in_features > (int64_t{1} << 31))
+    return error(Code::kUnsupported, "%s: the CPU backend packs matrices of 1 .. 2^31 rows and columns",
+                 describe(spec).c_str());
   if (spec.format == WeightFormat::kFloat) {
     if (spec.value_type != DType::kF16 && spec.value_type != DType::kBF16 && spec.value_type != DType::kF32)
-      return error(Code::kUnsupported, "%s: float weights must be F16, BF16 or F32, not %s", describe(spec).c_str(), dtype_name(spec.value_type));
+      return error(Code::kUnsupported, "%s: float weights must be F16, BF16 or F32, not %s",
+                   describe(spec).c_str(), dtype_name(spec.value_type));
     return {};
   }
-  if (spec.group_size <= 0) return error(Code::kUnsupported, "%s: the group size must be positive", describe(spec).c_str());
+  if (spec.group_size <= 0)
+    return error(Code::kUnsupported, "%s: the group size must be positive", describe(spec).c_str());
   if (spec.format == WeightFormat::kIntGroup && (spec.bits < 2 || spec.bits > 8))
-    return error(Code::kUnsupported, "%s: the CPU backend has integer weights of 2 .. 8 bits", describe(spec).c_str());
+    return error(Code::kUnsupported, "%s: the CPU backend has integer weights of 2 .. 8 bits",
+                 describe(spec).c_str());
   return {};
 }
 
@@ -291,7 +316,8 @@ Layout layout_of(const std::vector<WeightSpec>& parts, WeightRole role, CpuPreci
   const WeightSpec& spec = parts.front();
   layout.code = code_of(spec);
   layout.scale_type = scale_type_of(spec.scale_type);
-  layout.split = role == WeightRole::kHead && spec.format == WeightFormat::kFloat && precision != CpuPrecision::kFp32;
+  layout.split =
+      role == WeightRole::kHead && spec.format == WeightFormat::kFloat && precision != CpuPrecision::kFp32;
   if (layout.split) {
     layout.code = kInt8;
     layout.scale_type = kScaleBf16;
@@ -315,7 +341,8 @@ Layout layout_of(const std::vector<WeightSpec>& parts, WeightRole role, CpuPreci
 
 bool CpuWeight::same_input(const CpuWeight& other) const {
   return integers_ == other.integers_ && columns_ == other.columns_ && view_.block == other.view_.block &&
-         view_.blocks == other.view_.blocks && view_.last_block == other.view_.last_block && order_ == other.order_;
+         view_.blocks == other.view_.blocks && view_.last_block == other.view_.last_block &&
+         order_ == other.order_;
 }
 
 // The table's values as 16-bit integers around 32768, the largest at 32767 from it.
@@ -323,7 +350,8 @@ void CpuWeight::make_integer_codebook() {
   float top = 0;
   for (float value : codebook_) top = std::max(top, std::fabs(value));
   for (size_t i = 0; i < codebook_.size(); ++i) {
-    const auto code = static_cast<int32_t>(std::lrint(top > 0 ? codebook_[i] / top * 32767.0f : 0.0f)) + 32768;
+    const auto code =
+        static_cast<int32_t>(std::lrint(top > 0 ? codebook_[i] / top * 32767.0f : 0.0f)) + 32768;
     high_bytes_[i] = static_cast<uint8_t>(code >> 8);
     low_bytes_[i] = static_cast<uint8_t>(code & 255);
   }
@@ -333,14 +361,17 @@ void CpuWeight::make_integer_codebook() {
   view_.zero = 128.0f;
 }
 
-Result<std::shared_ptr<const PackedWeight>> CpuWeight::pack(const std::vector<const QuantWeight*>& parts, WeightRole role,
-                                                            CpuPrecision precision, const Kernels& kernels, Pool& pool) {
+Result<std::shared_ptr<const PackedWeight>> CpuWeight::pack(const std::vector<const QuantWeight*>& parts,
+                                                            WeightRole role, CpuPrecision precision,
+                                                            const Kernels& kernels, Pool& pool) {
   const QuantWeight& first = *parts.front();
   std::vector<WeightSpec> specs;
   for (const QuantWeight* part : parts) {
     NBL_RETURN_IF_ERROR(check_data(*part));
     if (part->k_order != first.k_order || part->codebook != first.codebook)
-      return error(Code::kState, "%s: the matrices to fuse order their columns differently; pack them one by one", describe(*part).c_str());
+      return error(Code::kState,
+                   "%s: the matrices to fuse order their columns differently; pack them one by one",
+                   describe(*part).c_str());
     specs.push_back(*part);
   }
   const Layout layout = layout_of(specs, role, precision);
@@ -350,11 +381,18 @@ Result<std::shared_ptr<const PackedWeight>> CpuWeight::pack(const std::vector<co
   const int64_t data_bytes = round_up(layout.panels * layout.panel_bytes, 64);
   const int64_t plane_bytes = data_bytes + layout.scale_bytes + layout.zero_bytes;
   if (!weight->memory_.allocate(plane_bytes * (layout.split ? 2 : 1) + layout.slack_bytes, true))
-    return error(Code::kNoMemory, "%s: no memory for %lld bytes of packed weights", describe(first).c_str(), static_cast<long long>(layout.bytes()));
+    return error(Code::kNoMemory, "%s: no memory for %lld bytes of packed weights", describe(first).c_str(),
+                 static_cast<long long>(layout.bytes()));
 
   uint8_t* data = weight->memory_.data();
-  const Packer packer{&parts, &layout, data, data + data_bytes, data + data_bytes + layout.scale_bytes,
-                      data + plane_bytes, data + plane_bytes + data_bytes, reinterpret_cast<float*>(data + 2 * plane_bytes)};
+  const Packer packer{&parts,
+                      &layout,
+                      data,
+                      data + data_bytes,
+                      data + data_bytes + layout.scale_bytes,
+                      data + plane_bytes,
+                      data + plane_bytes + data_bytes,
+                      reinterpret_cast<float*>(data + 2 * plane_bytes)};
   const int64_t scratch = round_up(layout.positions + 64, 64);
   std::vector<uint8_t> codes(static_cast<size_t>(scratch * pool.threads()));
   // Each worker packs the panels that it will read: their pages are then near it.
@@ -367,7 +405,10 @@ Result<std::shared_ptr<const PackedWeight>> CpuWeight::pack(const std::vector<co
   weight->columns_ = layout.columns;
   weight->positions_ = layout.positions;
   weight->bytes_ = layout.bytes();
-  weight->integers_ = layout.split || (precision != CpuPrecision::kFp32 && (first.format == WeightFormat::kIntGroup || (first.format == WeightFormat::kCodebook && kernels.codebook_integers)));
+  weight->integers_ =
+      layout.split || (precision != CpuPrecision::kFp32 &&
+                       (first.format == WeightFormat::kIntGroup ||
+                        (first.format == WeightFormat::kCodebook && kernels.codebook_integers)));
   if (first.permuted || !layout.in_order) {
     weight->order_.assign(static_cast<size_t>(layout.positions), -1);
     for (int64_t p = 0; p < layout.columns; ++p)
@@ -403,7 +444,8 @@ Result<std::shared_ptr<const PackedWeight>> CpuWeight::pack(const std::vector<co
   }
   static const char* const kNames[] = {"int4", "int8", "int2", "int3", "codebook4", "f16", "bf16", "f32"};
   const char* input = !weight->integers_ ? "f32" : precision == CpuPrecision::kFastest8 ? "a8" : "a16";
-  weight->kernel_ = std::string("p16 ") + (layout.split ? "int16 planes" : kNames[layout.code]) + " " + input + " " + kernels.name;
+  weight->kernel_ = std::string("p16 ") + (layout.split ? "int16 planes" : kNames[layout.code]) + " " +
+                    input + " " + kernels.name;
   return std::shared_ptr<const PackedWeight>(std::move(weight));
 }
 

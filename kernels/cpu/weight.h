@@ -1,14 +1,15 @@
 // CpuWeight: a matrix (or several, rows one after another) in the panels that isa.h describes.
 //
-// Blocks: a group of more than 128 columns is cut into equal blocks that repeat its scale; a group whose length is no
-// multiple of 8 is padded, and `columns` says which column of x stands at each position (-1: none, it counts as zero).
-// The same table carries GPTQ's act-order.
+// Blocks: a group of more than 128 columns is cut into equal blocks that repeat its scale; a group whose
+// length is no multiple of 8 is padded, and `columns` says which column of x stands at each position (-1:
+// none, it counts as zero). The same table carries GPTQ's act-order.
 //
-// The head (WeightRole::kHead, float weights, not in the float32 precision) is stored as 16-bit integers with a scale
-// for each row and block, closer to the original than its own rounding to half precision; their upper and lower bytes
-// stand apart:   W = scale * (256 * (high - 127.5) + (low - 128)).
-// Who looks only at the largest logits reads the upper bytes, and the lower ones only where `slack()` says that a row
-// may be among them.
+// The head (WeightRole::kHead, float weights, not in the float32 precision) is stored as 16-bit integers with
+// a scale for each row and block, closer to the original than its own rounding to half precision. Their upper
+// and lower bytes stand apart:
+//   W = scale * (256 * (high - 127.5) + (low - 128))
+// Who looks only at the largest logits reads the upper bytes, and the lower ones only where `slack()` says
+// that a row may be among them.
 #pragma once
 
 #include <array>
@@ -29,17 +30,19 @@ namespace cpu {
 struct Layout {
   int32_t code = kF32;
   int32_t scale_type = kScaleF32;
-  int64_t rows = 0, columns = 0;       // N of all parts, K
+  int64_t rows = 0, columns = 0;  // N of all parts, K
   int64_t panels = 0;
   int64_t block = 0, blocks = 0, last_block = 0;
   int64_t blocks_per_group = 1;
-  int64_t positions = 0;               // K with its padding
-  bool in_order = true;                // position p is column p of k_order
+  int64_t positions = 0;  // K with its padding
+  bool in_order = true;   // position p is column p of k_order
   bool has_zeros = false;
-  bool split = false;                  // two byte planes: a head
+  bool split = false;                                        // two byte planes: a head
   int64_t panel_bytes = 0, scale_bytes = 0, zero_bytes = 0;  // of one plane
   int64_t slack_bytes = 0;
-  int64_t bytes() const { return (panels * panel_bytes + scale_bytes + zero_bytes) * (split ? 2 : 1) + slack_bytes; }
+  int64_t bytes() const {
+    return (panels * panel_bytes + scale_bytes + zero_bytes) * (split ? 2 : 1) + slack_bytes;
+  }
 };
 
 Status check_spec(const WeightSpec& spec);
@@ -47,8 +50,9 @@ Layout layout_of(const std::vector<WeightSpec>& parts, WeightRole role, CpuPreci
 
 class CpuWeight final : public PackedWeight {
  public:
-  static Result<std::shared_ptr<const PackedWeight>> pack(const std::vector<const QuantWeight*>& parts, WeightRole role,
-                                                          CpuPrecision precision, const Kernels& kernels, Pool& pool);
+  static Result<std::shared_ptr<const PackedWeight>> pack(const std::vector<const QuantWeight*>& parts,
+                                                          WeightRole role, CpuPrecision precision,
+                                                          const Kernels& kernels, Pool& pool);
 
   int64_t bytes() const override { return bytes_; }
   // The lower plane of a split head is read for the few rows only that may be the best.
@@ -62,7 +66,8 @@ class CpuWeight final : public PackedWeight {
   const float* slack() const { return slack_; }
   int64_t columns() const { return columns_; }
   int64_t positions() const { return positions_; }
-  // [positions], column of x or -1; null when position p is column p (positions behind the last column are zero).
+  // [positions], column of x or -1; null when position p is column p (positions behind the last column are
+  // zero).
   const int32_t* order() const { return order_.empty() ? nullptr : order_.data(); }
   bool takes_integers() const { return integers_; }
   // Whether activations packed for `other` serve this one too.

@@ -8,11 +8,14 @@
 namespace nbl {
 namespace {
 
-struct Size { int64_t n, k; };
+struct Size {
+  int64_t n, k;
+};
 constexpr Size kSizes[] = {{4096, 4096}};
 constexpr int64_t kTokens[] = {1, 8, 128};
 
-void product(benchmark::State& state, const BackendCase& backend, const FormatCase& format, Size size, int64_t m) {
+void product(benchmark::State& state, const BackendCase& backend, const FormatCase& format, Size size,
+             int64_t m) {
   std::mt19937 random(1);
   const QuantWeight w = random_weight(format, size.n, size.k, random);
   Result<std::shared_ptr<const PackedWeight>> packed = backend.backend->pack({&w}, WeightRole::kOther);
@@ -24,7 +27,8 @@ void product(benchmark::State& state, const BackendCase& backend, const FormatCa
     benchmark::DoNotOptimize(y.data());
   }
   state.SetBytesProcessed(state.iterations() * (*packed)->bytes());
-  state.counters["MAC/s"] = benchmark::Counter(static_cast<double>(state.iterations() * m * size.n * size.k), benchmark::Counter::kIsRate);
+  state.counters["MAC/s"] = benchmark::Counter(static_cast<double>(state.iterations() * m * size.n * size.k),
+                                               benchmark::Counter::kIsRate);
 }
 
 const bool kRegistered = [] {
@@ -32,10 +36,12 @@ const bool kRegistered = [] {
     for (const FormatCase& format : format_cases())
       for (const Size size : kSizes)
         for (const int64_t m : kTokens) {
-          std::string name = backend.name + "/" + format.name + "/" + std::to_string(size.n) + "x" + std::to_string(size.k) + "/m" + std::to_string(m);
+          std::string name = backend.name + "/" + format.name + "/" + std::to_string(size.n) + "x" +
+                             std::to_string(size.k) + "/m" + std::to_string(m);
           for (char& c : name)
             if (c == ' ') c = '_';
-          benchmark::RegisterBenchmark(name.c_str(), [=](benchmark::State& state) { product(state, backend, format, size, m); });
+          benchmark::RegisterBenchmark(
+              name.c_str(), [=](benchmark::State& state) { product(state, backend, format, size, m); });
         }
   return true;
 }();

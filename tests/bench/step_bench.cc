@@ -1,9 +1,10 @@
-// Whole steps of well-known shapes with random 4-bit weights, beside the memory's read bandwidth in the same run.
+// Whole steps of well-known shapes with random 4-bit weights, beside the memory's read bandwidth in the same
+// run.
 //
 //   step_bench [qwen2.5-0.5b|tinyllama|smollm2-135m] [threads] [isa] [decode tokens] [prompt tokens]
 //
-// Prints tokens/s of decoding and of a prompt, the bytes read for a token and the share of the bandwidth probed. The
-// best of five rounds counts, because the machines it runs on are shared.
+// Prints tokens/s of decoding and of a prompt, the bytes read for a token and the share of the bandwidth
+// probed. The best of five rounds counts, because the machines it runs on are shared.
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -30,7 +31,9 @@ constexpr Shape kShapes[] = {
     {"smollm2-135m", 576, 1536, 30, 9, 3, 64, 49152, 64},
 };
 
-double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
 
 // GB/s of reading a buffer far larger than the caches, each thread its part.
 double read_bandwidth(int threads) {
@@ -74,7 +77,8 @@ QuantWeight int4(int64_t n, int64_t k, int64_t group) {
   uint64_t state = 88172645463325252u;
   w.codes.resize(static_cast<size_t>(n * k));
   for (uint8_t& c : w.codes) c = next(&state) >> 40 & 15;
-  w.scales.assign(static_cast<size_t>(n * w.groups()), round_to(DType::kF16, 0.2f / std::sqrt(static_cast<float>(k))));
+  w.scales.assign(static_cast<size_t>(n * w.groups()),
+                  round_to(DType::kF16, 0.2f / std::sqrt(static_cast<float>(k))));
   w.zeros.assign(static_cast<size_t>(n * w.groups()), 8);
   return w;
 }
@@ -117,7 +121,8 @@ Built build(const Shape& s, const Backend& backend) {
   d.config.head_dim = s.head_dim;
   d.rope.rotary_dim = s.head_dim;
   for (int64_t i = 0; i < s.head_dim / 2; ++i)
-    d.rope.inv_freq.push_back(static_cast<float>(std::pow(10000.0, -2.0 * static_cast<double>(i) / static_cast<double>(s.head_dim))));
+    d.rope.inv_freq.push_back(static_cast<float>(
+        std::pow(10000.0, -2.0 * static_cast<double>(i) / static_cast<double>(s.head_dim))));
   const auto linear = [&](std::vector<const QuantWeight*> parts, WeightRole role) {
     Linear l;
     l.in_features = parts[0]->in_features;
@@ -137,8 +142,10 @@ Built build(const Shape& s, const Backend& backend) {
   Norm norm;
   norm.weight.assign(static_cast<size_t>(s.hidden), 1.0f);
   norm.epsilon = 1e-6f;
-  const QuantWeight q = int4(s.heads * s.head_dim, s.hidden, s.group), kv = int4(s.kv_heads * s.head_dim, s.hidden, s.group);
-  const QuantWeight o = int4(s.hidden, s.heads * s.head_dim, s.group), gate = int4(s.intermediate, s.hidden, s.group);
+  const QuantWeight q = int4(s.heads * s.head_dim, s.hidden, s.group),
+                    kv = int4(s.kv_heads * s.head_dim, s.hidden, s.group);
+  const QuantWeight o = int4(s.hidden, s.heads * s.head_dim, s.group),
+                    gate = int4(s.intermediate, s.hidden, s.group);
   const QuantWeight down = int4(s.hidden, s.intermediate, s.group);
   for (int64_t i = 0; i < s.layers; ++i) {
     Block b;
@@ -153,14 +160,17 @@ Built build(const Shape& s, const Backend& backend) {
   d.final_norm = norm;
   built.head = f16(s.vocab, s.hidden);
   d.embedding = {built.head.dense, DType::kF16};
-  // Sampling looks at the largest logits only (exact_top below), for which the backend reads the upper half of the head.
+  // Sampling looks at the largest logits only (exact_top below), for which the backend reads the upper half
+  // of the head.
   const int64_t body = built.bytes;
   d.head = linear({&built.head}, WeightRole::kHead);
   built.bytes = body + d.head.weight->bytes() / 2;
   return built;
 }
 
-struct Timing { double decode = 0, prompt = 0; };
+struct Timing {
+  double decode = 0, prompt = 0;
+};
 
 Timing measure(const Backend& backend, const Built& built, int64_t decode, int64_t prompt) {
   const int64_t context = std::max(decode + 64, prompt);
@@ -168,11 +178,13 @@ Timing measure(const Backend& backend, const Built& built, int64_t decode, int64
   limits.max_tokens = std::max<int64_t>(prompt, 64);
   limits.max_context = context;
   std::unique_ptr<Plan> plan = std::move(backend.compile(built.decoder, limits)).value();
-  std::unique_ptr<KvCache> cache = std::move(backend.make_kv_cache(*built.decoder, {context, DType::kF16})).value();
+  std::unique_ptr<KvCache> cache =
+      std::move(backend.make_kv_cache(*built.decoder, {context, DType::kF16})).value();
   std::vector<float> logits(static_cast<size_t>(built.decoder->config.vocab_size));
   std::vector<int32_t> tokens;
   uint64_t state = 7;
-  for (int64_t i = 0; i < context; ++i) tokens.push_back(static_cast<int32_t>(next(&state) % static_cast<uint64_t>(logits.size())));
+  for (int64_t i = 0; i < context; ++i)
+    tokens.push_back(static_cast<int32_t>(next(&state) % static_cast<uint64_t>(logits.size())));
   const auto step = [&](const int32_t* ids, int64_t count) {
     Batch batch;
     BatchSequence s;
@@ -230,9 +242,11 @@ int main(int argc, char** argv) {
       best.prompt = std::max(best.prompt, t.prompt);
     }
     const double read = best.decode * static_cast<double>(built.bytes) / 1e9;
-    std::printf("%s, %s: decode %.1f t/s, %.1f MB a token, %.1f GB/s of %.1f probed (%.0f %%); prompt of %lld: %.0f t/s\n", shape.name,
-                (*backend)->description().c_str(), best.decode, static_cast<double>(built.bytes) / 1e6, read, bandwidth, 100 * read / bandwidth,
-                static_cast<long long>(prompt), best.prompt);
+    std::printf(
+        "%s, %s: decode %.1f t/s, %.1f MB a token, %.1f GB/s of %.1f probed (%.0f %%); prompt of %lld: %.0f "
+        "t/s\n",
+        shape.name, (*backend)->description().c_str(), best.decode, static_cast<double>(built.bytes) / 1e6,
+        read, bandwidth, 100 * read / bandwidth, static_cast<long long>(prompt), best.prompt);
     return 0;
   }
   std::fprintf(stderr, "unknown shape %s\n", wanted.c_str());

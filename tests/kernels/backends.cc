@@ -46,40 +46,42 @@ std::vector<BackendCase> all_backends() {
 
 std::vector<BackendCase> default_backends(int threads) {
   std::vector<BackendCase> cases;
-  for (const std::string& isa : cpu_isas()) cases.push_back({"cpu " + isa, cpu(isa, CpuPrecision::kExact16, threads), 2e-4, 2e-6, false});
+  for (const std::string& isa : cpu_isas())
+    cases.push_back({"cpu " + isa, cpu(isa, CpuPrecision::kExact16, threads), 2e-4, 2e-6, false});
   return cases;
 }
 
-constexpr WeightFormat kInt = WeightFormat::kIntGroup, kBook = WeightFormat::kCodebook, kPlain = WeightFormat::kFloat;
+constexpr WeightFormat kInt = WeightFormat::kIntGroup, kBook = WeightFormat::kCodebook,
+                       kPlain = WeightFormat::kFloat;
 constexpr DType kH = DType::kF16, kB = DType::kBF16, kS = DType::kF32;
 
 const std::vector<FormatCase>& format_cases() {
   static const std::vector<FormatCase> cases = {
-    {"int4_g128", kInt, 4, 128, false, false, kH, kH},
-    {"int4_g64", kInt, 4, 64, false, false, kH, kH},
-    {"int4_g32_sym", kInt, 4, 32, true, false, kH, kH},
-    {"int4_row", kInt, 4, -1, false, false, kH, kH},
-    {"int4_g128_act_order", kInt, 4, 128, false, true, kH, kH},
-    {"int4_g32_bf16", kInt, 4, 32, false, false, kB, kB},
-    {"int4_g64_f32_scales", kInt, 4, 64, true, false, kS, kS},
-    {"int4_g20", kInt, 4, 20, false, false, kH, kH},
-    {"int4_g200_act_order", kInt, 4, 200, false, true, kH, kH},
-    {"int4_g256", kInt, 4, 256, false, false, kH, kH},
-    {"int2_g64", kInt, 2, 64, false, false, kH, kH},
-    {"int2_g16_sym", kInt, 2, 16, true, false, kH, kH},
-    {"int3_g128", kInt, 3, 128, false, false, kH, kH},
-    {"int3_g32_act_order", kInt, 3, 32, true, true, kH, kH},
-    {"int5_g64", kInt, 5, 64, false, false, kB, kS},
-    {"int8_g128", kInt, 8, 128, false, false, kH, kH},
-    {"int8_row_sym", kInt, 8, -1, true, false, kS, kS},
-    {"int8_g24_act_order", kInt, 8, 24, false, true, kH, kH},
-    {"nf4_g64", kBook, 4, 64, false, false, kH, kS},
-    {"nf4_g64_bf16", kBook, 4, 64, false, false, kB, kS},
-    {"nf4_g64_f32", kBook, 4, 64, false, false, kS, kS},
-    {"book_g12", kBook, 4, 12, false, false, kS, kH},
-    {"f16", kPlain, 0, 0, false, false, kH, kS},
-    {"bf16", kPlain, 0, 0, false, false, kB, kS},
-    {"f32", kPlain, 0, 0, false, false, kS, kS},
+      {"int4_g128", kInt, 4, 128, false, false, kH, kH},
+      {"int4_g64", kInt, 4, 64, false, false, kH, kH},
+      {"int4_g32_sym", kInt, 4, 32, true, false, kH, kH},
+      {"int4_row", kInt, 4, -1, false, false, kH, kH},
+      {"int4_g128_act_order", kInt, 4, 128, false, true, kH, kH},
+      {"int4_g32_bf16", kInt, 4, 32, false, false, kB, kB},
+      {"int4_g64_f32_scales", kInt, 4, 64, true, false, kS, kS},
+      {"int4_g20", kInt, 4, 20, false, false, kH, kH},
+      {"int4_g200_act_order", kInt, 4, 200, false, true, kH, kH},
+      {"int4_g256", kInt, 4, 256, false, false, kH, kH},
+      {"int2_g64", kInt, 2, 64, false, false, kH, kH},
+      {"int2_g16_sym", kInt, 2, 16, true, false, kH, kH},
+      {"int3_g128", kInt, 3, 128, false, false, kH, kH},
+      {"int3_g32_act_order", kInt, 3, 32, true, true, kH, kH},
+      {"int5_g64", kInt, 5, 64, false, false, kB, kS},
+      {"int8_g128", kInt, 8, 128, false, false, kH, kH},
+      {"int8_row_sym", kInt, 8, -1, true, false, kS, kS},
+      {"int8_g24_act_order", kInt, 8, 24, false, true, kH, kH},
+      {"nf4_g64", kBook, 4, 64, false, false, kH, kS},
+      {"nf4_g64_bf16", kBook, 4, 64, false, false, kB, kS},
+      {"nf4_g64_f32", kBook, 4, 64, false, false, kS, kS},
+      {"book_g12", kBook, 4, 12, false, false, kS, kH},
+      {"f16", kPlain, 0, 0, false, false, kH, kS},
+      {"bf16", kPlain, 0, 0, false, false, kB, kS},
+      {"f32", kPlain, 0, 0, false, false, kS, kS},
   };
   return cases;
 }
@@ -124,9 +126,13 @@ QuantWeight random_weight(const FormatCase& format, int64_t n, int64_t k, std::m
   if (format.format == kInt) {
     std::uniform_int_distribution<int> zero(0, std::min(codes, 255));  // GPTQ's "stored + 1" reaches 2^bits
     for (int64_t i = 0; i < entries; ++i)
-      w.zeros.push_back(static_cast<uint8_t>(format.symmetric ? codes / 2 : i % 7 == 0 ? 0 : i % 7 == 1 ? std::min(codes, 255) : zero(random)));
+      w.zeros.push_back(static_cast<uint8_t>(format.symmetric ? codes / 2
+                                             : i % 7 == 0     ? 0
+                                             : i % 7 == 1     ? std::min(codes, 255)
+                                                              : zero(random)));
   } else {
-    for (int i = 0; i < 16; ++i) w.codebook[static_cast<size_t>(i)] = i == 7 ? 0.0f : std::tanh(normal(random));
+    for (int i = 0; i < 16; ++i)
+      w.codebook[static_cast<size_t>(i)] = i == 7 ? 0.0f : std::tanh(normal(random));
   }
   if (format.permuted) {
     w.k_order.resize(static_cast<size_t>(k));
@@ -144,12 +150,14 @@ double exact_value(const QuantWeight& w, int64_t n, int64_t p, bool rounded) {
   return (static_cast<double>(w.codes[at]) - w.zeros[group]) * w.scales[group];
 }
 
-std::vector<double> exact_product(const QuantWeight& w, const std::vector<float>& x, int64_t m, bool rounded) {
+std::vector<double> exact_product(const QuantWeight& w, const std::vector<float>& x, int64_t m,
+                                  bool rounded) {
   const int64_t n = w.out_features, k = w.in_features;
   std::vector<double> y(static_cast<size_t>(m * n)), row(static_cast<size_t>(k));
   for (int64_t i = 0; i < n; ++i) {
     for (int64_t p = 0; p < k; ++p)
-      row[static_cast<size_t>(w.k_order.empty() ? p : w.k_order[static_cast<size_t>(p)])] = exact_value(w, i, p, rounded);
+      row[static_cast<size_t>(w.k_order.empty() ? p : w.k_order[static_cast<size_t>(p)])] =
+          exact_value(w, i, p, rounded);
     for (int64_t t = 0; t < m; ++t) {
       double sum = 0;
       for (int64_t c = 0; c < k; ++c) sum += row[static_cast<size_t>(c)] * x[static_cast<size_t>(t * k + c)];

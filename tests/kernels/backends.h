@@ -1,4 +1,5 @@
-// What the kernel tests and benchmarks enumerate: backends, weight formats, shapes. A new one is one line in a table.
+// What the kernel tests and benchmarks enumerate: backends, weight formats, shapes. A new one is one line in
+// a table.
 #pragma once
 
 #include <memory>
@@ -12,10 +13,10 @@
 namespace nbl {
 
 struct BackendCase {
-  std::string name;                 // "cpu avx2 exact16", "ref"
+  std::string name;  // "cpu avx2 exact16", "ref"
   std::shared_ptr<Backend> backend;
-  // What is promised of y = x W^T: relative RMS against float64 of the dequantized weights, and whether these are the
-  // ones that the tool rounds to value_type or the plain products of code and scale.
+  // What is promised of y = x W^T: relative RMS against float64 of the dequantized weights, and whether these
+  // are the ones that the tool rounds to value_type or the plain products of code and scale.
   double int_tolerance = 0, float_tolerance = 0;
   bool rounds = false;
 };
@@ -28,7 +29,7 @@ struct FormatCase {
   const char* name;
   WeightFormat format;
   int bits;
-  int64_t group_size;               // -1: the whole row
+  int64_t group_size;  // -1: the whole row
   bool symmetric, permuted;
   DType value_type, scale_type;
 };
@@ -42,7 +43,8 @@ double exact_value(const QuantWeight& w, int64_t n, int64_t p, bool rounded);
 std::vector<double> exact_product(const QuantWeight& w, const std::vector<float>& x, int64_t m, bool rounded);
 // RMS of the error over RMS of what is expected, or over `size` where that is larger.
 double relative_rms(const std::vector<double>& expected, const float* actual, double size = 0);
-// RMS that m products would have if x were random of its size: sums that happen to cancel must not be the measure.
+// RMS that m products would have if x were random of its size: sums that happen to cancel must not be the
+// measure.
 double expected_rms(const QuantWeight& w, const std::vector<float>& x, int64_t m);
 
 std::vector<float> random_row(int64_t n, std::mt19937& random, float scale = 1);

@@ -1,4 +1,5 @@
-// The kernel checker: y = x W^T of every backend, format and shape against float64 of the dequantized weights.
+// The kernel checker: y = x W^T of every backend, format and shape against float64 of the dequantized
+// weights.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -9,13 +10,16 @@
 namespace nbl {
 namespace {
 
-struct Shape { int64_t n, k; };
+struct Shape {
+  int64_t n, k;
+};
 constexpr Shape kShapes[] = {{16, 128}, {33, 256}, {1, 64}, {50, 100}, {35, 333}, {64, 576}, {17, 7}};
 constexpr int64_t kTokenCounts[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 33};
 constexpr int64_t kMostTokens = 33;
 
 std::string title(const BackendCase& backend, const FormatCase& format, Shape shape, int64_t m) {
-  return backend.name + ", " + format.name + ", N " + std::to_string(shape.n) + ", K " + std::to_string(shape.k) + ", m " + std::to_string(m);
+  return backend.name + ", " + format.name + ", N " + std::to_string(shape.n) + ", K " +
+         std::to_string(shape.k) + ", m " + std::to_string(m);
 }
 
 TEST(Linear, AgreesWithFloat64OfTheDequantizedWeights) {
@@ -25,20 +29,24 @@ TEST(Linear, AgreesWithFloat64OfTheDequantizedWeights) {
     for (const Shape shape : kShapes) {
       const QuantWeight w = random_weight(format, shape.n, shape.k, random);
       std::vector<float> x = random_row(kMostTokens * shape.k, random);
-      for (int64_t c = 0; c < shape.k; c += 37) x[static_cast<size_t>(c)] *= 8;  // outlier channels, as real models have
-      const std::vector<double> rounded = exact_product(w, x, kMostTokens, true), plain = exact_product(w, x, kMostTokens, false);
+      for (int64_t c = 0; c < shape.k; c += 37)
+        x[static_cast<size_t>(c)] *= 8;  // outlier channels, as real models have
+      const std::vector<double> rounded = exact_product(w, x, kMostTokens, true),
+                                plain = exact_product(w, x, kMostTokens, false);
       for (const BackendCase& backend : backends) {
         ASSERT_NE(backend.backend, nullptr) << backend.name;
         Result<std::shared_ptr<const PackedWeight>> packed = backend.backend->pack({&w}, WeightRole::kOther);
         ASSERT_TRUE(packed.ok()) << title(backend, format, shape, 0) << ": " << packed.status().message();
         const std::vector<double>& exact = backend.rounds ? rounded : plain;
-        const double tolerance = format.format == WeightFormat::kFloat ? backend.float_tolerance : backend.int_tolerance;
+        const double tolerance =
+            format.format == WeightFormat::kFloat ? backend.float_tolerance : backend.int_tolerance;
         for (const int64_t m : kTokenCounts) {
           std::vector<float> y(static_cast<size_t>(m * shape.n), std::nanf(""));
           const Status status = backend.backend->matmul(**packed, x.data(), m, y.data());
           ASSERT_TRUE(status.ok()) << title(backend, format, shape, m) << ": " << status.message();
           const std::vector<double> expected(exact.begin(), exact.begin() + m * shape.n);
-          EXPECT_LE(relative_rms(expected, y.data(), expected_rms(w, x, m)), tolerance) << title(backend, format, shape, m);
+          EXPECT_LE(relative_rms(expected, y.data(), expected_rms(w, x, m)), tolerance)
+              << title(backend, format, shape, m);
         }
       }
     }
@@ -57,11 +65,14 @@ TEST(Linear, HeadsAgreeToo) {
         Result<std::shared_ptr<const PackedWeight>> packed = backend.backend->pack({&w}, WeightRole::kHead);
         ASSERT_TRUE(packed.ok()) << packed.status().message();
         const auto predicted = static_cast<double>(backend.backend->packed_bytes({w}, WeightRole::kHead));
-        EXPECT_NEAR(predicted, static_cast<double>((*packed)->bytes()), 0.02 * predicted) << title(backend, format, shape, 0);
+        EXPECT_NEAR(predicted, static_cast<double>((*packed)->bytes()), 0.02 * predicted)
+            << title(backend, format, shape, 0);
         for (const int64_t m : {1, 2, 9}) {
           std::vector<float> y(static_cast<size_t>(m * shape.n));
           ASSERT_TRUE(backend.backend->matmul(**packed, x.data(), m, y.data()).ok());
-          EXPECT_LE(relative_rms(exact_product(w, x, m, true), y.data(), expected_rms(w, x, m)), backend.int_tolerance) << title(backend, format, shape, m);
+          EXPECT_LE(relative_rms(exact_product(w, x, m, true), y.data(), expected_rms(w, x, m)),
+                    backend.int_tolerance)
+              << title(backend, format, shape, m);
         }
       }
     }
@@ -72,7 +83,8 @@ TEST(Linear, FusedPartsStandOneAfterAnother) {
   std::mt19937 random(2);
   for (const BackendCase& backend : all_backends()) {
     for (const FormatCase& format : {format_cases()[0], format_cases()[18], format_cases()[22]}) {
-      const QuantWeight a = random_weight(format, 24, 128, random), other = random_weight(format, 9, 128, random);
+      const QuantWeight a = random_weight(format, 24, 128, random),
+                        other = random_weight(format, 9, 128, random);
       QuantWeight b = other;
       b.codebook = a.codebook;  // matrices of one checkpoint share it
       const std::vector<float> x = random_row(2 * 128, random);
@@ -82,24 +94,28 @@ TEST(Linear, FusedPartsStandOneAfterAnother) {
       EXPECT_EQ((*packed)->spec().out_features, 33);
       std::vector<float> y(2 * 33);
       ASSERT_TRUE(backend.backend->matmul(**packed, x.data(), 2, y.data()).ok());
-      const std::vector<double> ya = exact_product(a, x, 2, backend.rounds), yb = exact_product(b, x, 2, backend.rounds);
+      const std::vector<double> ya = exact_product(a, x, 2, backend.rounds),
+                                yb = exact_product(b, x, 2, backend.rounds);
       std::vector<double> expected;
       for (int t = 0; t < 2; ++t) {
         expected.insert(expected.end(), ya.begin() + t * 24, ya.begin() + (t + 1) * 24);
         expected.insert(expected.end(), yb.begin() + t * 9, yb.begin() + (t + 1) * 9);
       }
-      EXPECT_LE(relative_rms(expected, y.data()), std::max(backend.int_tolerance, backend.float_tolerance)) << backend.name << " " << format.name;
+      EXPECT_LE(relative_rms(expected, y.data()), std::max(backend.int_tolerance, backend.float_tolerance))
+          << backend.name << " " << format.name;
     }
   }
 }
 
 TEST(Linear, MatricesInDifferentOrdersAreNotFused) {
   std::mt19937 random(3);
-  const FormatCase format = {"act_order", WeightFormat::kIntGroup, 4, 32, true, true, DType::kF16, DType::kF16};
+  const FormatCase format = {"act_order", WeightFormat::kIntGroup, 4, 32, true, true, DType::kF16,
+                             DType::kF16};
   const QuantWeight a = random_weight(format, 16, 64, random), b = random_weight(format, 16, 64, random);
   for (const BackendCase& backend : all_backends()) {
     if (backend.name == "ref") continue;  // keeps the parts apart and takes any
-    EXPECT_EQ(backend.backend->pack({&a, &b}, WeightRole::kQkv).status().code(), Code::kState) << backend.name;
+    EXPECT_EQ(backend.backend->pack({&a, &b}, WeightRole::kQkv).status().code(), Code::kState)
+        << backend.name;
   }
 }
 
@@ -111,7 +127,8 @@ TEST(Linear, PredictsItsBytes) {
       const double predicted = static_cast<double>(backend.backend->packed_bytes({w}, WeightRole::kOther));
       Result<std::shared_ptr<const PackedWeight>> packed = backend.backend->pack({&w}, WeightRole::kOther);
       ASSERT_TRUE(packed.ok());
-      EXPECT_NEAR(predicted, static_cast<double>((*packed)->bytes()), 0.02 * predicted) << backend.name << " " << format.name;
+      EXPECT_NEAR(predicted, static_cast<double>((*packed)->bytes()), 0.02 * predicted)
+          << backend.name << " " << format.name;
     }
 }
 
@@ -143,16 +160,19 @@ TEST(Linear, ExtremeInputsNeitherCrashNorVanish) {
     for (float v : y) EXPECT_EQ(v, 0.0f) << backend.name;
     std::vector<float> tiny = random_row(256, random, 1e-12f);
     product(tiny);
-    EXPECT_LE(relative_rms(exact_product(w, tiny, 1, backend.rounds), y.data()), backend.int_tolerance) << backend.name;
+    EXPECT_LE(relative_rms(exact_product(w, tiny, 1, backend.rounds), y.data()), backend.int_tolerance)
+        << backend.name;
     std::vector<float> huge = random_row(256, random, 1e12f);
     product(huge);
-    EXPECT_LE(relative_rms(exact_product(w, huge, 1, backend.rounds), y.data()), backend.int_tolerance) << backend.name;
+    EXPECT_LE(relative_rms(exact_product(w, huge, 1, backend.rounds), y.data()), backend.int_tolerance)
+        << backend.name;
     std::vector<float> broken = random_row(256, random);
     broken[200] = std::numeric_limits<float>::infinity();
     product(broken);
     bool finite = true;
     for (float v : y) finite = finite && std::isfinite(v);
-    EXPECT_FALSE(finite) << backend.name << ": an infinity in the input must not turn into an ordinary number";
+    EXPECT_FALSE(finite) << backend.name
+                         << ": an infinity in the input must not turn into an ordinary number";
   }
 }
 

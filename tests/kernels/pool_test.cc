@@ -14,7 +14,8 @@ TEST(Pool, RunsEveryJobOnEveryThread) {
   for (bool spin : {true, false}) {
     cpu::Pool pool(4, spin);
     std::vector<int> runs(4);
-    for (int job = 0; job < 200; ++job) pool.run([&](int thread, int threads) { runs[static_cast<size_t>(thread)] += threads == 4; });
+    for (int job = 0; job < 200; ++job)
+      pool.run([&](int thread, int threads) { runs[static_cast<size_t>(thread)] += threads == 4; });
     for (int count : runs) EXPECT_EQ(count, 200);
   }
 }

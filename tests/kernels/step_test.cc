@@ -36,18 +36,53 @@ std::vector<ModelCase> model_cases() {
     cases.push_back(c);
   };
   add("llama", [](ModelCase&) {});
-  add("biases, unfused, f16 embedding", [](ModelCase& c) { c.biases = true; c.fused = false; c.embedding = DType::kF16; });
-  add("head norms, one key head of 80", [](ModelCase& c) { c.head_norms = true; c.kv_heads = 1; c.head_dim = 80; c.embedding = DType::kBF16; });
+  add("biases, unfused, f16 embedding", [](ModelCase& c) {
+    c.biases = true;
+    c.fused = false;
+    c.embedding = DType::kF16;
+  });
+  add("head norms, one key head of 80", [](ModelCase& c) {
+    c.head_norms = true;
+    c.kv_heads = 1;
+    c.head_dim = 80;
+    c.embedding = DType::kBF16;
+  });
   add("window of 5", [](ModelCase& c) { c.window = 5; });
-  add("layer norm, gelu", [](ModelCase& c) { c.norm = Norm::Kind::kLayer; c.activation = Activation::kGelu; });
-  add("gelu_tanh, partial rotation", [](ModelCase& c) { c.activation = Activation::kGeluTanh; c.rotary_dim = 8; });
-  add("relu, no rotation, as many key heads", [](ModelCase& c) { c.activation = Activation::kRelu; c.rotary_dim = 0; c.kv_heads = 4; });
+  add("layer norm, gelu", [](ModelCase& c) {
+    c.norm = Norm::Kind::kLayer;
+    c.activation = Activation::kGelu;
+  });
+  add("gelu_tanh, partial rotation", [](ModelCase& c) {
+    c.activation = Activation::kGeluTanh;
+    c.rotary_dim = 8;
+  });
+  add("relu, no rotation, as many key heads", [](ModelCase& c) {
+    c.activation = Activation::kRelu;
+    c.rotary_dim = 0;
+    c.kv_heads = 4;
+  });
   add("dynamic rope", [](ModelCase& c) { c.dynamic_rope = true; });
-  add("act-order", [](ModelCase& c) { c.format = 4; c.fused = false; });
+  add("act-order", [](ModelCase& c) {
+    c.format = 4;
+    c.fused = false;
+  });
   add("nf4", [](ModelCase& c) { c.format = 20; });
-  add("f16 matrices, nine heads over one", [](ModelCase& c) { c.format = 22; c.heads = 9; c.kv_heads = 1; });
-  add("odd widths", [](ModelCase& c) { c.hidden = 76; c.intermediate = 100; c.head_dim = 14; c.vocab = 33; });
-  add("head of 256", [](ModelCase& c) { c.head_dim = 256; c.heads = 2; c.kv_heads = 1; });
+  add("f16 matrices, nine heads over one", [](ModelCase& c) {
+    c.format = 22;
+    c.heads = 9;
+    c.kv_heads = 1;
+  });
+  add("odd widths", [](ModelCase& c) {
+    c.hidden = 76;
+    c.intermediate = 100;
+    c.head_dim = 14;
+    c.vocab = 33;
+  });
+  add("head of 256", [](ModelCase& c) {
+    c.head_dim = 256;
+    c.heads = 2;
+    c.kv_heads = 1;
+  });
   return cases;
 }
 
@@ -57,7 +92,8 @@ struct Running {
   std::unique_ptr<Plan> plan;
 };
 
-Running start(const Backend& backend, std::shared_ptr<const Decoder> decoder, int64_t capacity, DType kv, int64_t sequences = 1) {
+Running start(const Backend& backend, std::shared_ptr<const Decoder> decoder, int64_t capacity, DType kv,
+              int64_t sequences = 1) {
   Running run;
   run.decoder = std::move(decoder);
   Result<std::unique_ptr<KvCache>> cache = backend.make_kv_cache(*run.decoder, {capacity, kv});
@@ -74,7 +110,8 @@ Running start(const Backend& backend, std::shared_ptr<const Decoder> decoder, in
   return run;
 }
 
-BatchSequence sequence(KvCache* cache, const int32_t* tokens, int64_t count, int64_t logit_rows, int64_t call_length = 0) {
+BatchSequence sequence(KvCache* cache, const int32_t* tokens, int64_t count, int64_t logit_rows,
+                       int64_t call_length = 0) {
   BatchSequence s;
   s.cache = cache;
   s.tokens = tokens;
@@ -98,7 +135,9 @@ std::vector<int32_t> some_tokens(int64_t count, int64_t vocab) {
 }
 
 // How far from the plain forward pass: the float32 path is held to the tolerance of the project's goldens.
-double step_tolerance(const BackendCase& backend) { return backend.int_tolerance > 1e-2 ? 0.2 : backend.rounds ? 1e-4 : 3e-3; }
+double step_tolerance(const BackendCase& backend) {
+  return backend.int_tolerance > 1e-2 ? 0.2 : backend.rounds ? 1e-4 : 3e-3;
+}
 
 TEST(Step, AgreesWithAPlainForwardPass) {
   const std::vector<BackendCase> backends = all_backends();
@@ -123,7 +162,8 @@ TEST(Step, AgreesWithAPlainForwardPass) {
       for (int i = 0; i < 7; ++i) feed(1, 0);
       feed(3, 0);
       EXPECT_EQ(run.cache->length(), 29);
-      EXPECT_LE(relative_rms(expected, logits.data()), step_tolerance(backend)) << backend.name << ", " << test.name;
+      EXPECT_LE(relative_rms(expected, logits.data()), step_tolerance(backend))
+          << backend.name << ", " << test.name;
     }
   }
 }
@@ -152,8 +192,10 @@ TEST(Step, LongContextsAreSummedInBlocks) {
     for (const BackendCase& backend : all_backends()) {
       Running run = start(*backend.backend, model.pack(*backend.backend), 600, DType::kF32);
       std::vector<float> logits(expected.size());
-      for (int64_t at = 0; at < 600; at += 50) ASSERT_TRUE(step(run, tokens.data() + at, 50, logits.data() + at * test.vocab, 600).ok());
-      EXPECT_LE(relative_rms(expected, logits.data()), step_tolerance(backend)) << backend.name << ", window " << window;
+      for (int64_t at = 0; at < 600; at += 50)
+        ASSERT_TRUE(step(run, tokens.data() + at, 50, logits.data() + at * test.vocab, 600).ok());
+      EXPECT_LE(relative_rms(expected, logits.data()), step_tolerance(backend))
+          << backend.name << ", window " << window;
     }
   }
 }
@@ -172,9 +214,12 @@ TEST(Step, ThreadsShareTheKeysOfOneHead) {
     for (const BackendCase& backend : default_backends(4)) {
       Running run = start(*backend.backend, model.pack(*backend.backend), 1200, DType::kF32);
       std::vector<float> logits(64 * 70);
-      for (int64_t at = 0; at < 1197; at += 63) ASSERT_TRUE(step(run, tokens.data() + at, 63, logits.data(), 1200).ok());
-      for (int64_t i = 0; i < 3; ++i) ASSERT_TRUE(step(run, tokens.data() + 1197 + i, 1, logits.data() + i * test.vocab).ok());
-      EXPECT_LE(relative_rms(expected, logits.data()), step_tolerance(backend)) << backend.name << ", window " << window;
+      for (int64_t at = 0; at < 1197; at += 63)
+        ASSERT_TRUE(step(run, tokens.data() + at, 63, logits.data(), 1200).ok());
+      for (int64_t i = 0; i < 3; ++i)
+        ASSERT_TRUE(step(run, tokens.data() + 1197 + i, 1, logits.data() + i * test.vocab).ok());
+      EXPECT_LE(relative_rms(expected, logits.data()), step_tolerance(backend))
+          << backend.name << ", window " << window;
     }
   }
 }
@@ -190,9 +235,11 @@ TEST(Step, SequencesOfABatchDoNotTouchEachOther) {
     std::vector<float> logits(70 * 3);
     Batch batch;
     batch.logits = logits.data();
-    batch.sequences = {sequence(run.cache.get(), a.data(), 8, 0, 9), sequence(second.value().get(), b.data(), 16, 0, 17)};
+    batch.sequences = {sequence(run.cache.get(), a.data(), 8, 0, 9),
+                       sequence(second.value().get(), b.data(), 16, 0, 17)};
     ASSERT_TRUE(run.plan->step(batch).ok());
-    batch.sequences = {sequence(run.cache.get(), a.data() + 8, 1, 1), sequence(second.value().get(), b.data() + 16, 1, 1)};
+    batch.sequences = {sequence(run.cache.get(), a.data() + 8, 1, 1),
+                       sequence(second.value().get(), b.data() + 16, 1, 1)};
     ASSERT_TRUE(run.plan->step(batch).ok());
     const std::vector<double> la(ea.end() - 70, ea.end()), lb(eb.end() - 70, eb.end());
     EXPECT_LE(relative_rms(la, logits.data()), step_tolerance(backend)) << backend.name;
@@ -225,10 +272,14 @@ TEST(Step, TheLargestLogitsAreExactWhenOnlyTheyAreLookedAt) {
         const float* b = some.data() + row * 5000;
         std::vector<int64_t> order(5000);
         for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int64_t>(i);
-        std::partial_sort(order.begin(), order.begin() + top, order.end(), [&](int64_t i, int64_t j) { return a[i] > a[j]; });
-        for (int64_t i = 0; i < top; ++i) ASSERT_EQ(a[order[static_cast<size_t>(i)]], b[order[static_cast<size_t>(i)]]) << backend.name << ", top " << top;
+        std::partial_sort(order.begin(), order.begin() + top, order.end(),
+                          [&](int64_t i, int64_t j) { return a[i] > a[j]; });
+        for (int64_t i = 0; i < top; ++i)
+          ASSERT_EQ(a[order[static_cast<size_t>(i)]], b[order[static_cast<size_t>(i)]])
+              << backend.name << ", top " << top;
         const float least = a[order[static_cast<size_t>(top - 1)]];
-        for (size_t i = static_cast<size_t>(top); i < order.size(); ++i) ASSERT_LE(b[order[i]], least) << backend.name << ", top " << top;
+        for (size_t i = static_cast<size_t>(top); i < order.size(); ++i)
+          ASSERT_LE(b[order[i]], least) << backend.name << ", top " << top;
         EXPECT_LE(relative_rms(std::vector<double>(a, a + 5000), b), 0.02) << backend.name;
       }
     }
@@ -302,7 +353,8 @@ TEST(Step, PlansOfOneBackendRunOnSeveralThreads) {
     const auto generate = [&](float* out) {
       Running run = start(*backend.backend, decoder, 24, DType::kF16);
       std::vector<float> logits(70 * 8);
-      for (int64_t at = 0; at < 24; at += at < 8 ? 8 : 1) EXPECT_TRUE(step(run, tokens.data() + at, at < 8 ? 8 : 1, logits.data()).ok());
+      for (int64_t at = 0; at < 24; at += at < 8 ? 8 : 1)
+        EXPECT_TRUE(step(run, tokens.data() + at, at < 8 ? 8 : 1, logits.data()).ok());
       std::copy(logits.begin(), logits.begin() + 70, out);
     };
     generate(expected.data());
@@ -317,10 +369,13 @@ TEST(Step, PlansOfOneBackendRunOnSeveralThreads) {
 TEST(KvCache, SaysWhenItIsTooLarge) {
   const TestModel model({}, 19);
   for (const BackendCase& backend : default_backends(1)) {
-    const Result<std::unique_ptr<KvCache>> cache = backend.backend->make_kv_cache(model.plain(), {int64_t{1} << 61, DType::kF16});
+    const Result<std::unique_ptr<KvCache>> cache =
+        backend.backend->make_kv_cache(model.plain(), {int64_t{1} << 61, DType::kF16});
     EXPECT_EQ(cache.status().code(), Code::kNoMemory);
-    EXPECT_EQ(backend.backend->make_kv_cache(model.plain(), {0, DType::kF16}).status().code(), Code::kArgument);
-    EXPECT_EQ(backend.backend->make_kv_cache(model.plain(), {8, DType::kI8}).status().code(), Code::kUnsupported);
+    EXPECT_EQ(backend.backend->make_kv_cache(model.plain(), {0, DType::kF16}).status().code(),
+              Code::kArgument);
+    EXPECT_EQ(backend.backend->make_kv_cache(model.plain(), {8, DType::kI8}).status().code(),
+              Code::kUnsupported);
   }
 }
 

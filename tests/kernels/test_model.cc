@@ -24,20 +24,26 @@ void each_linear(D& decoder, Visit visit) {
 std::vector<double> apply_norm(const Norm& norm, const std::vector<double>& x) {
   const double n = static_cast<double>(x.size());
   double mean = 0, squares = 0;
-  if (norm.kind == Norm::Kind::kLayer) for (double v : x) mean += v / n;
+  if (norm.kind == Norm::Kind::kLayer)
+    for (double v : x) mean += v / n;
   for (double v : x) squares += (v - mean) * (v - mean) / n;
   std::vector<double> out(x.size());
   for (size_t i = 0; i < x.size(); ++i)
-    out[i] = (x[i] - mean) / std::sqrt(squares + norm.epsilon) * norm.weight[i] + (norm.bias.empty() ? 0.0 : norm.bias[i]);
+    out[i] = (x[i] - mean) / std::sqrt(squares + norm.epsilon) * norm.weight[i] +
+             (norm.bias.empty() ? 0.0 : norm.bias[i]);
   return out;
 }
 
 double activate(Activation kind, double g) {
   switch (kind) {
-    case Activation::kSilu: return g / (1 + std::exp(-g));
-    case Activation::kGelu: return 0.5 * g * (1 + std::erf(g / std::sqrt(2.0)));
-    case Activation::kGeluTanh: return 0.5 * g * (1 + std::tanh(std::sqrt(2 / M_PI) * (g + 0.044715 * g * g * g)));
-    case Activation::kRelu: return std::max(g, 0.0);
+    case Activation::kSilu:
+      return g / (1 + std::exp(-g));
+    case Activation::kGelu:
+      return 0.5 * g * (1 + std::erf(g / std::sqrt(2.0)));
+    case Activation::kGeluTanh:
+      return 0.5 * g * (1 + std::tanh(std::sqrt(2 / M_PI) * (g + 0.044715 * g * g * g)));
+    case Activation::kRelu:
+      return std::max(g, 0.0);
   }
   return 0;
 }
@@ -54,7 +60,8 @@ Norm TestModel::norm(int64_t width) {
   return n;
 }
 
-Linear TestModel::linear(const std::string& name, std::vector<int64_t> rows, int64_t columns, const FormatCase& format, bool bias) {
+Linear TestModel::linear(const std::string& name, std::vector<int64_t> rows, int64_t columns,
+                         const FormatCase& format, bool bias) {
   Linear l;
   l.in_features = columns;
   Matrix matrix;
@@ -99,7 +106,8 @@ TestModel::TestModel(const ModelCase& test, unsigned seed) : case_(test), random
   rope.rotary_dim = test.rotary_dim < 0 ? test.head_dim : test.rotary_dim;
   rope.theta = 10000;
   for (int64_t i = 0; i < rope.rotary_dim / 2; ++i)
-    rope.inv_freq.push_back(static_cast<float>(std::pow(rope.theta, -2.0 * static_cast<double>(i) / static_cast<double>(rope.rotary_dim))));
+    rope.inv_freq.push_back(static_cast<float>(
+        std::pow(rope.theta, -2.0 * static_cast<double>(i) / static_cast<double>(rope.rotary_dim))));
   rope.dynamic = test.dynamic_rope;
   rope.factor = 2;
   rope.original_length = 8;
@@ -133,7 +141,8 @@ TestModel::TestModel(const ModelCase& test, unsigned seed) : case_(test), random
   for (int64_t i = 0; i < count; ++i) {
     const float v = values[static_cast<size_t>(i)];
     const uint16_t half = test.embedding == DType::kF16 ? float_to_f16(v) : float_to_bf16(v);
-    std::memcpy(&embedding_[static_cast<size_t>(1 + i * size)], size == 4 ? static_cast<const void*>(&v) : &half, static_cast<size_t>(size));
+    std::memcpy(&embedding_[static_cast<size_t>(1 + i * size)],
+                size == 4 ? static_cast<const void*>(&v) : &half, static_cast<size_t>(size));
   }
   decoder_.embedding = {embedding_.data() + 1, test.embedding};
 }
@@ -145,25 +154,29 @@ std::shared_ptr<const Decoder> TestModel::pack(const Backend& backend) const {
     std::vector<const QuantWeight*> parts;
     for (const QuantWeight& w : matrices_[i].parts) parts.push_back(&w);
     ++i;
-    Result<std::shared_ptr<const PackedWeight>> weight = backend.pack(parts, &l == &packed->head ? WeightRole::kHead : WeightRole::kOther);
+    Result<std::shared_ptr<const PackedWeight>> weight =
+        backend.pack(parts, &l == &packed->head ? WeightRole::kHead : WeightRole::kOther);
     if (weight.ok()) l.weight = weight.value();
   });
   return packed;
 }
 
-std::vector<double> TestModel::apply(const Linear& linear, size_t matrix, const std::vector<double>& x) const {
+std::vector<double> TestModel::apply(const Linear& linear, size_t matrix,
+                                     const std::vector<double>& x) const {
   std::vector<double> y;
   for (const QuantWeight& w : matrices_[matrix].parts)
     for (int64_t n = 0; n < w.out_features; ++n) {
       double sum = linear.bias.empty() ? 0.0 : linear.bias[y.size()];
       for (int64_t p = 0; p < w.in_features; ++p)
-        sum += exact_value(w, n, p, true) * x[static_cast<size_t>(w.k_order.empty() ? p : w.k_order[static_cast<size_t>(p)])];
+        sum += exact_value(w, n, p, true) *
+               x[static_cast<size_t>(w.k_order.empty() ? p : w.k_order[static_cast<size_t>(p)])];
       y.push_back(sum);
     }
   return y;
 }
 
-std::vector<double> TestModel::logits(const std::vector<int32_t>& tokens, const std::vector<int64_t>& calls) const {
+std::vector<double> TestModel::logits(const std::vector<int32_t>& tokens,
+                                      const std::vector<int64_t>& calls) const {
   const ModelCase& t = case_;
   const auto count = static_cast<int64_t>(tokens.size());
   const int64_t group = t.heads / t.kv_heads, half = decoder_.rope.rotary_dim / 2;
@@ -171,12 +184,15 @@ std::vector<double> TestModel::logits(const std::vector<int32_t>& tokens, const 
   for (int64_t i = 0; i < count; ++i) {
     std::vector<double> row;
     for (int64_t d = 0; d < t.hidden; ++d) {
-      const uint8_t* at = embedding_.data() + 1 + (tokens[static_cast<size_t>(i)] * t.hidden + d) * dtype_bytes(t.embedding);
+      const uint8_t* at =
+          embedding_.data() + 1 + (tokens[static_cast<size_t>(i)] * t.hidden + d) * dtype_bytes(t.embedding);
       float v;
       uint16_t h;
       std::memcpy(&v, at, t.embedding == DType::kF32 ? 4 : 2);
       std::memcpy(&h, at, 2);
-      row.push_back(t.embedding == DType::kF32 ? v : t.embedding == DType::kF16 ? f16_to_float(h) : bf16_to_float(h));
+      row.push_back(t.embedding == DType::kF32   ? v
+                    : t.embedding == DType::kF16 ? f16_to_float(h)
+                                                 : bf16_to_float(h));
     }
     stream.push_back(row);
     const int64_t call = *std::upper_bound(calls.begin(), calls.end(), i);
@@ -208,7 +224,8 @@ std::vector<double> TestModel::logits(const std::vector<int32_t>& tokens, const 
   const auto dim = static_cast<size_t>(t.head_dim);
   for (const Block& block : decoder_.blocks) {
     std::vector<std::vector<double>> qkv;
-    const auto k_at = static_cast<size_t>(t.heads * t.head_dim), v_at = k_at + static_cast<size_t>(t.kv_heads * t.head_dim);
+    const auto k_at = static_cast<size_t>(t.heads * t.head_dim),
+               v_at = k_at + static_cast<size_t>(t.kv_heads * t.head_dim);
     for (int64_t i = 0; i < count; ++i) {
       qkv.push_back(all(block.attention.qkv, apply_norm(block.input_norm, stream[static_cast<size_t>(i)])));
       std::vector<double>& row = qkv.back();
@@ -216,7 +233,8 @@ std::vector<double> TestModel::logits(const std::vector<int32_t>& tokens, const 
         const size_t at = static_cast<size_t>(h) * dim;
         const std::vector<Norm>& norms = h < t.heads ? block.attention.q_norm : block.attention.k_norm;
         if (!norms.empty()) {
-          const std::vector<double> n = apply_norm(norms[0], {row.begin() + static_cast<long>(at), row.begin() + static_cast<long>(at + dim)});
+          const std::vector<double> n = apply_norm(
+              norms[0], {row.begin() + static_cast<long>(at), row.begin() + static_cast<long>(at + dim)});
           std::copy(n.begin(), n.end(), row.begin() + static_cast<long>(at));
         }
         if (block.attention.rotary) rotate(row, at, i);
@@ -233,12 +251,15 @@ std::vector<double> TestModel::logits(const std::vector<int32_t>& tokens, const 
         for (int64_t j = first; j <= i; ++j) {
           double score = 0;
           for (size_t d = 0; d < dim; ++d)
-            score += qkv[static_cast<size_t>(i)][static_cast<size_t>(h) * dim + d] * qkv[static_cast<size_t>(j)][k_at + kv + d];
+            score += qkv[static_cast<size_t>(i)][static_cast<size_t>(h) * dim + d] *
+                     qkv[static_cast<size_t>(j)][k_at + kv + d];
           weights.push_back(std::exp(score * block.attention.scale));
           total += weights.back();
         }
         for (int64_t j = first; j <= i; ++j)
-          for (size_t d = 0; d < dim; ++d) out[d] += weights[static_cast<size_t>(j - first)] / total * qkv[static_cast<size_t>(j)][v_at + kv + d];
+          for (size_t d = 0; d < dim; ++d)
+            out[d] +=
+                weights[static_cast<size_t>(j - first)] / total * qkv[static_cast<size_t>(j)][v_at + kv + d];
         attended.insert(attended.end(), out.begin(), out.end());
       }
       const std::vector<double> o = apply(block.attention.output, matrix, attended);
@@ -248,7 +269,8 @@ std::vector<double> TestModel::logits(const std::vector<int32_t>& tokens, const 
     for (std::vector<double>& row : stream) {
       const std::vector<double> gu = all(block.mlp.gate_up, apply_norm(block.post_attention_norm, row));
       std::vector<double> inner(gu.size() / 2);
-      for (size_t d = 0; d < inner.size(); ++d) inner[d] = activate(block.mlp.activation, gu[d]) * gu[d + inner.size()];
+      for (size_t d = 0; d < inner.size(); ++d)
+        inner[d] = activate(block.mlp.activation, gu[d]) * gu[d + inner.size()];
       const std::vector<double> down = apply(block.mlp.down, matrix + block.mlp.gate_up.size(), inner);
       for (size_t d = 0; d < down.size(); ++d) row[d] += down[d];
     }

@@ -13,12 +13,12 @@ namespace nbl {
 struct ModelCase {
   const char* name = "llama";
   int64_t hidden = 64, intermediate = 96, layers = 2, heads = 4, kv_heads = 2, head_dim = 16, vocab = 70;
-  int format = 0;                       // index into format_cases()
+  int format = 0;  // index into format_cases()
   bool fused = true, biases = false, head_norms = false;
   Norm::Kind norm = Norm::Kind::kRms;
   Activation activation = Activation::kSilu;
   int64_t window = 0;
-  int64_t rotary_dim = -1;              // -1: head_dim
+  int64_t rotary_dim = -1;  // -1: head_dim
   bool dynamic_rope = false;
   DType embedding = DType::kF32;
 };
@@ -29,13 +29,17 @@ class TestModel {
 
   // The decoder with its weights packed by `backend`.
   std::shared_ptr<const Decoder> pack(const Backend& backend) const;
-  // Logits [tokens.size()][vocab] of a sequence from its beginning, for calls that end at the positions in `calls`.
+  // Logits [tokens.size()][vocab] of a sequence from its beginning, for calls that end at the positions in
+  // `calls`.
   std::vector<double> logits(const std::vector<int32_t>& tokens, const std::vector<int64_t>& calls) const;
   const Decoder& plain() const { return decoder_; }
 
  private:
-  struct Matrix { std::vector<QuantWeight> parts; };  // packed together when the case is fused
-  Linear linear(const std::string& name, std::vector<int64_t> rows, int64_t columns, const FormatCase& format, bool bias);
+  struct Matrix {
+    std::vector<QuantWeight> parts;
+  };  // packed together when the case is fused
+  Linear linear(const std::string& name, std::vector<int64_t> rows, int64_t columns, const FormatCase& format,
+                bool bias);
   std::vector<Linear> linears(const std::string& name, std::vector<int64_t> rows, int64_t columns);
   Norm norm(int64_t width);
   std::vector<double> apply(const Linear& linear, size_t matrix, const std::vector<double>& x) const;
@@ -43,7 +47,7 @@ class TestModel {
   ModelCase case_;
   std::mt19937 random_;
   Decoder decoder_;
-  std::vector<Matrix> matrices_;        // in the order of each_linear()
+  std::vector<Matrix> matrices_;  // in the order of each_linear()
   std::vector<uint8_t> embedding_;
 };
 
