@@ -42,6 +42,7 @@ class Builder {
   Status head();
   Status norm(const std::string& tensor, int64_t width, Norm& out);
   Status advance(const std::string& module);
+  Status report(uint64_t done);
 
   std::shared_ptr<const WeightLoader> loader_;
   const Backend& backend_;
@@ -60,8 +61,12 @@ Status Builder::advance(const std::string& module) {
   auto at = std::lower_bound(tensors.begin(), tensors.end(), prefix,
                              [](const TensorView& tensor, const std::string& wanted) { return tensor.name < wanted; });
   for (; at != tensors.end() && at->name.compare(0, prefix.size(), prefix) == 0; ++at) done_ += static_cast<uint64_t>(at->bytes);
+  return report(done_);
+}
+
+Status Builder::report(uint64_t done) {
   const uint64_t total = static_cast<uint64_t>(loader_->checkpoint().file_bytes());
-  if (progress_ && !progress_(std::min(done_, total), total)) return Status(Code::kCancelled, "the load was cancelled");
+  if (progress_ && !progress_(std::min(done, total), total)) return Status(Code::kCancelled, "the load was cancelled");
   return {};
 }
 
@@ -207,6 +212,7 @@ Result<std::shared_ptr<const Decoder>> Builder::build() {
   for (int64_t layer = 0; layer < config_.decoder.num_hidden_layers; ++layer) NBL_RETURN_IF_ERROR(block(layer, decoder_->blocks[layer]));
   NBL_RETURN_IF_ERROR(norm("model.norm.weight", config_.decoder.hidden_size, decoder_->final_norm));
   NBL_RETURN_IF_ERROR(head());
+  NBL_RETURN_IF_ERROR(report(UINT64_MAX));  // norms, headers and tensors of no use here were not counted
   return std::shared_ptr<const Decoder>(std::move(decoder_));
 }
 

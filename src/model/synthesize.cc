@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "model/build.h"
+#include "model/config.h"
 #include "quant/codebooks.h"
 
 namespace nbl {
@@ -42,6 +43,7 @@ constexpr FormatName kFormatNames[] = {
     {"gptq-g128-actorder", WeightFormat::kIntGroup, 4, 128, true, true}, {"gptq2-g128", WeightFormat::kIntGroup, 2, 128, true, false},
     {"gptq3-g128", WeightFormat::kIntGroup, 3, 128, true, false}, {"gptq8-g128", WeightFormat::kIntGroup, 8, 128, true, false},
     {"int8", WeightFormat::kIntGroup, 8, 0, true, false},         {"nf4", WeightFormat::kCodebook, 4, 64, false, false},
+    {"nf4-dq", WeightFormat::kCodebook, 4, 64, false, false},  // double quantization is undone when loading: nf4's cost
     {"fp4", WeightFormat::kCodebook, 4, 64, false, false},        {"f16", WeightFormat::kFloat, 0, 0, false, false},
 };
 
@@ -245,17 +247,29 @@ Result<std::shared_ptr<const Decoder>> Synthesizer::make(int64_t layers) {
   return std::shared_ptr<const Decoder>(std::move(decoder));
 }
 
+// A name, or an object with the keys of config.json.
+Result<Shape> shape_of(const Json& request) {
+  if (request.contains("shape") && request["shape"].is_object()) {
+    NBL_ASSIGN_OR_RETURN(const ModelConfig config, read_model_config(request["shape"]));
+    const DecoderConfig& c = config.decoder;
+    return Shape{"config", c.hidden_size, c.intermediate_size, c.num_hidden_layers, c.num_attention_heads, c.num_key_value_heads, c.head_dim,
+                 c.vocab_size, c.tie_word_embeddings, c.model_type == "qwen2", config.rope.theta};
+  }
+  NBL_ASSIGN_OR_RETURN(const std::string name, json_str(request, "shape", ""));
+  NBL_ASSIGN_OR_RETURN(const Shape* shape, find(kShapes, name, "shape"));
+  return *shape;
+}
+
 }  // namespace
 
 Result<std::shared_ptr<const Decoder>> synthesize_decoder(const Json& request, const Backend& backend) {
   if (!request.is_object()) return error(Code::kArgument, "the request is not a JSON object");
-  NBL_ASSIGN_OR_RETURN(const std::string shape_name, json_str(request, "shape", ""));
   NBL_ASSIGN_OR_RETURN(const std::string format_name, json_str(request, "format", "awq-g128"));
-  NBL_ASSIGN_OR_RETURN(const Shape* shape, find(kShapes, shape_name, "shape"));
+  NBL_ASSIGN_OR_RETURN(const Shape shape, shape_of(request));
   NBL_ASSIGN_OR_RETURN(const FormatName* format, find(kFormatNames, format_name, "format"));
-  NBL_ASSIGN_OR_RETURN(const int64_t layers, json_i64(request, "layers", shape->layers));
+  NBL_ASSIGN_OR_RETURN(const int64_t layers, json_i64(request, "layers", shape.layers));
   if (layers < 1 || layers > 1024) return error(Code::kOptionValue, "\"layers\" is %lld, expected 1 to 1024", static_cast<long long>(layers));
-  return Synthesizer(*shape, *format, backend).make(layers);
+  return Synthesizer(shape, *format, backend).make(layers);
 }
 
 }  // namespace nbl
