@@ -1,6 +1,7 @@
 // The CPU backend: packing, caches, plans and single products over one pool of threads and one set of
 // kernels.
 #include <algorithm>
+#include <limits>
 #include <new>
 
 #include "kernels/cpu/activations.h"
@@ -97,7 +98,8 @@ class CpuBackend final : public Backend {
 
   int64_t kv_bytes(const DecoderConfig& config, const KvOptions& options) const override {
     const Result<KvShape> shape = CpuKvCache::shape_of(config, options);
-    return shape.ok() ? shape.value().bytes() : 0;
+    if (!shape.ok()) return 0;
+    return shape.value().bytes() < 0 ? std::numeric_limits<int64_t>::max() : shape.value().bytes();
   }
 
   int64_t plan_bytes(const DecoderConfig& config, const PlanLimits& limits) const override {

@@ -54,8 +54,9 @@ struct WeightView {
 
 // Activations x[m, K] packed for a WeightView's blocks: tiles of 8 tokens (the last one narrower), blocks
 // outermost. With L the length of block b and w the width of a tile:
-//   codes  block b at b*block*m*planes, tile t at t*8*L*planes more, plane p at p*L*w more, then [L/4][w] of
-//   4 bytes values block b at b*block*m, tile t at t*8*L more, then [L][w]
+//   codes   block b at b*block*m*planes, tile t at t*8*L*planes more, plane p at p*L*w more,
+//           then [L/4][w] of 4 bytes
+//   values  block b at b*block*m, tile t at t*8*L more, then [L][w]
 struct ActView {
   int64_t m;
   int32_t planes;  // 2: x = scale * (256 * plane0 + plane1); 1: x = scale * plane0; 0: values

@@ -114,6 +114,12 @@ int64_t rows_of(const std::vector<Linear>& linears) {
 
 Status CpuPlan::prepare() {
   NBL_RETURN_IF_ERROR(check_decoder());
+  constexpr int64_t kMost = int64_t{1} << 30;
+  if (limits_.max_tokens > kMost || limits_.max_sequences > kMost || limits_.max_logit_rows > kMost)
+    return error(
+        Code::kArgument,
+        "a plan for steps of %lld tokens, %lld sequences and %lld rows of logits is beyond any memory",
+        ll(limits_.max_tokens), ll(limits_.max_sequences), ll(limits_.max_logit_rows));
   shape_ = shape_of(decoder_->config, limits_, pool_->threads());
   NBL_RETURN_IF_ERROR(each_linear(*decoder_, [&](const Linear& linear) -> Status {
     const std::string name = linear.names.empty() ? "a linear layer" : linear.names.front();
