@@ -10,9 +10,28 @@
 namespace nbl {
 namespace {
 
+// The classes of transformers that put bos and eos around a text themselves, by their settings, whatever the
+// post-processor in the file says. All others follow the file.
+void apply_class_settings(const TokenizerConfig& config, PipelineParts& parts) {
+  const std::string& name = config.tokenizer_class;
+  if (name != "LlamaTokenizer" && name != "CodeLlamaTokenizer" && name != "GemmaTokenizer" && name != "CohereTokenizer") return;
+  if (!config.add_bos_token && !config.add_eos_token) return;
+  const auto wrap = [&](bool add, const std::optional<std::string>& token, std::vector<int32_t>& side) {
+    if (add && !token) return;  // nothing to add: the file stands
+    side.clear();
+    if (!add) return;
+    const AddedToken* added = parts.added.by_content(*token);
+    const int32_t id = added ? added->id : parts.model->vocabulary().find(*token);
+    if (id >= 0) side.push_back(id);
+  };
+  wrap(config.add_bos_token.value_or(true), config.bos_token, parts.post_processor.before);
+  wrap(config.add_eos_token.value_or(false), config.eos_token, parts.post_processor.after);
+}
+
 Result<std::unique_ptr<Tokenizer>> open_tokenizer_json(const std::string& path, const std::string& text, const TokenizerConfig& config) {
   Result<PipelineParts> parts = read_tokenizer_json(text, path);
   if (!parts.ok()) return parts.status().in(path).with("file", path);
+  apply_class_settings(config, *parts);
   return Pipeline::make(std::move(parts).value(), config, "tokenizer.json");
 }
 

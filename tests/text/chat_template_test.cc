@@ -1,0 +1,170 @@
+// Chat templates against what transformers' apply_chat_template renders.
+#include "text/chat_template.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdio>
+#include <fstream>
+#include <map>
+
+#include "support/temporary_checkpoint.h"
+#include "text/chat_request.h"
+
+namespace nbl {
+namespace {
+
+using testing::TemporaryDirectory;
+
+std::string chat_fixtures() { return std::string(NIBBLE_SHARED) + "/fixtures/text/chat"; }
+
+CivilTime moment_of(const std::string& text) {
+  CivilTime time;
+  std::sscanf(text.c_str(), "%d-%d-%dT%d:%d:%d", &time.year, &time.month, &time.day, &time.hour, &time.minute, &time.second);
+  return time;
+}
+
+TEST(ChatTemplate, RendersWhatTransformersRenders) {
+  std::ifstream lines(chat_fixtures() + "/golden.jsonl");
+  if (!lines) GTEST_SKIP() << "the reference renderings are not there: " << chat_fixtures();
+  std::map<std::string, std::unique_ptr<jinja::Template>> parsed;
+  int count = 0, wrong = 0;
+  for (std::string line; std::getline(lines, line); ++count) {
+    const Json c = *parse_json(line, "golden.jsonl");
+    const std::string name = c["template"];
+    if (!parsed.count(name)) {
+      const auto text = read_text_file(chat_fixtures() + "/templates/" + name);
+      ASSERT_TRUE(text.ok()) << text.status().message();
+      auto made = jinja::Template::parse(*text);
+      ASSERT_TRUE(made.ok()) << name << ": " << made.status().message();
+      parsed[name] = std::move(made).value();
+    }
+    Json request = c.value("extra", Json::object());
+    request["messages"] = c["messages"];
+    for (const char* key : {"add_generation_prompt", "tools", "continue_final_message"}) {
+      if (c.contains(key)) request[key] = c[key];
+    }
+    std::optional<CivilTime> now;
+    if (c.contains("now")) now = moment_of(c["now"]);
+    const auto rendered = render_chat(*parsed[name], request, Json::object(), now);
+    const std::string where = name + ", " + c.value("case", "");
+    if (c.contains("error")) {
+      const bool told = !rendered.ok();
+      const bool raised = c.value("error_type", "") == "TemplateError";
+      const bool same = !raised || (told && rendered.status().message().find(c["error"].get<std::string>()) != std::string::npos);
+      if (!told || !same) {
+        ++wrong;
+        if (wrong <= 20) ADD_FAILURE() << where << ": expected the error " << c["error"] << ", found " << (told ? rendered.status().message() : *rendered);
+      }
+    } else if (!rendered.ok() || *rendered != c["rendered"].get<std::string>()) {
+      ++wrong;
+      if (wrong <= 20) ADD_FAILURE() << where << "\n  expected " << c["rendered"] << "\n  found    " << (rendered.ok() ? Json(*rendered).dump() : rendered.status().message());
+    }
+  }
+  EXPECT_EQ(wrong, 0) << "of " << count;
+  EXPECT_GT(count, 2000);
+}
+
+TEST(ChatTemplate, UnitCases) {
+  std::ifstream lines(chat_fixtures() + "/unit.jsonl");
+  if (!lines) GTEST_SKIP() << "the unit cases are not there: " << chat_fixtures();
+  int count = 0;
+  for (std::string line; std::getline(lines, line); ++count) {
+    const Json c = *parse_json(line, "unit.jsonl");
+    // The clock stood still when these were made.
+    const auto rendered = [&c]() -> Result<std::string> {
+      NBL_ASSIGN_OR_RETURN(const auto parsed, jinja::Template::parse(c["template"].get<std::string>()));
+      return parsed->render(c["context"], moment_of("2026-07-04T05:06:07"));
+    }();
+    const std::string where = c["id"].get<std::string>() + ": " + c["template"].get<std::string>().substr(0, 300);
+    bool right = c.contains("expected") ? rendered.ok() && *rendered == c["expected"].get<std::string>() : !rendered.ok();
+    if (!right && c.contains("accept")) {
+      for (const Json& other : c["accept"].is_array() ? c["accept"] : Json::array({c["accept"]})) {
+        if (other == "error") right = right || !rendered.ok();
+        if (rendered.ok() && other.is_string()) right = right || *rendered == other.get<std::string>();
+      }
+    }
+    EXPECT_TRUE(right) << where << "\n  expected " << (c.contains("expected") ? c["expected"].dump() : "error " + c["error"].dump()) << "\n  found    "
+                       << (rendered.ok() ? Json(rendered->substr(0, 500)).dump() : rendered.status().message());
+  }
+  EXPECT_GT(count, 400);
+}
+
+Result<std::unique_ptr<ChatTemplates>> open_with(const TemporaryDirectory& directory, const std::string& config) {
+  directory.write("tokenizer_config.json", config);
+  return ChatTemplates::open(directory.path());
+}
+
+const char* kTurns = R"({"messages":[{"role":"user","content":"hi"}]})";
+
+TEST(ChatTemplate, SpecialTokensAreVariablesWhateverTheirSpelling) {
+  TemporaryDirectory directory;
+  const auto templates = open_with(directory, R"({"bos_token":"<s>","eos_token":{"content":"</s>"},"chat_template":"{{ bos_token }}{{ messages[0].content }}{{ eos_token }}{{ pad_token is defined }}"})");
+  ASSERT_TRUE(templates.ok()) << templates.status().message();
+  EXPECT_EQ(*(*templates)->render(*parse_json(kTurns, "test")), "<s>hi</s>False");
+}
+
+TEST(ChatTemplate, NamedTemplatesAndTheOneForTools) {
+  TemporaryDirectory directory;
+  const auto templates = open_with(directory, R"({"chat_template":[{"name":"default","template":"D"},{"name":"tool_use","template":"T"},{"name":"rag","template":"R"}]})");
+  ASSERT_TRUE(templates.ok()) << templates.status().message();
+  Json request = *parse_json(kTurns, "test");
+  EXPECT_EQ(*(*templates)->render(request), "D");
+  request["tools"] = Json::array({Json::object()});
+  EXPECT_EQ(*(*templates)->render(request), "T");
+  request["template"] = "rag";
+  EXPECT_EQ(*(*templates)->render(request), "R");
+  request["template"] = "none";
+  EXPECT_EQ((*templates)->render(request).status().code(), Code::kNotFound);
+}
+
+TEST(ChatTemplate, FilesWinOverTheConfiguration) {
+  TemporaryDirectory directory;
+  directory.write("chat_template.jinja", "from the file\r\n");
+  const auto templates = open_with(directory, R"({"chat_template":"from the configuration"})");
+  ASSERT_TRUE(templates.ok());
+  EXPECT_EQ(*(*templates)->render(*parse_json(kTurns, "test")), "from the file");
+  EXPECT_EQ((*templates)->source(), "chat_template.jinja");
+}
+
+TEST(ChatTemplate, ADirectoryWithoutOneSaysTheWayOut) {
+  TemporaryDirectory directory;
+  const auto templates = ChatTemplates::open(directory.path());
+  ASSERT_TRUE(templates.ok());
+  EXPECT_TRUE((*templates)->empty());
+  const auto rendered = (*templates)->render(*parse_json(kTurns, "test"));
+  EXPECT_EQ(rendered.status().code(), Code::kUnsupported);
+  EXPECT_NE(rendered.status().message().find("NBL_OPT_CHAT_TEMPLATE"), std::string::npos);
+}
+
+TEST(ChatTemplate, ContinuesTheFinalMessage) {
+  TemporaryDirectory directory;
+  const auto templates = ChatTemplates::from_text("{% for m in messages %}<{{ m.role }}>{{ m.content }}</{{ m.role }}>{% endfor %}", directory.path());
+  ASSERT_TRUE(templates.ok());
+  const auto rendered = (*templates)->render(*parse_json(
+      R"({"messages":[{"role":"user","content":"hi"},{"role":"assistant","content":"Sure, "}],"continue_final_message":true})", "test"));
+  ASSERT_TRUE(rendered.ok()) << rendered.status().message();
+  EXPECT_EQ(*rendered, "<user>hi</user><assistant>Sure, ");
+}
+
+TEST(ChatTemplate, RequestsOfAnotherFormAreRefused) {
+  TemporaryDirectory directory;
+  const auto templates = ChatTemplates::from_text("x", directory.path());
+  for (const char* bad : {"[]", "{}", R"({"messages":[]})", R"({"messages":"x"})", R"({"messages":[1]})"}) {
+    EXPECT_EQ((*templates)->render(*parse_json(bad, "test")).status().code(), Code::kArgument) << bad;
+  }
+}
+
+TEST(ChatTemplate, ABrokenTemplateNamesItsLine) {
+  TemporaryDirectory directory;
+  const auto broken = ChatTemplates::from_text("a\nb {% if %}", directory.path());
+  EXPECT_EQ(broken.status().code(), Code::kTemplate);
+  EXPECT_NE(broken.status().message().find("line 2"), std::string::npos) << broken.status().message();
+  const auto templates = ChatTemplates::from_text("a\nb\n{{ raise_exception('no such role') }}", directory.path());
+  const auto rendered = (*templates)->render(*parse_json(kTurns, "test"));
+  EXPECT_EQ(rendered.status().code(), Code::kTemplate);
+  EXPECT_NE(rendered.status().message().find("no such role"), std::string::npos);
+  EXPECT_NE(rendered.status().detail().find("\"line\":3"), std::string::npos) << rendered.status().detail();
+}
+
+}  // namespace
+}  // namespace nbl

@@ -1,0 +1,52 @@
+// The template language on its own: rules of Jinja's documentation, and bounds that no template passes.
+#include <gtest/gtest.h>
+
+#include "text/chat_template.h"
+
+namespace nbl {
+namespace {
+
+std::string render(const std::string& source, const std::string& context = "{}") {
+  const auto rendered = render_template(source, *parse_json(context, "test"));
+  return rendered.ok() ? *rendered : "ERROR " + rendered.status().message();
+}
+
+TEST(Jinja, LoopsHaveScopesAndIfsHaveNone) {
+  EXPECT_EQ(render("{% set x = 1 %}{% for i in [1, 2] %}{% set x = i %}{{ x }}{% endfor %}{{ x }}"), "121");
+  EXPECT_EQ(render("{% set x = 1 %}{% if true %}{% set x = 2 %}{% endif %}{{ x }}"), "2");
+  EXPECT_EQ(render("{% set ns = namespace(x=1) %}{% for i in [5] %}{% set ns.x = i %}{% endfor %}{{ ns.x }}"), "5");
+}
+
+TEST(Jinja, LoopVariablesAndControl) {
+  EXPECT_EQ(render("{% for c in 'abc' %}{{ loop.index }}{{ c }}{{ ',' if not loop.last }}{% endfor %}"), "1a,2b,3c");
+  EXPECT_EQ(render("{% for i in range(6) if i % 2 %}{% if i == 5 %}{% break %}{% endif %}{{ i }}{% endfor %}"), "13");
+  EXPECT_EQ(render("{% for i in [] %}x{% else %}none{% endfor %}"), "none");
+  EXPECT_EQ(render("{% for n in t recursive %}{{ n.v }}{{ loop(n.c) if n.c }}{% endfor %}", R"({"t":[{"v":1,"c":[{"v":2,"c":[]}]},{"v":3,"c":[]}]})"), "123");
+}
+
+TEST(Jinja, MacrosBindByPlaceNameAndDefault) {
+  EXPECT_EQ(render("{% macro m(a, b=2) %}{{ a }}{{ b }}{{ varargs }}{{ kwargs }}{% endmacro %}{{ m(1) }} {{ m(1, 3, 4, k=5) }}"), "12(){} 13(4,){'k': 5}");
+  EXPECT_EQ(render("{% macro m() %}<{{ caller('x') }}>{% endmacro %}{% call(v) m() %}{{ v }}!{% endcall %}"), "<x!>");
+  EXPECT_NE(render("{% macro m() %}{% endmacro %}{{ m(1) }}").find("takes not more than 0"), std::string::npos);
+}
+
+TEST(Jinja, WhitespaceControlAsTransformersSetsIt) {
+  EXPECT_EQ(render("a\n  {% if true %}\nb\n  {%- endif %}\nc\n"), "a\nbc");
+}
+
+// Each would run, grow or recurse for ever.
+TEST(Jinja, HostileTemplatesEnd) {
+  for (const char* hostile : {"{% for a in range(100000) %}{% for b in range(100000) %}x{% endfor %}{% endfor %}",
+                              "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "{{ 'x' * 10000000000 }}", "{{ [[]] * 1000000000 }}",
+                              "{% set ns = namespace(s='x') %}{% for i in range(100) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}",
+                              "{{ 9 ** 9 ** 9 ** 9 }}", "{{ 'x'.ljust(99999999999) }}"}) {
+    EXPECT_EQ(render(hostile).substr(0, 6), "ERROR ") << hostile;
+  }
+  EXPECT_EQ(render("{{ " + std::string(100000, '(')).substr(0, 6), "ERROR ");
+  std::string nested;
+  for (int i = 0; i < 20000; ++i) nested += "{% if true %}";
+  EXPECT_EQ(render(nested).substr(0, 6), "ERROR ");
+}
+
+}  // namespace
+}  // namespace nbl
