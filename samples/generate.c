@@ -13,6 +13,7 @@ int main(int argc, char **argv) {
   if (status == NBL_OK) status = nbl_session_create(model, NULL, &session, &error);
   if (status == NBL_OK) status = nbl_session_append_text(session, prompt, NBL_NTS, NBL_TOKENIZE_ADD_SPECIAL, &error);
   if (status == NBL_OK) status = nbl_session_begin(session, 200, &error);
+  if (status == NBL_OK) fputs(prompt, stdout);
   while (status == NBL_OK) { /* NBL_DONE ends the answer */
     char text[256];
     size_t size = 0;
