@@ -5,8 +5,9 @@
 namespace nbl::gpu_test {
 namespace {
 
-// f16 activations: 2^-11 of each, averaged over a sum.
-constexpr double kTolerance = 1e-3;
+// f16 activations: 2^-11 of each, averaged over a sum. The reference rounds every weight to the type that the checkpoint's
+// tool would have used, the kernels do not: for bf16 that alone is 2^-9 of each weight.
+double tolerance(const WeightSpec& w) { return w.format != WeightFormat::kFloat && w.value_type == DType::kBF16 ? 3e-3 : 1e-3; }
 
 std::unique_ptr<Backend> make_backend() {
   auto backend = make_cuda_backend({});
@@ -27,7 +28,7 @@ void check_product(const Backend& backend, const QuantWeight& w, int64_t m, uint
   CHECK_THAT(status.ok(), "%s", status.message().c_str());
   const std::vector<double> exact = exact_matmul(w, x.data(), m);
   const double e = relative_error(y.data(), exact.data(), static_cast<int64_t>(y.size()));
-  CHECK_THAT(e < kTolerance, "%s [%lld, %lld] x %lld rows: relative error %.2e", w.source.c_str(), static_cast<long long>(w.out_features),
+  CHECK_THAT(e < tolerance(w), "%s [%lld, %lld] x %lld rows: relative error %.2e", w.source.c_str(), static_cast<long long>(w.out_features),
              static_cast<long long>(w.in_features), static_cast<long long>(m), e);
 }
 
@@ -75,7 +76,7 @@ GPU_TEST(MatmulOfFusedGateAndUpKeepsTheOrderOfItsParts) {
       both.insert(both.end(), b.begin() + i * 72, b.begin() + (i + 1) * 72);
     }
     const double e = relative_error(y.data(), both.data(), 5 * 144);
-    CHECK_THAT(e < kTolerance, "%s: %.2e", format.name, e);
+    CHECK_THAT(e < tolerance(gate), "%s: %.2e", format.name, e);
   }
 }
 
