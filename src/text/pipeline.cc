@@ -129,8 +129,9 @@ Status Pipeline::encode_between(AlignedText text, Scratch& scratch, std::vector<
 }
 
 std::string Pipeline::decode(const int32_t* ids, size_t count, bool skip_special) const {
-  std::vector<std::string> tokens;
-  tokens.reserve(count);
+  // Kept by the thread: a stream decodes a token or two at a time, and shall not allocate for each.
+  thread_local std::vector<std::string> tokens;
+  tokens.clear();
   for (size_t i = 0; i < count; ++i) {
     if (const AddedToken* added = parts_.added.by_id(ids[i])) {
       const std::string& spelling = parts_.added.spelling(*added);
