@@ -1,12 +1,15 @@
 // How fast one tokenizer encodes and decodes a text, on one thread. Prints one JSON line.
 //
-//   tokenizer_bench DIRECTORY TEXT [SECONDS]
+//   tokenizer_bench DIRECTORY TEXT [SECONDS] [paragraphs]
+// With `paragraphs` the text is encoded in parts, cut after each empty line, as prompts come; else in one piece.
 // "encode_mb_per_s" is of the text's bytes, the best of as many rounds as fit into SECONDS; "ids_hash" lets
 // tokenizer_peers.py check that both sides did the same work.
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "base/json.h"
 #include "text/tokenizer.h"
@@ -39,11 +42,23 @@ uint64_t hash_of(const std::vector<int32_t>& ids) {
   return hash;
 }
 
+std::vector<std::string_view> parts_of(std::string_view text, bool paragraphs) {
+  std::vector<std::string_view> parts;
+  while (paragraphs) {
+    const size_t end = text.find("\n\n");
+    if (end == std::string_view::npos) break;
+    parts.push_back(text.substr(0, end + 2));
+    text.remove_prefix(end + 2);
+  }
+  if (!text.empty()) parts.push_back(text);
+  return parts;
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
   if (count < 3) {
-    std::fprintf(stderr, "usage: tokenizer_bench DIRECTORY TEXT [SECONDS]\n");
+    std::fprintf(stderr, "usage: tokenizer_bench DIRECTORY TEXT [SECONDS] [paragraphs]\n");
     return 2;
   }
   const double limit = count > 3 ? std::atof(arguments[3]) : 2;
@@ -58,7 +73,14 @@ int main(int count, char** arguments) {
   nbl::EncodeOptions options;
   options.add_special = false;
   std::vector<int32_t> ids;
-  const double encode = best_seconds(limit, [&] { ids = (*tokenizer)->encode(*text, options).value(); });
+  const auto parts = parts_of(*text, count > 4 && std::string_view(arguments[4]) == "paragraphs");
+  const double encode = best_seconds(limit, [&] {
+    ids.clear();
+    for (const std::string_view part : parts) {
+      const std::vector<int32_t> found = (*tokenizer)->encode(part, options).value();
+      ids.insert(ids.end(), found.begin(), found.end());
+    }
+  });
   const double decode = best_seconds(limit / 2, [&] { (*tokenizer)->decode(ids.data(), ids.size(), false); });
   std::printf("{\"load_ms\": %.1f, \"encode_mb_per_s\": %.2f, \"decode_mb_per_s\": %.2f, \"ids\": %zu, \"ids_hash\": \"%016llx\"}\n", load * 1e3,
               static_cast<double>(text->size()) / encode / 1e6, static_cast<double>(text->size()) / decode / 1e6, ids.size(),

@@ -272,6 +272,22 @@ TEST(Tokenizer, ConfigNamesTheSpecialTokensInEitherSpelling) {
   EXPECT_EQ((*tokenizer)->pad_id(), -1);
 }
 
+TEST(Tokenizer, LlamaClassesPutBosAndEosAroundByTheirSettings) {
+  const auto ids = [](const std::string& config) {
+    Folder folder;
+    folder.write("tokenizer.json", to_text(byte_level_json())).write("tokenizer_config.json", config);
+    const auto tokenizer = Tokenizer::open(folder.path());
+    EXPECT_TRUE(tokenizer.ok()) << tokenizer.status().message();
+    return encode(**tokenizer, "a");
+  };
+  using Ids = std::vector<int32_t>;
+  const std::string tokens = R"("bos_token": "<end>", "eos_token": "ab", "tokenizer_class": ")";
+  EXPECT_EQ(ids("{" + tokens + R"(LlamaTokenizerFast", "add_bos_token": true})"), (Ids{260, 'a'}));
+  EXPECT_EQ(ids("{" + tokens + R"(LlamaTokenizer", "add_bos_token": false, "add_eos_token": true})"), (Ids{'a', 259}));
+  EXPECT_EQ(ids("{" + tokens + R"(LlamaTokenizer"})"), Ids{'a'});
+  EXPECT_EQ(ids("{" + tokens + R"(Qwen2Tokenizer", "add_bos_token": true})"), Ids{'a'});  // follows the file
+}
+
 TEST(Tokenizer, VocabAndMergesOfAnUnknownClassAreRefusedByName) {
   Folder folder;
   folder.write("vocab.json", R"({"a": 0})").write("merges.txt", "#version: 0.2\n");
