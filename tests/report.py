@@ -21,18 +21,19 @@ def reason_of(output):
 def main():
     passed, failed, skipped = 0, [], collections.defaultdict(list)
     for case in xml.etree.ElementTree.parse(sys.argv[1]).getroot().iter("testcase"):
-        output = (case.findtext("system-out") or "")
+        name = case.get("name").split("  # ")[0]  # GoogleTest's parameter follows
+        output = case.findtext("system-out") or ""
         if case.get("status") == "fail":
-            failed.append((case.get("name"), output))
+            failed.append((name, output))
         elif case.get("status") == "run":
             passed += 1
         else:
-            skipped[reason_of(output)].append(case.get("name"))
+            skipped[reason_of(output)].append(name)
     for name, output in failed:
         print("FAILED %s\n%s" % (name, output[-4000:]))
     for reason, names in sorted(skipped.items()):
         shown = ", ".join(names[:3]) + (", and %d more" % (len(names) - 3) if len(names) > 3 else "")
-        print("skipped: %s (%s)" % (reason, shown))
+        print("skipped %s: %s" % (shown, reason if len(reason) <= 120 else reason[:117] + "..."))
     print("%d passed, %d failed, %d skipped" % (passed, len(failed), sum(map(len, skipped.values()))))
     sys.exit(1 if failed or not passed else 0)
 
