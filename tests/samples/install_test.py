@@ -58,7 +58,7 @@ class Installed(unittest.TestCase):
         os.mkdir(source)
         with open(os.path.join(source, "CMakeLists.txt"), "w", encoding="utf-8") as file:
             file.write(PROJECT)
-        run(CMAKE, "-S", source, "-B", source + "/build", "-DCMAKE_PREFIX_PATH=" + self.prefix)
+        run(CMAKE, "-G", "Ninja", "-S", source, "-B", source + "/build", "-DCMAKE_PREFIX_PATH=" + self.prefix)
         run(CMAKE, "--build", source + "/build")
         self.assert_writes_text(source + "/build/app")
 
