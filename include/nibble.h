@@ -486,7 +486,8 @@ NBL_API nbl_status NBL_CALL nbl_session_append_text(nbl_session *s, const char *
     uint32_t flags, nbl_error **err);
 
 /* [own] [long] Makes the rendered conversation (as nbl_chat_render takes it) the session's sequence. What is
- * in the cache already is kept, so that a turn costs what it adds. */
+ * in the cache already is kept, so that a turn costs what it adds. With "spell_special": true in the request,
+ * control tokens that users and tools wrote into their messages are ordinary text. */
 NBL_API nbl_status NBL_CALL nbl_session_append_chat(nbl_session *s, const char *request, size_t request_len,
     nbl_error **err);
 

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <limits>
 
+#include "engine/chat_ids.h"
 #include "engine/clock.h"
 
 namespace nbl {
@@ -206,10 +207,7 @@ Status Session::append_text(std::string_view text, const EncodeOptions& options)
 Status Session::append_chat(const Json& request) {
   if (!model_->tokenizer()) return model_->tokenizer_status();
   if (!model_->chat()) return model_->chat_status();
-  NBL_ASSIGN_OR_RETURN(const std::string text, model_->chat()->render(request));
-  EncodeOptions options;
-  options.add_special = false;  // the template writes its own
-  NBL_ASSIGN_OR_RETURN(const std::vector<int32_t> ids, model_->tokenizer()->encode(text, options));
+  NBL_ASSIGN_OR_RETURN(const std::vector<int32_t> ids, chat_ids(*model_->chat(), *model_->tokenizer(), request));
   if (ids.empty()) return error(Code::kArgument, "the conversation renders to no tokens");
   size_t same = 0;
   while (same < ids.size() && same < tokens_.size() && ids[same] == tokens_[same]) ++same;
