@@ -1,6 +1,7 @@
 // The template language on its own: rules of Jinja's documentation, and bounds that no template passes.
 #include <gtest/gtest.h>
 
+#include "base/json.h"
 #include "text/chat_template.h"
 
 namespace nbl {
@@ -32,6 +33,15 @@ TEST(Jinja, MacrosBindByPlaceNameAndDefault) {
 
 TEST(Jinja, WhitespaceControlAsTransformersSetsIt) {
   EXPECT_EQ(render("a\n  {% if true %}\nb\n  {%- endif %}\nc\n"), "a\nbc");
+}
+
+// Four megabytes of conversation in a thousand turns are no attack.
+TEST(Jinja, LongConversationsAreRendered) {
+  Json context;
+  for (int i = 0; i < 1000; ++i) context["messages"].push_back({{"role", "user"}, {"content", std::string(4000, 'x')}});
+  const auto rendered = render_template("{% for m in messages %}{{ '<' + m.role + '>' + (m.content | trim) + '</>' }}{% endfor %}", context);
+  ASSERT_TRUE(rendered.ok()) << rendered.status().message();
+  EXPECT_EQ(rendered->size(), 1000u * (4000 + 9));
 }
 
 // Each would run, grow or recurse for ever.

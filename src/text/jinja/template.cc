@@ -6,6 +6,20 @@
 
 namespace nbl::jinja {
 
+namespace {
+
+// Bytes of text and number of values in a request, about.
+uint64_t size_of(const Json& value) {
+  if (value.is_string()) return 32 + value.get_ref<const std::string&>().size();
+  uint64_t size = 32;
+  if (value.is_structured()) {
+    for (const Json& item : value) size += size_of(item);
+  }
+  return size;
+}
+
+}  // namespace
+
 Result<std::unique_ptr<Template>> Template::parse(std::string_view text) {
   std::unique_ptr<Template> made(new Template());
   made->source_ = normalize_source(text);
@@ -15,7 +29,12 @@ Result<std::unique_ptr<Template>> Template::parse(std::string_view text) {
 }
 
 Result<std::string> Template::render(const Json& variables, std::optional<CivilTime> now) const {
-  Runtime rt(Limits(), now);
+  // A long conversation may take more: the allowance grows with what there is to render.
+  const uint64_t size = size_of(variables);
+  Limits limits;
+  limits.work += size / 4;
+  limits.bytes += 32 * size;
+  Runtime rt(limits, now);
   NBL_ASSIGN_OR_RETURN(const Value values, from_json(rt, variables));
   if (!values.is(Kind::kDict)) return error(Code::kArgument, "the template's variables are not a JSON object");
   std::string out;
