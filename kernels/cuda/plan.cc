@@ -10,7 +10,7 @@ namespace {
 
 constexpr int64_t kUnpackedLimit = 128 << 20;  // bytes of a matrix that are unpacked at a time
 constexpr int64_t kQueryTile = 64;
-constexpr int64_t kTokensPerSplit = 128;       // fewer positions than this are not worth a CTA of their own
+constexpr int64_t kTokensPerSplit = 32;        // fewer positions than this are not worth a CTA of their own
 
 // Hands out aligned pieces of one buffer; with a null base it only adds up.
 class Pieces {
@@ -64,7 +64,7 @@ ScratchSizes scratch_sizes(const DecoderConfig& c, const PlanLimits& limits, con
   const int64_t widest = std::max({s.qkv_width * s.hidden_pad, c.hidden_size * s.query_pad, 2 * c.intermediate_size * s.hidden_pad,
                                    c.hidden_size * s.inner_pad});
   const int64_t longest_row = std::max({s.hidden_pad, s.query_pad, s.inner_pad}) * 2;
-  if (s.rows > 64 || limits.max_logit_rows > 64) {
+  if (s.rows >= kUnpackFrom || limits.max_logit_rows >= kUnpackFrom) {
     s.unpacked_bytes = std::max(std::min(pad_up(widest * 2 + 16 * longest_row, 256), kUnpackedLimit), 16 * longest_row);
   }
   s.partial_bytes = static_cast<int64_t>(traits.multiprocessors) * 128 * 1024;
@@ -192,7 +192,7 @@ Status CudaPlan::prepare(const Batch& batch) {
       rope_inv_freq(rope, call, reinterpret_cast<float*>(host + layout.inv_freq) + static_cast<int64_t>(i) * half);
     }
   }
-  decode_ = decode_ && row <= 64;
+  decode_ = decode_ && row <= kDecodeRows;
   const int64_t useful = (longest + kTokensPerSplit - 1) / kTokensPerSplit;
   const DecoderConfig& c = decoder_->config();
   const int64_t tasks = c.num_key_value_heads * ((c.num_attention_heads / c.num_key_value_heads + kHeadsPerTask - 1) / kHeadsPerTask) * row;

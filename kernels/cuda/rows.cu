@@ -30,14 +30,18 @@ __global__ void turn_rows(const int32_t* positions, const int32_t* sequence_of, 
   }
 }
 
-__global__ void __launch_bounds__(256) normalize_rows(DeviceNorm norm, const float* h, int64_t width, const int32_t* row_list, __half* x,
-                                                      int64_t pitch, const int32_t* place) {
-  __shared__ float2 partial[8];
+constexpr int kNormThreads = 512;
+
+// Two passes over a row; the second one finds it in the first-level cache.
+__global__ void __launch_bounds__(kNormThreads) normalize_rows(DeviceNorm norm, const float* h, int64_t width, const int32_t* row_list,
+                                                               __half* x, int64_t pitch, const int32_t* place) {
+  __shared__ float2 partial[kNormThreads / 32];
   const int64_t row = row_list != nullptr ? row_list[blockIdx.x] : blockIdx.x;
   const float* from = h + row * width;
   __half* to = x + blockIdx.x * pitch;
   float2 sums = make_float2(0.f, 0.f);
-  for (int64_t i = threadIdx.x; i < width; i += 256) {
+#pragma unroll 8
+  for (int i = threadIdx.x; i < width; i += kNormThreads) {
     const float v = from[i];
     sums.x += v, sums.y += v * v;
   }
@@ -45,9 +49,10 @@ __global__ void __launch_bounds__(256) normalize_rows(DeviceNorm norm, const flo
   if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = sums;
   __syncthreads();
   sums = make_float2(0.f, 0.f);
-  for (int i = 0; i < 8; ++i) sums.x += partial[i].x, sums.y += partial[i].y;
+  for (int i = 0; i < kNormThreads / 32; ++i) sums.x += partial[i].x, sums.y += partial[i].y;
   const float2 s = norm_factors(norm, sums, width);
-  for (int64_t i = threadIdx.x; i < width; i += 256) {
+#pragma unroll 8
+  for (int i = threadIdx.x; i < width; i += kNormThreads) {
     const float v = norm.weight != nullptr ? norm_value(norm, from[i], s, i) : from[i];
     to[place != nullptr ? place[i] : i] = to_half(v);
   }
@@ -109,7 +114,7 @@ Status turn_angles(const StepRows& step, const float* inv_freq, bool per_sequenc
 
 Status normalize(const DeviceNorm& norm, const float* h, int64_t width, const int32_t* row_list, int rows, void* x, int64_t pitch,
                  const int32_t* place, cudaStream_t stream) {
-  normalize_rows<<<rows, 256, 0, stream>>>(norm, h, width, row_list, static_cast<__half*>(x), pitch, place);
+  normalize_rows<<<rows, kNormThreads, 0, stream>>>(norm, h, width, row_list, static_cast<__half*>(x), pitch, place);
   NBL_LAUNCHED("normalize_rows");
   return {};
 }
