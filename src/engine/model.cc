@@ -10,6 +10,7 @@
 #include "model/config.h"
 #include "model/estimate.h"
 #include "model/synthesize.h"
+#include "text/family_template.h"
 
 namespace nbl {
 namespace {
@@ -151,6 +152,9 @@ Status Model::open_text(const LoadOptions& options) {
   }
   auto chat = options.chat_template.empty() ? ChatTemplates::open(directory_)
                                             : ChatTemplates::from_text(options.chat_template, directory_);
+  if (chat.ok() && (*chat)->empty() && tokenizer_) {
+    if (const FamilyTemplate* family = family_template(*tokenizer_)) chat = ChatTemplates::from_text(family->text, directory_, family->name);
+  }
   if (chat.ok()) {
     chat_ = std::move(chat).value();
   } else if (!options.chat_template.empty()) {

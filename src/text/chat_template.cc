@@ -158,10 +158,11 @@ Result<std::unique_ptr<ChatTemplates>> ChatTemplates::open(const std::string& di
   return std::unique_ptr<ChatTemplates>(std::move(templates));
 }
 
-Result<std::unique_ptr<ChatTemplates>> ChatTemplates::from_text(std::string_view text, const std::string& directory) {
+Result<std::unique_ptr<ChatTemplates>> ChatTemplates::from_text(std::string_view text, const std::string& directory,
+                                                                const std::string& source) {
   auto templates = std::make_unique<Templates>();
   NBL_RETURN_IF_ERROR(templates->read_special_tokens(directory));
-  NBL_RETURN_IF_ERROR(templates->add("default", text, "NBL_OPT_CHAT_TEMPLATE"));
+  NBL_RETURN_IF_ERROR(templates->add("default", text, source));
   return std::unique_ptr<ChatTemplates>(std::move(templates));
 }
 

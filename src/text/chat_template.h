@@ -20,8 +20,9 @@ class ChatTemplates {
   // additional_chat_templates/*.jinja and special_tokens_map.json. A directory without any template is no error:
   // empty() is then true and render() answers with the way out.
   static Result<std::unique_ptr<ChatTemplates>> open(const std::string& directory);
-  // One template given by the user (NBL_OPT_CHAT_TEMPLATE), with the special tokens of the directory.
-  static Result<std::unique_ptr<ChatTemplates>> from_text(std::string_view text, const std::string& directory);
+  // One template from elsewhere, with the special tokens of the directory; `source` says where it came from.
+  static Result<std::unique_ptr<ChatTemplates>> from_text(std::string_view text, const std::string& directory,
+                                                          const std::string& source = "NBL_OPT_CHAT_TEMPLATE");
 
   virtual ~ChatTemplates() = default;
   virtual bool empty() const = 0;

@@ -1,6 +1,6 @@
 # The chat-template engine; CMakeLists.txt includes this.
 list(APPEND NIBBLE_TEXT_SOURCES
-  chat_request.cc chat_template.cc
+  chat_request.cc chat_template.cc family_template.cc
   jinja/access.cc jinja/arguments.cc jinja/arithmetic.cc jinja/ast.cc jinja/character_tables.cc
   jinja/characters.cc jinja/container_methods.cc jinja/expression_parser.cc jinja/filters.cc
   jinja/filters_number.cc jinja/filters_selection.cc jinja/filters_sequence.cc jinja/filters_text.cc

@@ -9,6 +9,8 @@
 
 #include "support/temporary_checkpoint.h"
 #include "text/chat_request.h"
+#include "text/family_template.h"
+#include "text/tokenizer.h"
 
 namespace nbl {
 namespace {
@@ -134,6 +136,30 @@ TEST(ChatTemplate, ADirectoryWithoutOneSaysTheWayOut) {
   const auto rendered = (*templates)->render(*parse_json(kTurns, "test"));
   EXPECT_EQ(rendered.status().code(), Code::kUnsupported);
   EXPECT_NE(rendered.status().message().find("NBL_OPT_CHAT_TEMPLATE"), std::string::npos);
+}
+
+// A vocabulary with the control tokens of a published format tells it; others get no template.
+TEST(ChatTemplate, TheVocabularyTellsThePublishedFormats) {
+  TemporaryDirectory directory;
+  const auto open_tokenizer = [&](const std::string& added) {
+    directory.write("tokenizer.json", R"({"version":"1.0","added_tokens":[)" + added + R"(],"normalizer":null,"pre_tokenizer":null,"post_processor":null,)"
+                                      R"("decoder":null,"model":{"type":"BPE","vocab":{"a":0},"merges":[]}})");
+    auto tokenizer = Tokenizer::open(directory.path());
+    EXPECT_TRUE(tokenizer.ok()) << tokenizer.status().message();
+    return std::move(tokenizer).value();
+  };
+  const auto special = [](int id, const std::string& content) {
+    return R"({"id":)" + std::to_string(id) + R"(,"content":")" + content + R"(","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true})";
+  };
+  EXPECT_EQ(family_template(*open_tokenizer("")), nullptr);
+  EXPECT_EQ(family_template(*open_tokenizer(special(1, "<|im_start|>"))), nullptr);
+  const auto chatml = open_tokenizer(special(1, "<|im_start|>") + "," + special(2, "<|im_end|>"));
+  const FamilyTemplate* family = family_template(*chatml);
+  ASSERT_NE(family, nullptr);
+  const auto templates = ChatTemplates::from_text(family->text, directory.path(), family->name);
+  ASSERT_TRUE(templates.ok()) << templates.status().message();
+  EXPECT_EQ(*(*templates)->render(*parse_json(kTurns, "test")), "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n");
+  EXPECT_NE((*templates)->source().find("ChatML"), std::string::npos);
 }
 
 TEST(ChatTemplate, ContinuesTheFinalMessage) {
