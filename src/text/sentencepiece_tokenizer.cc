@@ -5,6 +5,7 @@
 #endif
 
 #include <algorithm>
+#include <exception>
 
 #include "base/utf8.h"
 #include "text/charsmap.h"
@@ -25,9 +26,15 @@ class SentencePieceTokenizer final : public Tokenizer {
   SentencePieceTokenizer(SentencePieceModel model, std::string name) : model_(std::move(model)), name_(std::move(name)) {}
 
   Status load(std::string_view bytes, const std::string& where) {
-    const auto status = processor_.LoadFromSerializedProto(absl_view(bytes));
-    if (status.ok()) return {};
-    return error(Code::kFormat, "%s: the sentencepiece library refuses it: %s", where.c_str(), status.ToString().c_str());
+    std::string problem;
+    try {
+      const auto status = processor_.LoadFromSerializedProto(absl_view(bytes));
+      if (status.ok()) return {};
+      problem = status.ToString();
+    } catch (const std::exception& thrown) {  // its trie throws on pieces that hold a NUL
+      problem = thrown.what();
+    }
+    return error(Code::kFormat, "%s: the sentencepiece library refuses it: %s", where.c_str(), problem.c_str());
   }
 
   Result<std::vector<int32_t>> encode(std::string_view text, const EncodeOptions& options,
