@@ -5,7 +5,17 @@ Each writer makes one `Language`; the reference pages ask the same objects, so t
 import re
 from dataclasses import dataclass
 
-HIDDEN = ("free", "log_callback")  # a binding frees what it takes, and pulls instead of being called
+HIDDEN = ("free", "log_callback", "abi_check")  # a binding frees what it takes, pulls instead of being called, checks once
+
+# What a status above zero says of a function that succeeds: these give it beside their results.
+POSITIVE = {"session_next": "DONE", "job_wait": "PENDING", "log_next": "PENDING"}
+
+# Arrays that hold as many as the caller wants; every other one is as large as the library says.
+CALLER_SIZED = ("session_top",)
+
+# When a binding is used first it checks the library, in every language by the same rule: nbl_abi_check of the version it
+# was generated for; and where the library's version (abi_version) is that very version, the api_hash of nbl_build_info
+# is its own hash (a library of a later minor version has another one, rightly). Its error names both versions and hashes.
 
 
 def words(name):
@@ -54,6 +64,12 @@ def verb(fn, handles):
     return "start_" + name[:-len("_start")] if name.endswith("_start") else name
 
 
+def flags(fn, api):
+    """The block of constants that the function's flags are of: TOKENIZE; None where it takes none."""
+    named = set(re.findall(r"NBL_([A-Z]+)_\*", fn.doc))
+    return next((block for block in api.constants if block["prefix"] in named and any(a.name == "flags" for a in fn.args)), None)
+
+
 def by_owner(api):
     """handle -> its functions in the order of the spec; "" -> the library's."""
     handles = [handle["name"] for handle in api.handles]
@@ -74,6 +90,7 @@ class Option:
     low: object         # None where the spec has no bounds
     high: object
     values: tuple       # the texts allowed; empty: any
+    integers: bool      # a list of whole numbers, given as decimal text
     generation: bool    # also a setter of a session
     scope: str          # "session, generation"
     doc: str
@@ -83,8 +100,10 @@ def options(api):
     rows = []
     for row in api.options:
         flag = row["type"] == "i64" and row.get("min") == 0 and row.get("max") == 1
-        rows.append(Option(row["name"], row["value"], "bool" if flag else row["type"], row["type"], row.get("default"), row.get("min"),
-                           row.get("max"), tuple(row.get("values", ())), "generation" in row["for"], row["for"], row["doc"]))
+        rows.append(Option(
+            name=row["name"], value=row["value"], kind="bool" if flag else row["type"], stored=row["type"], default=row.get("default"),
+            low=row.get("min"), high=row.get("max"), values=tuple(row.get("values", ())), integers="as decimal text" in row["doc"],
+            generation="generation" in row["for"], scope=row["for"], doc=row["doc"].replace(", as decimal text", "")))
     return rows
 
 
