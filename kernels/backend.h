@@ -18,6 +18,7 @@
 
 #include "base/dtype.h"
 #include "base/status.h"
+#include "kernels/draw.h"
 #include "model/decoder.h"
 #include "quant/quant_weight.h"
 
@@ -59,11 +60,19 @@ struct BatchSequence {
                                      // largest, the others may be approximate. 0: all are exact. A backend may ignore it
   int64_t call_length = 0;           // where the whole prompt ends that this step is a chunk of (dynamic rope needs
                                      // it); 0: this step ends the call
+  const Draw* draw = nullptr;        // the plan draws the token that follows (Plan::can_draw()); no logits are wanted then
+};
+
+// A token that a plan drew, and the time its device worked for the step.
+struct DrawnToken {
+  int32_t id = -1;
+  int64_t ns = 0;
 };
 
 struct Batch {
   std::vector<BatchSequence> sequences;            // at least one, each with another cache
   float* logits = nullptr;                         // [sum of logit_rows, vocab_size], host memory, float32
+  DrawnToken* drawn = nullptr;                     // [sequences]: written where a sequence has a draw
   const std::atomic<bool>* cancel = nullptr;       // looked at between layers; may be null
 };
 
@@ -72,6 +81,7 @@ struct PlanLimits {
   int64_t max_sequences = 1;
   int64_t max_logit_rows = 1;
   int64_t max_context = 0;           // longest sequence (capacity of the caches used with it)
+  int64_t max_draws = 0;             // sequences of a step that may have a draw; no more than max_logit_rows
 };
 
 // A decoder made executable within limits. All scratch memory is taken when it is made: step() allocates nothing.
@@ -82,6 +92,25 @@ class Plan {
   // length: kCancelled, kContextFull (a cache is full), kArgument (beyond the limits), kDevice...
   virtual Status step(const Batch& batch) = 0;
   virtual int64_t scratch_bytes() const = 0;
+
+  // Drawing where the logits are, which not every backend can. A sequence may have a draw only if this is true for it;
+  // the same draw is meant as by the engine's Sampler, up to the rounding of probabilities.
+  virtual bool can_draw(const Draw&) const { return false; }
+
+  // Running ahead: steps whose input is the token that the step before has just drawn, so that the device does not wait
+  // for the host to look at it. begin() starts a step all of whose sequences have a draw and returns at once; what the
+  // batch points at is not looked at later. follow() starts the next one behind it: every sequence goes on with its drawn token,
+  // with the same options and the step counted up. finish() waits for the oldest step and gives its tokens.
+  //
+  // A cache takes a step's tokens when the step is finished, not before: until then nothing has happened that could be
+  // seen. A step that failed is told by finish(), and those behind it are abandoned. Whoever uses a cache otherwise
+  // while steps are in flight abandons them first; step() and begin() do that themselves.
+  static constexpr int kMostInFlight = 4;
+  virtual Status begin(const Batch&) { return Status(Code::kUnsupported, "this backend does not draw"); }
+  virtual bool can_follow() const { return false; }  // whether the youngest step in flight can be followed now
+  virtual Status follow() { return Status(Code::kUnsupported, "this backend does not draw"); }
+  virtual Status finish(DrawnToken*) { return Status(Code::kUnsupported, "this backend does not draw"); }  // [sequences]
+  virtual void abandon() {}                                 // waits until nothing of the steps in flight runs any more
 };
 
 struct KvOptions {

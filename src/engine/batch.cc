@@ -14,6 +14,7 @@ Result<std::shared_ptr<SessionBatch>> SessionBatch::create(std::shared_ptr<Model
   batch->stepped_.reserve(options.max_sequences);
   batch->batch_.sequences.reserve(options.max_sequences);
   batch->logits_.resize(options.max_sequences * batch->model_->config().vocab_size);
+  batch->drawn_.resize(options.max_sequences);
   return batch;
 }
 
@@ -21,7 +22,7 @@ Result<std::shared_ptr<SessionBatch>> SessionBatch::create(std::shared_ptr<Model
 Status SessionBatch::ensure_plan(int64_t context) {
   if (plan_ && context <= plan_context_) return {};
   PlanLimits limits;
-  limits.max_sequences = limits.max_logit_rows = options_.max_sequences;
+  limits.max_sequences = limits.max_logit_rows = limits.max_draws = options_.max_sequences;
   // One token a session; a session one of whose steps failed may owe two.
   limits.max_tokens = 2 * options_.max_sequences;
   limits.max_context = context;
@@ -85,17 +86,24 @@ Status SessionBatch::step(int64_t* active) {
       NBL_RETURN_IF_ERROR(session->draw());
     } else {
       stepped_.push_back(session.get());
-      batch_.sequences.push_back(session->step_input());
+      batch_.sequences.push_back(session->step_input(*plan_));
     }
   }
   if (!stepped_.empty()) {
     batch_.logits = logits_.data();
+    batch_.drawn = drawn_.data();
     const int64_t start = now_ns();
     NBL_RETURN_IF_ERROR(plan_->step(batch_));
     const int64_t ns = now_ns() - start;
     const int64_t vocab_size = model_->config().vocab_size;
+    const float* logits = logits_.data();
     for (size_t i = 0; i < stepped_.size(); ++i) {
-      NBL_RETURN_IF_ERROR(stepped_[i]->accept_step(logits_.data() + i * vocab_size, ns));
+      if (batch_.sequences[i].draw != nullptr) {
+        stepped_[i]->accept_drawn({drawn_[i].id, ns});
+      } else {
+        NBL_RETURN_IF_ERROR(stepped_[i]->accept_step(logits, ns));
+        logits += vocab_size;
+      }
     }
   }
   *active = std::count_if(sessions_.begin(), sessions_.end(), [](const std::shared_ptr<Session>& s) { return s->generating(); });

@@ -38,7 +38,8 @@ class SessionBatch {
   int64_t plan_context_ = 0;
   Batch batch_;                                      // kept so that a step allocates nothing
   std::vector<Session*> stepped_;
-  std::vector<float> logits_;                        // [max_sequences, vocab_size]
+  std::vector<float> logits_;                        // [max_sequences, vocab_size], of sessions that draw on the host
+  std::vector<DrawnToken> drawn_;                    // [max_sequences]
 };
 
 }  // namespace nbl

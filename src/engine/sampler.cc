@@ -15,32 +15,20 @@ bool better(float logit_a, int32_t id_a, float logit_b, int32_t id_b) {
 
 }  // namespace
 
-double philox_uniform(uint64_t seed, uint64_t step) {
-  uint32_t counter[4] = {static_cast<uint32_t>(step), static_cast<uint32_t>(step >> 32), 0, 0};
-  uint32_t key[2] = {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)};
-  for (int round = 0; round < 10; ++round) {
-    const uint64_t product0 = 0xD2511F53ull * counter[0];
-    const uint64_t product1 = 0xCD9E8D57ull * counter[2];
-    const uint32_t next[4] = {static_cast<uint32_t>(product1 >> 32) ^ counter[1] ^ key[0], static_cast<uint32_t>(product1),
-                              static_cast<uint32_t>(product0 >> 32) ^ counter[3] ^ key[1], static_cast<uint32_t>(product0)};
-    std::copy(next, next + 4, counter);
-    key[0] += 0x9E3779B9u;
-    key[1] += 0xBB67AE85u;
-  }
-  const uint64_t bits = static_cast<uint64_t>(counter[0]) << 32 | counter[1];
-  return static_cast<double>(bits >> 11) * 0x1p-53;
-}
-
 Sampler::Sampler(int64_t vocab_size)
     : logits_(vocab_size), candidates_(vocab_size), probability_(vocab_size), counts_(vocab_size, 0) {}
 
-int32_t Sampler::sample(const Input& input, const SamplingOptions& options) {
-  std::copy(input.logits, input.logits + logits_.size(), logits_.begin());
-  apply_penalties(input, options);
-  return options.temperature > 0 ? draw(options, input.step) : greedy();
+int32_t Sampler::sample(const float* logits, const Draw& draw) {
+  std::copy(logits, logits + logits_.size(), logits_.begin());
+  apply_penalties(draw);
+  for (float& logit : logits_) {
+    if (!(logit <= std::numeric_limits<float>::max())) logit = logit > 0 ? std::numeric_limits<float>::max() : kNever;
+  }
+  return draw.options->temperature > 0 ? pick(*draw.options, draw.step) : greedy();
 }
 
-void Sampler::apply_penalties(const Input& input, const SamplingOptions& options) {
+void Sampler::apply_penalties(const Draw& input) {
+  const SamplingOptions& options = *input.options;
   const int64_t vocab_size = static_cast<int64_t>(logits_.size());
   if (input.bias) {
     for (const auto& [id, bias] : *input.bias) logits_[id] += bias;
@@ -68,7 +56,7 @@ void Sampler::apply_penalties(const Input& input, const SamplingOptions& options
     }
     for (int64_t i = start; i < input.token_count; ++i) counts_[input.tokens[i]] = 0;
   }
-  for (int64_t i = 0; i < input.forbidden_count; ++i) {
+  for (int64_t i = 0; input.step < input.forbidden_until && i < input.forbidden_count; ++i) {
     if (const int32_t id = input.forbidden[i]; id >= 0 && id < vocab_size) logits_[id] = kNever;
   }
 }
@@ -81,12 +69,12 @@ int32_t Sampler::greedy() const {
   return best;
 }
 
-int32_t Sampler::draw(const SamplingOptions& options, uint64_t step) {
+int32_t Sampler::pick(const SamplingOptions& options, uint64_t step) {
   int64_t count = 0;
   for (int32_t id = 0; id < static_cast<int32_t>(logits_.size()); ++id) {
     if (logits_[id] > kNever) candidates_[count++] = {logits_[id], id};
   }
-  if (count == 0) return greedy();  // everything forbidden, or NaN: the caller gets a valid id all the same
+  if (count == 0) return 0;  // everything forbidden, or NaN: the caller gets a valid id all the same
   const auto by_logit = [](const Candidate& a, const Candidate& b) { return better(a.logit, a.id, b.logit, b.id); };
   if (options.top_k > 0 && options.top_k < count) {
     std::nth_element(candidates_.begin(), candidates_.begin() + options.top_k, candidates_.begin() + count, by_logit);
@@ -149,6 +137,12 @@ int32_t Sampler::draw(const SamplingOptions& options, uint64_t step) {
     softmax();
   }
 
+  // By id, whatever the cuts did to the order: the draw depends on the set alone.
+  const auto by_id = [](const Candidate& a, const Candidate& b) { return a.id < b.id; };
+  if (!std::is_sorted(begin, begin + count, by_id)) {
+    std::sort(begin, begin + count, by_id);
+    softmax();
+  }
   double target = philox_uniform(options.seed, step);
   for (int64_t i = 0; i < count; ++i) {
     target -= probability_[i];

@@ -13,6 +13,7 @@ namespace {
 constexpr int64_t kDefaultContext = 4096;
 constexpr int64_t kRowsScratchBytes = 64ll << 20;  // for logits of many rows at once
 constexpr int64_t kMostExactTop = 256;             // beyond that, all logits are asked for
+constexpr int64_t kStepsAhead = 2;                 // one is waited for while the next one stands in line
 
 }  // namespace
 
@@ -35,6 +36,7 @@ Result<std::shared_ptr<Session>> Session::create(std::shared_ptr<Model> model, c
   PlanLimits limits;
   limits.max_tokens = session->chunk_;
   limits.max_context = session->context_;
+  limits.max_draws = 1;
   NBL_ASSIGN_OR_RETURN(session->plan_, m.backend().compile(session->decoder_, limits));
 
   const int64_t vocab_size = m.config().vocab_size;
@@ -51,6 +53,7 @@ Result<std::shared_ptr<Session>> Session::create(std::shared_ptr<Model> model, c
 }
 
 Session::~Session() {
+  abandon_steps();
   cache_.reset();
   plan_.reset();
   rows_plan_.reset();
@@ -82,6 +85,7 @@ Plan* Session::plan_for_rows(int64_t rows, Status* status) {
 
 // Runs ids[0, count) behind what the cache holds and leaves the last one's logits (all of them with Logits::kAll).
 Status Session::forward(const int32_t* ids, int64_t count, int64_t call_length, int64_t exact_top) {
+  abandon_steps();
   const bool all = options_.logits == SessionOptions::Logits::kAll && count > 1;
   const int64_t vocab_size = decoder_->config.vocab_size;
   all_rows_ = 0;
@@ -95,6 +99,7 @@ Status Session::forward(const int32_t* ids, int64_t count, int64_t call_length, 
     if (cancel_.load(std::memory_order_relaxed)) return Status(Code::kCancelled, "cancelled");
     const int64_t now = std::min(chunk, count - done);
     BatchSequence& sequence = batch_.sequences[0];
+    sequence = {};
     sequence.cache = cache_.get();
     sequence.tokens = ids + done;
     sequence.token_count = now;
@@ -145,6 +150,7 @@ int64_t Session::prepare_last() {
 }
 
 void Session::stop_generating() {
+  abandon_steps();
   if (state_ == State::kGenerating) stop_reason_ = StopReason::kNone;
   state_ = State::kIdle;
   has_ready_ = finishing_ = false;
@@ -244,6 +250,7 @@ Status Session::truncate(int64_t count) {
 Status Session::begin(int64_t max_tokens) {
   cancel_.store(false, std::memory_order_relaxed);
   if (tokens_.empty()) return error(Code::kState, "nothing to continue: append a prompt before begin");
+  abandon_steps();
   has_ready_ = finishing_ = false;
   stop_reason_ = StopReason::kNone;
   want_exact_ = false;
@@ -276,25 +283,79 @@ bool Session::stops_at(int32_t id, StopReason* reason) const {
   return false;
 }
 
-// Draws the next token from last_logits_ and makes it ready; decides whether it is the last one.
+Draw Session::next_draw() const {
+  Draw draw;
+  draw.options = &generation_.sampling;
+  draw.tokens = tokens_.data();
+  draw.token_count = static_cast<int64_t>(tokens_.size());
+  draw.answer_start = answer_start_;
+  draw.bias = &generation_.bias;
+  draw.forbidden = model_->eos_ids().data();
+  draw.forbidden_count = static_cast<int64_t>(model_->eos_ids().size());
+  draw.forbidden_until = static_cast<uint64_t>(std::max<int64_t>(0, generation_.min_new_tokens));
+  draw.step = static_cast<uint64_t>(counters_.generated_tokens);
+  return draw;
+}
+
+// Draws the next token from last_logits_.
 Status Session::draw() {
   if (static_cast<int64_t>(tokens_.size()) >= context_) {
     end(StopReason::kContext);
     return {};
   }
-  Sampler::Input input;
-  input.logits = last_logits_.data();
-  input.tokens = tokens_.data();
-  input.token_count = static_cast<int64_t>(tokens_.size());
-  input.answer_start = answer_start_;
-  input.bias = &generation_.bias;
-  input.step = static_cast<uint64_t>(counters_.generated_tokens);
-  const std::vector<int32_t>& eos = model_->eos_ids();
-  if (counters_.generated_tokens < generation_.min_new_tokens) {
-    input.forbidden = eos.data();
-    input.forbidden_count = static_cast<int64_t>(eos.size());
+  accept_id(sampler_->sample(last_logits_.data(), next_draw()));
+  return {};
+}
+
+// Tokens that the sequence has when the generation ends for its length.
+int64_t Session::most_tokens() const {
+  int64_t most = context_;
+  if (generation_.max_length > 0) most = std::min(most, generation_.max_length);
+  return max_tokens_ < most - answer_start_ ? answer_start_ + max_tokens_ : most;
+}
+
+// Whether the next token can be drawn by the plan: then its logits do not come to the host. Who reads logits, or wants
+// those of all tokens, gets them the plain way.
+bool Session::draws_on(const Plan& plan, const Draw& draw) const {
+  return !want_exact_ && options_.logits == SessionOptions::Logits::kLast && draw.token_count < context_ && plan.can_draw(draw);
+}
+
+// The plan draws, and goes on by itself with the token that it has drawn while the host turns it into text. Whatever
+// else is done to the session abandons the steps that ran ahead, so that nothing but the time shows that they did.
+Status Session::draw_on_device(const Draw& draw) {
+  if (steps_in_flight_ == 0) {
+    BatchSequence& sequence = batch_.sequences[0];
+    const int64_t cached = prepare_last();
+    sequence = {};
+    sequence.cache = cache_.get();
+    sequence.tokens = tokens_.data() + cached;
+    sequence.token_count = static_cast<int64_t>(tokens_.size()) - cached;
+    sequence.call_length = static_cast<int64_t>(tokens_.size());
+    sequence.draw = &draw;
+    NBL_RETURN_IF_ERROR(plan_->begin(batch_));
+    steps_in_flight_ = 1;
   }
-  const int32_t id = sampler_->sample(input, generation_.sampling);
+  while (steps_in_flight_ < kStepsAhead && draw.token_count + steps_in_flight_ < most_tokens() && plan_->can_follow()) {
+    if (!plan_->follow().ok()) break;  // the same failure meets the next begin(), which tells it
+    ++steps_in_flight_;
+  }
+  DrawnToken drawn;
+  const Status status = plan_->finish(&drawn);
+  --steps_in_flight_;
+  if (!status.ok()) return status;
+  if (cancel_.load(std::memory_order_relaxed)) return Status(Code::kCancelled, "cancelled");
+  accept_drawn(drawn);
+  return {};
+}
+
+void Session::abandon_steps() {
+  if (steps_in_flight_ == 0) return;
+  plan_->abandon();
+  steps_in_flight_ = 0;
+}
+
+// Appends a drawn token and makes it ready; decides whether it is the last one.
+void Session::accept_id(int32_t id) {
   tokens_.push_back(id);
   can_draw_ = false;
   ++counters_.generated_tokens;
@@ -322,7 +383,6 @@ Status Session::draw() {
   has_ready_ = true;
   finishing_ = last;
   if (last) stop_reason_ = reason;
-  return {};
 }
 
 Status Session::next(const GeneratedToken** token) {
@@ -333,19 +393,27 @@ Status Session::next(const GeneratedToken** token) {
   if (state_ == State::kIdle) return error(Code::kState, "no generation is running: call begin first");
   if (state_ == State::kEnded) return Status(Code::kDone, "the generation has ended");
   if (cancel_.load(std::memory_order_relaxed)) {
+    abandon_steps();
     stop_reason_ = StopReason::kCancelled;
     return Status(Code::kCancelled, "cancelled");
   }
   const int64_t start = now_ns();
+  const Draw next = next_draw();
+  const bool on_device = !can_draw_ && draws_on(*plan_, next) && static_cast<int64_t>(tokens_.size()) - cache_->length() <= chunk_;
   if (!can_draw_) {
-    if (const Status status = ensure_logits(); !status.ok()) {
+    const Status status = on_device ? draw_on_device(next) : ensure_logits();
+    if (!status.ok()) {
+      abandon_steps();
+      readable_ = false;
       if (status.code() == Code::kCancelled) stop_reason_ = StopReason::kCancelled;
       return status;
     }
-    counters_.decode_ns += now_ns() - start;
-    ++counters_.decode_tokens;
+    if (!on_device) {
+      counters_.decode_ns += now_ns() - start;
+      ++counters_.decode_tokens;
+    }
   }
-  NBL_RETURN_IF_ERROR(draw());
+  if (!on_device) NBL_RETURN_IF_ERROR(draw());
   if (!has_ready_) return Status(Code::kDone, "the generation has ended");
   *token = &ready_;
   return {};
@@ -380,9 +448,13 @@ Status Session::ensure_exact_logits() {
   want_exact_ = true;
   if (exact_) return {};
   const bool could_draw = can_draw_;
+  abandon_steps();
   const int64_t last = cache_->length() - 1;
   cache_->truncate(last);
+  // A cancel ends a generation, it does not take away the logits of the tokens that it left.
+  const bool cancelled = cancel_.exchange(false, std::memory_order_relaxed);
   const Status status = forward(tokens_.data() + last, 1, last + 1, 0);
+  if (cancelled) cancel();
   can_draw_ = status.ok() && could_draw;
   return status;
 }
@@ -454,15 +526,21 @@ Json Session::describe() const {
 
 // ---- for SessionBatch
 
-BatchSequence Session::step_input() {
+BatchSequence Session::step_input(const Plan& plan) {
+  abandon_steps();
   const int64_t cached = prepare_last();
   BatchSequence sequence;
   sequence.cache = cache_.get();
   sequence.tokens = tokens_.data() + cached;
   sequence.token_count = static_cast<int64_t>(tokens_.size()) - cached;
-  sequence.logit_rows = 1;
-  sequence.exact_top = batch_exact_top_ = exact_top();
   sequence.call_length = static_cast<int64_t>(tokens_.size());
+  batch_draw_ = next_draw();
+  if (draws_on(plan, batch_draw_)) {
+    sequence.draw = &batch_draw_;
+  } else {
+    sequence.logit_rows = 1;
+    sequence.exact_top = batch_exact_top_ = exact_top();
+  }
   return sequence;
 }
 
@@ -474,6 +552,16 @@ Status Session::accept_step(const float* logits, int64_t ns) {
   counters_.decode_ns += ns;
   ++counters_.decode_tokens;
   return draw();
+}
+
+// The logits stay on the device; logits() computes them again.
+void Session::accept_drawn(const DrawnToken& drawn) {
+  readable_ = true;
+  exact_ = false;
+  all_rows_ = 0;
+  counters_.decode_ns += drawn.ns;
+  ++counters_.decode_tokens;
+  accept_id(drawn.id);
 }
 
 }  // namespace nbl

@@ -66,7 +66,11 @@ class Session {
   bool try_acquire() { return !busy_.exchange(true, std::memory_order_acquire); }
   void release() { busy_.store(false, std::memory_order_release); }
 
-  GenerationOptions& generation() { return generation_; }
+  // To change them: the next token is drawn by the new ones.
+  GenerationOptions& generation() {
+    abandon_steps();
+    return generation_;
+  }
   const GenerationOptions& generation() const { return generation_; }
   const SessionOptions& options() const { return options_; }
   Model& model() const { return *model_; }
@@ -108,12 +112,13 @@ class Session {
   Status score(const int32_t* ids, int64_t count, float* log_probability);
   Json describe() const;
 
-  // For Batch: whether a step is due, its input, and what it gave.
+  // For Batch: whether a step is due, its input for that plan, and what it gave.
   bool wants_step() const { return generating() && !has_ready_; }
   bool can_draw() const { return can_draw_; }      // true after a prefill: draw() at once, nothing to run
-  BatchSequence step_input();
+  BatchSequence step_input(const Plan& plan);
   // logits [vocab_size] of a step that took `ns`: keeps them and draws the next token.
   Status accept_step(const float* logits, int64_t ns);
+  void accept_drawn(const DrawnToken& drawn);      // the step has drawn
   Status draw();                                   // the next token from the logits in hand, made ready for next()
 
  private:
@@ -130,6 +135,12 @@ class Session {
   void end(StopReason reason);
   bool stops_at(int32_t id, StopReason* reason) const;
   Plan* plan_for_rows(int64_t rows, Status* status);
+  Draw next_draw() const;
+  bool draws_on(const Plan& plan, const Draw& draw) const;
+  int64_t most_tokens() const;
+  Status draw_on_device(const Draw& draw);
+  void abandon_steps();
+  void accept_id(int32_t id);
 
   std::shared_ptr<Model> model_;
   std::shared_ptr<const Decoder> decoder_;
@@ -159,6 +170,8 @@ class Session {
   GeneratedToken ready_;
   StopReason stop_reason_ = StopReason::kNone;
   int64_t batch_exact_top_ = 0;              // what step_input() asked for
+  Draw batch_draw_;
+  int64_t steps_in_flight_ = 0;              // of plan_: they run ahead of what the caller has been given
   int64_t answer_start_ = 0;
   int64_t max_tokens_ = 0;
   SessionCounters counters_;

@@ -1,12 +1,16 @@
 // A model whose next token is a pure function of the whole sequence, so that a test knows what every step must give and
-// notices a cache that lost, repeated or reordered a token. Text of token n is the letter 'a' + n % 26.
+// notices a cache that lost, repeated or reordered a token. Text of token n is the letter 'a' + n % 26. Its plans draw and
+// run ahead when told to.
 #pragma once
 
+#include <algorithm>
+#include <deque>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "engine/model.h"
+#include "engine/sampler.h"
 
 namespace nbl::fake {
 
@@ -41,45 +45,151 @@ struct Control {
   int64_t steps = 0;
   int64_t largest_step = 0;      // tokens
   int64_t largest_batch = 0;     // sequences
-  std::atomic<bool>* cancel_during_step = nullptr;
+  bool draws = false;            // plans draw and run ahead
+  int64_t drawn = 0;             // tokens drawn by plans that were delivered
+  int64_t followed = 0;          // steps that ran ahead
+  bool misused = false;          // a cache was changed while steps with it were in flight
 };
 
 class FakePlan : public Plan {
  public:
-  FakePlan(Control& control, const PlanLimits& limits) : control_(control), limits_(limits) {}
+  FakePlan(Control& control, const PlanLimits& limits) : control_(control), limits_(limits), sampler_(kVocabulary) {}
   Status step(const Batch& batch) override {
-    ++control_.steps;
-    if (control_.fail_in_steps >= 0 && control_.fail_in_steps-- == 0) return error(Code::kDevice, "the step was made to fail");
-    int64_t row = 0, tokens = 0, rows = 0;
-    for (const BatchSequence& sequence : batch.sequences) {
-      tokens += sequence.token_count;
-      rows += sequence.logit_rows;
-    }
-    if (tokens > limits_.max_tokens || rows > limits_.max_logit_rows ||
-        static_cast<int64_t>(batch.sequences.size()) > limits_.max_sequences) {
-      return error(Code::kArgument, "beyond the plan's limits");
-    }
-    control_.largest_step = std::max(control_.largest_step, tokens);
-    control_.largest_batch = std::max(control_.largest_batch, static_cast<int64_t>(batch.sequences.size()));
-    for (const BatchSequence& sequence : batch.sequences) {
+    abandon();
+    NBL_RETURN_IF_ERROR(check(batch));
+    int64_t row = 0;
+    for (size_t n = 0; n < batch.sequences.size(); ++n) {
+      const BatchSequence& sequence = batch.sequences[n];
       auto& cache = static_cast<Cache&>(*sequence.cache);
-      if (cache.length() + sequence.token_count > cache.capacity()) return error(Code::kContextFull, "full");
       for (int64_t i = 0; i < sequence.token_count; ++i) {
         cache.tokens.push_back(sequence.tokens[i]);
         if (sequence.token_count - i > sequence.logit_rows) continue;
-        float* logits = batch.logits + row++ * kVocabulary;
-        // Where only the top is asked for, the rest is told wrong, as a backend may.
-        std::fill(logits, logits + kVocabulary, sequence.exact_top > 0 ? -1.5f : -1.0f);
-        logits[next_token(cache.tokens)] = 5.0f;
+        write_logits(cache.tokens, sequence.exact_top > 0, batch.logits + row++ * kVocabulary);
       }
+      if (sequence.draw != nullptr) batch.drawn[n] = {pick(cache.tokens, *sequence.draw), 1};
     }
     return {};
   }
   int64_t scratch_bytes() const override { return 1; }
 
+  bool can_draw(const Draw&) const override { return control_.draws && limits_.max_draws > 0; }
+  Status begin(const Batch& batch) override {
+    abandon();
+    Flight flight;
+    flight.status = check(batch);
+    if (flight.status.code() != Code::kDevice) NBL_RETURN_IF_ERROR(flight.status);
+    for (const BatchSequence& from : batch.sequences) {
+      auto* cache = static_cast<Cache*>(from.cache);
+      Running sequence{cache, cache->length(), cache->tokens, *from.draw, *from.draw->options, *from.draw->bias, -1};
+      sequence.tokens.insert(sequence.tokens.end(), from.tokens, from.tokens + from.token_count);
+      if (std::vector<int32_t>(from.draw->tokens, from.draw->tokens + from.draw->token_count) != sequence.tokens) control_.misused = true;
+      flight.sequences.push_back(std::move(sequence));
+    }
+    draw_all(flight);
+    flights_.push_back(std::move(flight));
+    return {};
+  }
+  bool can_follow() const override { return !flights_.empty() && static_cast<int>(flights_.size()) < kMostInFlight; }
+  Status follow() override {
+    if (!can_follow()) return error(Code::kState, "nothing to follow");
+    Flight flight = flights_.back();
+    flight.status = started();
+    for (Running& sequence : flight.sequences) {
+      sequence.tokens.push_back(sequence.drawn);
+      if (static_cast<int64_t>(sequence.tokens.size()) > sequence.cache->capacity()) return error(Code::kContextFull, "full");
+      ++sequence.draw.step;
+    }
+    draw_all(flight);
+    flights_.push_back(std::move(flight));
+    ++control_.followed;
+    return {};
+  }
+  Status finish(DrawnToken* drawn) override {
+    if (flights_.empty()) return error(Code::kState, "nothing in flight");
+    const Flight flight = flights_.front();
+    flights_.pop_front();
+    if (!flight.status.ok()) {
+      abandon();
+      return flight.status;
+    }
+    for (const Running& sequence : flight.sequences) {
+      control_.misused = control_.misused || sequence.cache->length() != sequence.length;
+      const int64_t added = static_cast<int64_t>(sequence.tokens.size()) - sequence.length;
+      sequence.cache->tokens = sequence.tokens;
+      *drawn++ = {sequence.drawn, 1};
+      ++control_.drawn;
+      for (Flight& later : flights_) {
+        for (Running& other : later.sequences) other.length += other.cache == sequence.cache ? added : 0;
+      }
+    }
+    return {};
+  }
+  void abandon() override { flights_.clear(); }
+  ~FakePlan() override { control_.misused = control_.misused || !flights_.empty(); }
+
  private:
+  struct Running {
+    Cache* cache;
+    int64_t length;                          // of the cache when the step is finished
+    std::vector<int32_t> tokens;
+    Draw draw;
+    SamplingOptions options;
+    std::vector<std::pair<int32_t, float>> bias;
+    int32_t drawn;
+  };
+  struct Flight {
+    std::vector<Running> sequences;
+    Status status;
+  };
+
+  Status started() {
+    ++control_.steps;
+    if (control_.fail_in_steps >= 0 && control_.fail_in_steps-- == 0) return error(Code::kDevice, "the step was made to fail");
+    return {};
+  }
+  Status check(const Batch& batch) {
+    NBL_RETURN_IF_ERROR(started());
+    int64_t tokens = 0, rows = 0, draws = 0;
+    for (const BatchSequence& sequence : batch.sequences) {
+      const auto& cache = static_cast<const Cache&>(*sequence.cache);
+      if (cache.length() + sequence.token_count > cache.capacity()) return error(Code::kContextFull, "full");
+      if (sequence.draw != nullptr && sequence.logit_rows > 0) return error(Code::kArgument, "both a draw and logits");
+      tokens += sequence.token_count;
+      rows += sequence.logit_rows;
+      draws += sequence.draw != nullptr;
+    }
+    if (tokens > limits_.max_tokens || rows > limits_.max_logit_rows || draws > limits_.max_draws ||
+        static_cast<int64_t>(batch.sequences.size()) > limits_.max_sequences) {
+      return error(Code::kArgument, "beyond the plan's limits");
+    }
+    control_.largest_step = std::max(control_.largest_step, tokens);
+    control_.largest_batch = std::max(control_.largest_batch, static_cast<int64_t>(batch.sequences.size()));
+    return {};
+  }
+  static void write_logits(const std::vector<int32_t>& sequence, bool top_only, float* logits) {
+    // Where only the top is asked for, the rest is told wrong, as a backend may.
+    std::fill(logits, logits + kVocabulary, top_only ? -1.5f : -1.0f);
+    logits[next_token(sequence)] = 5.0f;
+  }
+  int32_t pick(const std::vector<int32_t>& sequence, const Draw& draw) {
+    float logits[kVocabulary];
+    write_logits(sequence, false, logits);
+    return sampler_.sample(logits, draw);
+  }
+  void draw_all(Flight& flight) {
+    for (Running& sequence : flight.sequences) {
+      sequence.draw.options = &sequence.options;
+      sequence.draw.bias = &sequence.bias;
+      sequence.draw.tokens = sequence.tokens.data();
+      sequence.draw.token_count = static_cast<int64_t>(sequence.tokens.size());
+      sequence.drawn = pick(sequence.tokens, sequence.draw);
+    }
+  }
+
   Control& control_;
   PlanLimits limits_;
+  Sampler sampler_;
+  std::deque<Flight> flights_;
 };
 
 class FakeBackend : public Backend {

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <limits>
 #include <map>
 #include <random>
 
@@ -22,10 +23,10 @@ std::map<int32_t, double> frequencies(const std::vector<float>& logits, const Sa
   Sampler sampler(static_cast<int64_t>(logits.size()));
   std::map<int32_t, double> counts;
   for (int step = 0; step < draws; ++step) {
-    Sampler::Input input;
-    input.logits = logits.data();
-    input.step = step;
-    counts[sampler.sample(input, options)] += 1.0 / draws;
+    Draw draw;
+    draw.options = &options;
+    draw.step = step;
+    counts[sampler.sample(logits.data(), draw)] += 1.0 / draws;
   }
   return counts;
 }
@@ -59,9 +60,10 @@ TEST(Philox, GivesThePublishedAnswer) {
 TEST(Sampler, TemperatureZeroTakesTheLargestAndTheLowestIdOfEquals) {
   const std::vector<float> logits = {0, 3, -1, 3};
   Sampler sampler(4);
-  Sampler::Input input;
-  input.logits = logits.data();
-  EXPECT_EQ(sampler.sample(input, {}), 1);
+  SamplingOptions options;
+  Draw input;
+  input.options = &options;
+  EXPECT_EQ(sampler.sample(logits.data(), input), 1);
 }
 
 TEST(Sampler, DrawsFromTheSoftmaxAtATemperature) {
@@ -115,39 +117,39 @@ TEST(Sampler, RepetitionPenaltyCountsEachTokenOnce) {
   const std::vector<float> logits = {2, 1.5f, -1, 0};
   const std::vector<int32_t> tokens = {0, 0, 0, 2};
   Sampler sampler(4);
-  Sampler::Input input;
-  input.logits = logits.data();
+  SamplingOptions options;
+  Draw input;
+  input.options = &options;
   input.tokens = tokens.data();
   input.token_count = 4;
   input.answer_start = 4;
-  SamplingOptions options;
   options.repetition_penalty = 1.2;  // 2 / 1.2 = 1.67 stays ahead; three times over it would not
-  EXPECT_EQ(sampler.sample(input, options), 0);
+  EXPECT_EQ(sampler.sample(logits.data(), input), 0);
   options.repetition_penalty = 1.4;  // 1.43 falls behind 1.5
-  EXPECT_EQ(sampler.sample(input, options), 1);
+  EXPECT_EQ(sampler.sample(logits.data(), input), 1);
   options.penalty_window = 1;        // only the 2 counts
-  EXPECT_EQ(sampler.sample(input, options), 0);
+  EXPECT_EQ(sampler.sample(logits.data(), input), 0);
 }
 
 TEST(Sampler, PresenceAndFrequencyCountTheAnswerAlone) {
   const std::vector<float> logits = {2, 1, 0};
   const std::vector<int32_t> tokens = {0, 0, 0};
   Sampler sampler(3);
-  Sampler::Input input;
-  input.logits = logits.data();
+  SamplingOptions options;
+  Draw input;
+  input.options = &options;
   input.tokens = tokens.data();
   input.token_count = 3;
   input.answer_start = 3;
-  SamplingOptions options;
   options.presence_penalty = 1.5;
-  EXPECT_EQ(sampler.sample(input, options), 0);  // the prompt is not penalized
+  EXPECT_EQ(sampler.sample(logits.data(), input), 0);  // the prompt is not penalized
   input.answer_start = 1;
-  EXPECT_EQ(sampler.sample(input, options), 1);
+  EXPECT_EQ(sampler.sample(logits.data(), input), 1);
   options = {};
   options.frequency_penalty = 0.4;               // twice in the answer: 2 - 0.8 = 1.2
-  EXPECT_EQ(sampler.sample(input, options), 0);
+  EXPECT_EQ(sampler.sample(logits.data(), input), 0);
   options.frequency_penalty = 0.6;               // 2 - 1.2 = 0.8
-  EXPECT_EQ(sampler.sample(input, options), 1);
+  EXPECT_EQ(sampler.sample(logits.data(), input), 1);
 }
 
 TEST(Sampler, ForbiddenAndBiasedIds) {
@@ -155,13 +157,15 @@ TEST(Sampler, ForbiddenAndBiasedIds) {
   const int32_t forbidden[] = {0};
   const std::vector<std::pair<int32_t, float>> bias = {{2, 5.0f}};
   Sampler sampler(3);
-  Sampler::Input input;
-  input.logits = logits.data();
+  SamplingOptions options;
+  Draw input;
+  input.options = &options;
   input.forbidden = forbidden;
   input.forbidden_count = 1;
-  EXPECT_EQ(sampler.sample(input, {}), 1);
+  input.forbidden_until = 1;
+  EXPECT_EQ(sampler.sample(logits.data(), input), 1);
   input.bias = &bias;
-  EXPECT_EQ(sampler.sample(input, {}), 2);
+  EXPECT_EQ(sampler.sample(logits.data(), input), 2);
 }
 
 TEST(Sampler, TheSameSeedAndStepDrawTheSame) {
@@ -173,15 +177,32 @@ TEST(Sampler, TheSameSeedAndStepDrawTheSame) {
   int changes = 0;
   int32_t previous = -1;
   for (int step = 0; step < 50; ++step) {
-    Sampler::Input input;
-    input.logits = logits.data();
-    input.step = step;
-    const int32_t id = first.sample(input, options);
-    EXPECT_EQ(id, second.sample(input, options));
+    Draw draw;
+    draw.options = &options;
+    draw.step = step;
+    const int32_t id = first.sample(logits.data(), draw);
+    EXPECT_EQ(id, second.sample(logits.data(), draw));
     changes += id != previous;
     previous = id;
   }
   EXPECT_GT(changes, 30);
+}
+
+TEST(Sampler, NotANumberIsNeverDrawnAndInfinityAlways) {
+  const float nan = std::numeric_limits<float>::quiet_NaN(), infinity = std::numeric_limits<float>::infinity();
+  Sampler sampler(4);
+  for (double temperature : {0.0, 1.0}) {
+    SamplingOptions options;
+    options.temperature = temperature;
+    Draw draw;
+    draw.options = &options;
+    for (draw.step = 0; draw.step < 50; ++draw.step) {
+      const std::vector<float> broken = {nan, 1, -infinity, nan}, certain = {nan, 1, infinity, 3}, nothing = {-infinity, nan, nan, nan};
+      EXPECT_EQ(sampler.sample(broken.data(), draw), 1);
+      EXPECT_EQ(sampler.sample(certain.data(), draw), 2);
+      EXPECT_EQ(sampler.sample(nothing.data(), draw), 0);
+    }
+  }
 }
 
 TEST(LogProbabilities, AreTheLogSoftmax) {

@@ -13,8 +13,11 @@ namespace {
 
 using fake::continuation;
 
-class SessionTest : public ::testing::Test {
+// Every test holds for a backend whose logits come to the host and for one that draws and runs ahead.
+class SessionTest : public ::testing::TestWithParam<bool> {
  protected:
+  void SetUp() override { control.draws = GetParam(); }
+  void TearDown() override { EXPECT_FALSE(control.misused); }
   std::shared_ptr<Session> make(SessionOptions options = {}) {
     auto session = Session::create(model, options);
     EXPECT_TRUE(session.ok()) << session.status().message();
@@ -41,9 +44,11 @@ class SessionTest : public ::testing::Test {
   Status last;
 };
 
+INSTANTIATE_TEST_SUITE_P(Draws, SessionTest, ::testing::Bool(), [](const auto& info) { return info.param ? "OnTheDevice" : "OnTheHost"; });
+
 const std::vector<int32_t> kPrompt = {3, 1, 4, 1, 5};
 
-TEST_F(SessionTest, ContinuesByTheModelsRule) {
+TEST_P(SessionTest, ContinuesByTheModelsRule) {
   auto session = make();
   ASSERT_TRUE(session->append(kPrompt.data(), 5).ok());
   ASSERT_TRUE(session->begin(7).ok());
@@ -53,7 +58,7 @@ TEST_F(SessionTest, ContinuesByTheModelsRule) {
   EXPECT_EQ(session->tokens().size(), 12u);
 }
 
-TEST_F(SessionTest, PrefillsInChunksWithTheSameOutcome) {
+TEST_P(SessionTest, PrefillsInChunksWithTheSameOutcome) {
   SessionOptions options;
   options.prefill_chunk = 2;
   auto session = make(options);
@@ -63,7 +68,7 @@ TEST_F(SessionTest, PrefillsInChunksWithTheSameOutcome) {
   EXPECT_EQ(drain(*session), continuation(kPrompt, 3));
 }
 
-TEST_F(SessionTest, ATokenNotTakenIsGivenAgain) {
+TEST_P(SessionTest, ATokenNotTakenIsGivenAgain) {
   auto session = make();
   ASSERT_TRUE(session->append(kPrompt.data(), 5).ok());
   ASSERT_TRUE(session->begin(2).ok());
@@ -75,7 +80,7 @@ TEST_F(SessionTest, ATokenNotTakenIsGivenAgain) {
   EXPECT_EQ(drain(*session).size(), 1u);
 }
 
-TEST_F(SessionTest, ASecondPromptContinuesTheFirstAnswer) {
+TEST_P(SessionTest, ASecondPromptContinuesTheFirstAnswer) {
   auto session = make();
   ASSERT_TRUE(session->append(kPrompt.data(), 5).ok());
   ASSERT_TRUE(session->begin(4).ok());
@@ -89,7 +94,7 @@ TEST_F(SessionTest, ASecondPromptContinuesTheFirstAnswer) {
   EXPECT_EQ(drain(*session), continuation(all, 4));
 }
 
-TEST_F(SessionTest, BeginAgainGoesOnWhereItStopped) {
+TEST_P(SessionTest, BeginAgainGoesOnWhereItStopped) {
   auto session = make();
   ASSERT_TRUE(session->append(kPrompt.data(), 5).ok());
   ASSERT_TRUE(session->begin(3).ok());
@@ -99,7 +104,7 @@ TEST_F(SessionTest, BeginAgainGoesOnWhereItStopped) {
   EXPECT_EQ(found, continuation(kPrompt, 6));
 }
 
-TEST_F(SessionTest, EndsAtEndOfTextAndIgnoresItWhenTold) {
+TEST_P(SessionTest, EndsAtEndOfTextAndIgnoresItWhenTold) {
   const int32_t prompt[] = {1, fake::kEosTrigger};
   auto session = make();
   ASSERT_TRUE(session->append(prompt, 2).ok());
@@ -121,7 +126,7 @@ TEST_F(SessionTest, EndsAtEndOfTextAndIgnoresItWhenTold) {
   EXPECT_NE(found[0], fake::kEos);
 }
 
-TEST_F(SessionTest, StopsAtIdsAndLengths) {
+TEST_P(SessionTest, StopsAtIdsAndLengths) {
   const std::vector<int32_t> expected = continuation(kPrompt, 10);
   auto session = make();
   ASSERT_TRUE(session->append(kPrompt.data(), 5).ok());
@@ -137,7 +142,7 @@ TEST_F(SessionTest, StopsAtIdsAndLengths) {
   EXPECT_EQ(drain(*session).size(), 3u);
 }
 
-TEST_F(SessionTest, StopStringsAreCutFromTheText) {
+TEST_P(SessionTest, StopStringsAreCutFromTheText) {
   const std::vector<int32_t> expected = continuation(kPrompt, 8);
   std::string text;
   for (int32_t id : expected) text += fake::LetterTokenizer::letter(id);
@@ -155,7 +160,7 @@ TEST_F(SessionTest, StopStringsAreCutFromTheText) {
   EXPECT_EQ(session->stop_reason(), StopReason::kStopString);
 }
 
-TEST_F(SessionTest, TheContextIsABoundNotACrash) {
+TEST_P(SessionTest, TheContextIsABoundNotACrash) {
   SessionOptions options;
   options.context = 8;
   auto session = make(options);
@@ -174,7 +179,7 @@ TEST_F(SessionTest, TheContextIsABoundNotACrash) {
   EXPECT_EQ(drain(*session), continuation(kPrompt, 2));
 }
 
-TEST_F(SessionTest, IdsOutsideTheVocabularyAreRefused) {
+TEST_P(SessionTest, IdsOutsideTheVocabularyAreRefused) {
   auto session = make();
   for (int32_t bad : {-1, fake::kVocabulary}) {
     const int32_t ids[] = {1, bad};
@@ -183,7 +188,7 @@ TEST_F(SessionTest, IdsOutsideTheVocabularyAreRefused) {
   EXPECT_TRUE(session->tokens().empty());
 }
 
-TEST_F(SessionTest, BeginNeedsAPromptAndNextNeedsBegin) {
+TEST_P(SessionTest, BeginNeedsAPromptAndNextNeedsBegin) {
   auto session = make();
   EXPECT_EQ(session->begin(1).code(), Code::kState);
   ASSERT_TRUE(session->append(kPrompt.data(), 5).ok());
@@ -191,7 +196,7 @@ TEST_F(SessionTest, BeginNeedsAPromptAndNextNeedsBegin) {
   EXPECT_EQ(session->next(&token).code(), Code::kState);
 }
 
-TEST_F(SessionTest, CancelIsStickyUntilBegin) {
+TEST_P(SessionTest, CancelIsStickyUntilBegin) {
   auto session = make();
   ASSERT_TRUE(session->append(kPrompt.data(), 5).ok());
   ASSERT_TRUE(session->begin(10).ok());
@@ -206,19 +211,21 @@ TEST_F(SessionTest, CancelIsStickyUntilBegin) {
   EXPECT_EQ(found, continuation(kPrompt, 7));  // nothing was lost
 }
 
-TEST_F(SessionTest, AFailedStepLosesNothing) {
+TEST_P(SessionTest, AFailedStepLosesNothing) {
   auto session = make();
   ASSERT_TRUE(session->append(kPrompt.data(), 5).ok());
   ASSERT_TRUE(session->begin(10).ok());
   std::vector<int32_t> found = drain(*session, 2);
   control.fail_in_steps = 0;
-  const GeneratedToken* token = nullptr;
-  EXPECT_EQ(session->next(&token).code(), Code::kDevice);
+  // A step that ran ahead before is still delivered.
+  for (int32_t id : drain(*session)) found.push_back(id);
+  EXPECT_LE(found.size(), GetParam() ? 3u : 2u);
+  EXPECT_EQ(last.code(), Code::kDevice);
   for (int32_t id : drain(*session)) found.push_back(id);
   EXPECT_EQ(found, continuation(kPrompt, 10));
 }
 
-TEST_F(SessionTest, AFailedPrefillKeepsWhatWasComplete) {
+TEST_P(SessionTest, AFailedPrefillKeepsWhatWasComplete) {
   SessionOptions options;
   options.prefill_chunk = 2;
   auto session = make(options);
@@ -229,7 +236,7 @@ TEST_F(SessionTest, AFailedPrefillKeepsWhatWasComplete) {
   EXPECT_EQ(drain(*session), continuation({3, 1}, 3));
 }
 
-TEST_F(SessionTest, AFailedPrefillBehindAnAnswerKeepsTheAnswer) {
+TEST_P(SessionTest, AFailedPrefillBehindAnAnswerKeepsTheAnswer) {
   auto session = make();
   ASSERT_TRUE(session->append(kPrompt.data(), 5).ok());
   ASSERT_TRUE(session->begin(2).ok());
@@ -242,7 +249,7 @@ TEST_F(SessionTest, AFailedPrefillBehindAnAnswerKeepsTheAnswer) {
   EXPECT_EQ(drain(*session), continuation(all, 2));
 }
 
-TEST_F(SessionTest, TruncateAtRandomIsAlwaysConsistent) {
+TEST_P(SessionTest, TruncateAtRandomIsAlwaysConsistent) {
   std::mt19937 random(1);
   SessionOptions options;
   options.context = 60;
@@ -270,7 +277,7 @@ TEST_F(SessionTest, TruncateAtRandomIsAlwaysConsistent) {
 }
 
 // With logits 5 for the right token and -1 for the 96 others: ln p(right) = 5 - ln(e^5 + 96 e^-1).
-TEST_F(SessionTest, ScoreIsTheLogProbabilityOfEachId) {
+TEST_P(SessionTest, ScoreIsTheLogProbabilityOfEachId) {
   const double total = std::log(std::exp(5.0) + 96 * std::exp(-1.0));
   SessionOptions options;
   options.prefill_chunk = 4;
@@ -293,7 +300,7 @@ TEST_F(SessionTest, ScoreIsTheLogProbabilityOfEachId) {
   EXPECT_TRUE(std::isnan(found[0]));
 }
 
-TEST_F(SessionTest, AllLogitsHaveARowForEachToken) {
+TEST_P(SessionTest, AllLogitsHaveARowForEachToken) {
   SessionOptions options;
   options.logits = SessionOptions::Logits::kAll;
   options.prefill_chunk = 2;
@@ -311,7 +318,7 @@ TEST_F(SessionTest, AllLogitsHaveARowForEachToken) {
 }
 
 // A greedy step asks the backend for exact logits at the top only; who reads logits gets all of them exact.
-TEST_F(SessionTest, LogitsAreExactWheneverTheyAreRead) {
+TEST_P(SessionTest, LogitsAreExactWheneverTheyAreRead) {
   auto session = make();
   ASSERT_TRUE(session->append(kPrompt.data(), 5).ok());
   ASSERT_TRUE(session->begin(6).ok());
@@ -326,7 +333,7 @@ TEST_F(SessionTest, LogitsAreExactWheneverTheyAreRead) {
   EXPECT_EQ(found, expected);
 }
 
-TEST_F(SessionTest, BatchStepsManySessionsAtOnce) {
+TEST_P(SessionTest, BatchStepsManySessionsAtOnce) {
   BatchOptions options;
   options.max_sequences = 5;
   auto batch = SessionBatch::create(model, options);
@@ -358,7 +365,7 @@ TEST_F(SessionTest, BatchStepsManySessionsAtOnce) {
   EXPECT_EQ((*batch)->remove(*sessions[2]).code(), Code::kNotFound);
 }
 
-TEST_F(SessionTest, ABatchFindsASessionInUseBusy) {
+TEST_P(SessionTest, ABatchFindsASessionInUseBusy) {
   auto batch = SessionBatch::create(model, {});
   ASSERT_TRUE(batch.ok());
   auto session = make();
@@ -374,18 +381,179 @@ TEST_F(SessionTest, ABatchFindsASessionInUseBusy) {
   session->release();
 }
 
-TEST_F(SessionTest, MoveIsRefusedWhileSessionsExist) {
+// What a batch draws on the device and what it brings to the host (a session that reads logits) share a step.
+TEST_P(SessionTest, ABatchDrawsForSomeAndGivesLogitsToOthers) {
+  BatchOptions options;
+  options.max_sequences = 3;
+  auto batch = SessionBatch::create(model, options);
+  ASSERT_TRUE(batch.ok());
+  std::vector<std::shared_ptr<Session>> sessions;
+  std::vector<std::vector<int32_t>> found(3);
+  for (int i = 0; i < 3; ++i) {
+    sessions.push_back(make());
+    ASSERT_TRUE(sessions[i]->append(kPrompt.data(), 2 + i).ok());
+    ASSERT_TRUE((*batch)->add(sessions[i]).ok());
+    ASSERT_TRUE(sessions[i]->begin(8).ok());
+  }
+  for (int round = 0; round < 8; ++round) {
+    int64_t active = 0;
+    ASSERT_TRUE((*batch)->step(&active).ok());
+    for (int i = 0; i < 3; ++i) {
+      const GeneratedToken* token = nullptr;
+      ASSERT_TRUE(sessions[i]->next(&token).ok());
+      found[i].push_back(token->id);
+      sessions[i]->take();
+      const float* logits = nullptr;
+      int64_t rows = 0;
+      if (i == 1) {
+        ASSERT_TRUE(sessions[i]->logits(&logits, &rows).ok());
+        EXPECT_EQ(logits[token->id], 5.0f);
+      }
+    }
+  }
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(found[i], continuation({kPrompt.begin(), kPrompt.begin() + 2 + i}, 8));
+}
+
+TEST_P(SessionTest, MoveIsRefusedWhileSessionsExist) {
   auto session = make();
   EXPECT_EQ(model->move(BackendKind::kCpu, 0).code(), Code::kBusy);
 }
 
-TEST_F(SessionTest, GenerateGivesTheWholeText) {
+TEST_P(SessionTest, GenerateGivesTheWholeText) {
   auto session = make();
   auto text = session->generate("abc", {}, 5);
   ASSERT_TRUE(text.ok()) << text.status().message();
   std::string expected;
   for (int32_t id : continuation({26, 27, 28}, 5)) expected += fake::LetterTokenizer::letter(id);
   EXPECT_EQ(*text, expected);
+}
+
+// ---- running ahead
+
+// Two sessions, one whose plan draws and runs ahead and one the plain way, through the same random calls: whatever a
+// caller can see is the same after each.
+TEST(RunningAhead, ShowsInNothing) {
+  int64_t drawn = 0, followed = 0;
+  for (unsigned seed = 1; seed <= 40; ++seed) {
+    std::mt19937 random(seed);
+    fake::Control controls[2];
+    controls[1].draws = true;
+    std::shared_ptr<Session> sessions[2];
+    for (int i = 0; i < 2; ++i) {
+      SessionOptions options;
+      options.context = 60;
+      options.prefill_chunk = 4;
+      auto made = Session::create(fake::make_model(controls[i]), options);
+      ASSERT_TRUE(made.ok());
+      sessions[i] = *made;
+    }
+    for (int round = 0; round < 400; ++round) {
+      const unsigned what = random() % 16, value = random();
+      std::string seen[2];
+      for (int i = 0; i < 2; ++i) {
+        Session& s = *sessions[i];
+        std::string& out = seen[i];
+        const GeneratedToken* token = nullptr;
+        Status status;
+        if (what == 0) {
+          std::vector<int32_t> ids(1 + value % 7);
+          for (size_t j = 0; j < ids.size(); ++j) ids[j] = static_cast<int32_t>((value >> j) % fake::kVocabulary);
+          status = s.append(ids.data(), static_cast<int64_t>(ids.size()));
+        } else if (what == 1) {
+          status = s.truncate(value % (s.tokens().size() + 1));
+        } else if (what == 2) {
+          SamplingOptions& sampling = s.generation().sampling;
+          sampling.temperature = value % 3 * 4.0;
+          sampling.top_k = value / 3 % 2 * 5;
+          sampling.repetition_penalty = value / 6 % 2 ? 1 : 1.5;
+          sampling.frequency_penalty = value / 12 % 3;
+          sampling.seed = value;
+        } else if (what == 3) {
+          GenerationOptions& options = s.generation();
+          options.min_new_tokens = value % 5;
+          options.max_length = value % 4 == 0 ? 30 : 0;
+          options.stop_ids = {static_cast<int32_t>(value % fake::kVocabulary)};
+          options.stop_strings = value % 2 ? std::vector<std::string>{"e", "qz"} : std::vector<std::string>{};
+          options.bias = {{static_cast<int32_t>(value % 50), 3.0f}, {fake::kEos, value % 3 ? 0.f : 2.f}};
+        } else if (what == 4) {
+          const float* logits = nullptr;
+          int64_t rows = 0;
+          status = s.logits(&logits, &rows);
+          if (status.ok()) out += "logits " + std::to_string(std::max_element(logits, logits + fake::kVocabulary) - logits) + " " + std::to_string(logits[7]);
+        } else if (what == 5) {
+          s.cancel();
+        } else if (what == 6 || what == 7) {
+          status = s.begin(value % 5 == 0 ? -1 : value % 40);
+        } else if (what == 8 && value % 4 == 0) {
+          const int32_t ids[] = {static_cast<int32_t>(value % 90), 5};
+          float log_probability[2] = {};
+          status = s.score(ids, 2, log_probability);
+          out += std::to_string(log_probability[0]) + " " + std::to_string(log_probability[1]);
+        } else {
+          for (unsigned n = value % 9; n > 0; --n) {
+            status = s.next(&token);
+            if (!status.ok()) break;
+            out += std::to_string(token->id) + token->text + " ";
+            if (value % 11 != 0) s.take();
+          }
+        }
+        out += " | " + std::to_string(static_cast<int>(status.code())) + " " + std::to_string(static_cast<int>(s.stop_reason())) +
+               (s.generating() ? " generating " : " idle ") + std::to_string(s.counters().prompt_tokens) + " " +
+               std::to_string(s.counters().generated_tokens) + " " + std::to_string(s.counters().decode_tokens) + " " +
+               std::to_string(s.counters().prefill_tokens) + ":";
+        for (int32_t id : s.tokens()) out += " " + std::to_string(id);
+      }
+      ASSERT_EQ(seen[0], seen[1]) << "seed " << seed << ", round " << round << ", call " << what;
+    }
+    EXPECT_EQ(controls[0].drawn, 0);
+    EXPECT_FALSE(controls[1].misused);
+    drawn += controls[1].drawn;
+    followed += controls[1].followed;
+  }
+  EXPECT_GT(drawn, 2000);
+  EXPECT_GT(followed, 2000);
+}
+
+TEST(RunningAhead, NeverPastTheKnownEnd) {
+  fake::Control control;
+  control.draws = true;
+  auto session = Session::create(fake::make_model(control), {});
+  ASSERT_TRUE(session.ok());
+  ASSERT_TRUE((*session)->append(kPrompt.data(), 5).ok());
+  ASSERT_TRUE((*session)->begin(6).ok());
+  const GeneratedToken* token = nullptr;
+  while ((*session)->next(&token).ok()) (*session)->take();
+  EXPECT_EQ(control.steps, 6);  // the prompt, and five tokens: the first is drawn from the prompt's logits
+  EXPECT_EQ(control.followed, 4);
+}
+
+TEST(RunningAhead, AFailureOnTheWayLosesNothing) {
+  for (int at = 0; at < 6; ++at) {
+    fake::Control control;
+    control.draws = true;
+    auto session = Session::create(fake::make_model(control), {});
+    ASSERT_TRUE(session.ok());
+    ASSERT_TRUE((*session)->append(kPrompt.data(), 5).ok());
+    ASSERT_TRUE((*session)->begin(12).ok());
+    std::vector<int32_t> found;
+    int failures = 0;
+    control.fail_in_steps = at;
+    for (;;) {
+      const GeneratedToken* token = nullptr;
+      const Status status = (*session)->next(&token);
+      if (status.code() == Code::kDone) break;
+      if (status.ok()) {
+        found.push_back(token->id);
+        (*session)->take();
+      } else {
+        EXPECT_EQ(status.code(), Code::kDevice);
+        ASSERT_LT(++failures, 2);
+      }
+    }
+    EXPECT_EQ(failures, 1);
+    EXPECT_EQ(found, continuation(kPrompt, 12));
+    EXPECT_FALSE(control.misused);
+  }
 }
 
 }  // namespace
