@@ -66,8 +66,10 @@ def verb(fn, handles):
 
 def flags(fn, api):
     """The block of constants that the function's flags are of: TOKENIZE; None where it takes none."""
-    named = set(re.findall(r"NBL_([A-Z]+)_\*", fn.doc))
-    return next((block for block in api.constants if block["prefix"] in named and any(a.name == "flags" for a in fn.args)), None)
+    if not any(arg.name == "flags" for arg in fn.args):
+        return None
+    named = set(re.findall(r"NBL_([A-Z]+)_\*", fn.doc)) or {fn.name.split("_")[0].upper()}
+    return next(block for block in api.constants if block["prefix"] in named)
 
 
 def by_owner(api):
