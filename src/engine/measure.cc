@@ -28,20 +28,30 @@ struct Timing {
   int64_t scratch_bytes = 0;
 };
 
+// Tokens between two looks at the job's cancel: as many as a session computes at a time anyway.
+const int64_t kTokensBetweenLooks = SessionOptions().prefill_chunk;
+
+Status cancelled() { return Status(Code::kCancelled, "cancelled"); }
+
 // Prefills every session, one after another, then decodes them all together.
 Result<Timing> run_once(std::vector<std::shared_ptr<Session>>& sessions, SessionBatch* batch,
-                        const std::vector<int32_t>& prompt, int64_t decode_tokens) {
+                        const std::vector<int32_t>& prompt, int64_t decode_tokens, const Job::Context& job) {
   Timing timing;
+  const int64_t prompt_length = static_cast<int64_t>(prompt.size());
   const int64_t prefill_start = now_ns();
   for (auto& session : sessions) {
     NBL_RETURN_IF_ERROR(session->truncate(0));
-    NBL_RETURN_IF_ERROR(session->append(prompt.data(), static_cast<int64_t>(prompt.size())));
+    for (int64_t done = 0; done < prompt_length; done += kTokensBetweenLooks) {
+      if (job.cancelled()) return cancelled();
+      NBL_RETURN_IF_ERROR(session->append(prompt.data() + done, std::min(kTokensBetweenLooks, prompt_length - done)));
+    }
   }
   timing.prefill_ns = now_ns() - prefill_start;
   for (auto& session : sessions) NBL_RETURN_IF_ERROR(session->begin(decode_tokens + 1));
   // The first token costs no step: it is drawn from the prefill's logits. The clock starts behind it.
   int64_t decode_start = 0;
   for (int64_t i = 0; i <= decode_tokens; ++i) {
+    if (job.cancelled()) return cancelled();
     if (i == 1) decode_start = now_ns();
     int64_t active = 0;
     if (batch) NBL_RETURN_IF_ERROR(batch->step(&active));
@@ -87,8 +97,7 @@ Result<Json> measure_row(const std::shared_ptr<Model>& model, const BenchOptions
   std::vector<int64_t> prefill_ns, decode_ns;
   Timing last;
   for (int64_t repeat = -1; repeat < std::max<int64_t>(1, options.repeats); ++repeat) {  // the first one warms up
-    if (job.cancelled()) return Status(Code::kCancelled, "cancelled");
-    NBL_ASSIGN_OR_RETURN(last, run_once(sessions, batch.get(), prompt, options.decode_tokens));
+    NBL_ASSIGN_OR_RETURN(last, run_once(sessions, batch.get(), prompt, options.decode_tokens, job));
     if (repeat < 0) continue;
     prefill_ns.push_back(last.prefill_ns);
     decode_ns.push_back(last.decode_ns);
@@ -171,9 +180,12 @@ Result<Json> measure_perplexity(const std::shared_ptr<Model>& model, const Perpl
   double sum = 0;
   job.stage("scoring");
   for (int64_t w = 0; w < windows; ++w) {
-    if (job.cancelled()) return Status(Code::kCancelled, "cancelled");
     NBL_RETURN_IF_ERROR(session->truncate(0));
-    NBL_RETURN_IF_ERROR(session->score(ids.data() + w * options.window, options.window, log_probability.data()));
+    for (int64_t scored = 0; scored < options.window; scored += kTokensBetweenLooks) {
+      if (job.cancelled()) return cancelled();
+      const int64_t count = std::min(kTokensBetweenLooks, options.window - scored);
+      NBL_RETURN_IF_ERROR(session->score(ids.data() + w * options.window + scored, count, log_probability.data() + scored));
+    }
     double nll = 0;
     for (int64_t i = 1; i < options.window; ++i) nll -= log_probability[i];
     sum += nll;

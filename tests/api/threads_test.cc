@@ -78,4 +78,24 @@ TEST(Threads, CancellingALoadEndsIt) {
   }
 }
 
+// Neither the tokens of one repetition nor those of one window are run to their end first.
+TEST(Threads, CancellingAMeasurementEndsIt) {
+  nbl_config* made = nullptr;
+  ASSERT_EQ(nbl_config_create(&made, nullptr), NBL_OK);
+  const api::Owned<nbl_config> config(made);
+  ASSERT_EQ(nbl_config_set_i64(made, NBL_OPT_BENCH_DECODE, 1 << 20, nullptr), NBL_OK);
+  ASSERT_EQ(nbl_config_set_i64(made, NBL_OPT_PERPLEXITY_WINDOW, 1 << 16, nullptr), NBL_OK);
+  std::string text;
+  for (int i = 0; i < 50000; ++i) text += "a dog and a cat ";
+  for (const bool bench : {true, false}) {
+    nbl_job* job = nullptr;
+    ASSERT_EQ(bench ? nbl_bench_start(api::model(), made, &job, nullptr)
+                    : nbl_perplexity_start(api::model(), made, text.data(), text.size(), &job, nullptr), NBL_OK);
+    const api::Owned<nbl_job> owned(job);
+    EXPECT_EQ(nbl_job_wait(job, 20, nullptr), NBL_PENDING);
+    nbl_job_cancel(job);
+    EXPECT_EQ(nbl_job_wait(job, -1, nullptr), NBL_E_CANCELLED);
+  }
+}
+
 }  // namespace
