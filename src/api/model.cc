@@ -4,6 +4,7 @@
 #include "api/guard.h"
 #include "api/impl.gen.h"
 #include "api/options.h"
+#include "base/log.h"
 
 namespace nbl::impl {
 namespace {
@@ -13,6 +14,25 @@ Status give_model(std::shared_ptr<Model> model, nbl_model** out) {
   handle->model = std::move(model);
   *out = handle.release();
   return {};
+}
+
+// Model::load, told in the log: what lies where, what was odd about the files, or why it failed.
+Result<std::shared_ptr<Model>> load(const std::string& dir, const LoadOptions& options, const Progress& progress = {}) {
+  Result<std::shared_ptr<Model>> loaded = Model::load(dir, options, progress);
+  if (!loaded.ok()) {
+    log_line(LogLevel::kError, "loading " + dir + ": " + loaded.status().message());
+    return loaded;
+  }
+  if (log_wanted(LogLevel::kWarning)) {
+    const Json facts = (*loaded)->describe();
+    for (const Json& warning : facts.value("warnings", Json::array())) {
+      log_line(LogLevel::kWarning, dir + ": " + (warning.is_string() ? warning.get<std::string>() : to_text(warning)));
+    }
+  }
+  const Model& model = **loaded;
+  log_line(LogLevel::kInfo, "loaded " + dir + ": " + model.config().architecture + ", " + std::to_string(model.footprint_bytes()) +
+                                " bytes of weights on " + model.backend().name() + ", " + std::to_string(model.load_ns() / 1000000) + " ms");
+  return loaded;
 }
 
 Result<const Tokenizer*> tokenizer_of(const nbl_model* m) {
@@ -43,7 +63,7 @@ Status model_estimate(std::string_view dir, const nbl_config* c, std::string& ou
 
 Status model_load(std::string_view dir, const nbl_config* c, nbl_model** out) {
   NBL_ASSIGN_OR_RETURN(const LoadOptions options, api::load_options(c));
-  NBL_ASSIGN_OR_RETURN(auto model, Model::load(std::string(dir), options));
+  NBL_ASSIGN_OR_RETURN(auto model, load(std::string(dir), options));
   return give_model(std::move(model), out);
 }
 
@@ -56,7 +76,7 @@ Status model_load_start(std::string_view dir, const nbl_config* c, nbl_job** out
       job.progress(done, total);
       return !job.cancelled();
     };
-    NBL_ASSIGN_OR_RETURN(auto model, Model::load(directory, options, progress));
+    NBL_ASSIGN_OR_RETURN(auto model, load(directory, options, progress));
     job.memory(static_cast<uint64_t>(model->footprint_bytes()));
     job.model(std::move(model));
     return {};

@@ -236,6 +236,23 @@ TEST(Api, TheLogIsPulledLineByLine) {
   char buffer[16];
   size_t length = 0;
   EXPECT_EQ(nbl_log_next(&level, buffer, sizeof buffer, &length, 0, nullptr), NBL_PENDING);
+
+  nbl_log_level(NBL_LOG_INFO);
+  nbl_model* loaded = nullptr;
+  ASSERT_EQ(nbl_model_load(api::model_directory().c_str(), NBL_NTS, nullptr, &loaded, nullptr), NBL_OK);
+  nbl_model_release(loaded);
+  EXPECT_EQ(nbl_model_load("/there/is/none", NBL_NTS, nullptr, &loaded, nullptr), NBL_E_NOT_FOUND);
+  nbl_log_level(NBL_LOG_OFF);
+  EXPECT_EQ(nbl_log_next(&level, buffer, sizeof buffer, &length, 0, nullptr), NBL_E_BUFFER);
+  std::string line(length, ' ');
+  EXPECT_EQ(nbl_log_next(&level, &line[0], line.size(), &length, 0, nullptr), NBL_OK);
+  EXPECT_EQ(level, NBL_LOG_INFO);
+  EXPECT_NE(line.find("LlamaForCausalLM"), std::string::npos) << line;
+  line.resize(1000);
+  EXPECT_EQ(nbl_log_next(&level, &line[0], line.size(), &length, 0, nullptr), NBL_OK);
+  EXPECT_EQ(level, NBL_LOG_ERROR);
+  EXPECT_NE(line.find("/there/is/none"), std::string::npos) << line;
+  EXPECT_EQ(nbl_log_next(&level, &line[0], line.size(), &length, 0, nullptr), NBL_PENDING);
 }
 
 }  // namespace
