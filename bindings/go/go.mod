@@ -1,0 +1,3 @@
+module nibble
+
+go 1.19

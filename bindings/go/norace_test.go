@@ -1,0 +1,5 @@
+//go:build !race
+
+package nibble
+
+const raceDetector = false
