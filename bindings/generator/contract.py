@@ -98,5 +98,11 @@ int main(void) {
     for fn in api.fns:
         params = ", ".join(t.strip() for t, _ in fn.c_params())
         cc += "static_assert(std::is_same<decltype(nbl_%s), %s(%s)>::value, \"nbl_%s\");\n" % (fn.name, fn.c_return().strip(), params, fn.name)
+    values = [("NBL_" + row["name"], row["value"]) for row in api.statuses]
+    values += [("NBL_%s_%s" % (block["prefix"], v[0]), v[1]) for block in api.constants for v in block["values"]]
+    values += [("NBL_PROP_" + row["name"], row["value"]) for row in api.props] + [("NBL_OPT_" + row["name"], row["value"]) for row in api.options]
+    for name, value in values:
+        cc += "static_assert(%s == %d, \"%s\");\n" % (name, value, name)
+    cc += "static_assert(sizeof(nbl_status) == 4 && sizeof(nbl_token) == 4 && sizeof(nbl_prop) == 4 && sizeof(nbl_option) == 4, \"widths\");\n"
     cc += "static_assert(NBL_ABI_VERSION == %du, \"version\");\n" % (api.major << 16 | api.minor)
     return {"tests/api/contract_test.gen.c": c, "tests/api/types_test.gen.cc": cc}
