@@ -582,7 +582,7 @@ func TestEveryFunctionWithNilHandles(t *testing.T) {
 	}
 }
 
-func TestEveryPropertyIsTheLibrarys(t *testing.T) {
+@OPTIONS@func TestEveryPropertyIsTheLibrarys(t *testing.T) {
 	model := testModel(t)
 	session, err := model.NewSession(nil)
 	if err != nil {
@@ -590,6 +590,7 @@ func TestEveryPropertyIsTheLibrarys(t *testing.T) {
 	}
 	defer session.Close()
 """
+    out = out.replace("@OPTIONS@", option_test(go))
     for row in api.props:
         owner, *text = row["of"].split()
         if owner == "device":
@@ -599,6 +600,47 @@ func TestEveryPropertyIsTheLibrarys(t *testing.T) {
     out += "\tfor device := 0; device < DeviceCount(); device++ {\n\t\tfor prop := PropDeviceTotalBytes; prop <= PropDeviceSMMinor; prop++ {\n"
     out += "\t\t\tif _, err := DeviceInt64(device, prop); err != nil && !errors.Is(err, ErrUnsupported) {\n\t\t\t\tt.Error(err)\n\t\t\t}\n\t\t}\n\t}\n}\n"
     return out
+
+
+def option_test(go):
+    """Each option's method sets that option; each that a session has is taken by a session."""
+    config = session = ""
+    for option in language.options(go.api):
+        name = go.option(option).removeprefix("Config.")
+        value = {"bool": "true", "f64": str(option.default or 0.5), "str": '"auto"'}.get(option.kind, str(option.low or 1))
+        if option.kind == "str":
+            value = '"%s"' % (option.values[0] if option.values else "cpu")
+        elif option.kind == "list":
+            value = "1" if option.integers else '"word"'
+        config += "\t\t{\"%s\", NewConfig().%s(%s)},\n" % (option.name.lower(), name, value)
+        if option.generation:
+            session += "\t\t{\"%s\", session.%s(%s)},\n" % (option.name.lower(), name, value)
+    return """func TestEveryOptionHasItsMethod(t *testing.T) {
+	for _, row := range []struct {
+		name   string
+		config *Config
+	}{
+%s	} {
+		text, err := row.config.JSON()
+		var options map[string]interface{}
+		if err != nil || row.config.Err() != nil || json.Unmarshal([]byte(text), &options) != nil || len(options) != 1 || options[row.name] == nil {
+			t.Errorf("%%s: %%s, %%v, %%v", row.name, text, err, row.config.Err())
+		}
+		row.config.Close()
+	}
+	session := testSession(t)
+	for _, row := range []struct {
+		name string
+		err  error
+	}{
+%s	} {
+		if row.err != nil {
+			t.Errorf("%%s: %%v", row.name, row.err)
+		}
+	}
+}
+
+""" % (config, session)
 
 
 def outputs(api):

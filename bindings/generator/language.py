@@ -2,6 +2,8 @@
 
 Each writer makes one `Language`; the reference pages ask the same objects, so that a page never names what is not there.
 """
+import importlib
+import pkgutil
 import re
 from dataclasses import dataclass
 
@@ -182,3 +184,12 @@ class Language:
             return self.argument(name) if "_" in name and name in arguments else name
 
         return re.sub(r"(?<![\w.\"])[A-Za-z][A-Za-z0-9_]*(?:(?<=_)\*)?(?![\w\"])", replace, text)
+
+
+def languages(api):
+    """One of each Language that a module of this package defines, in a fixed order."""
+    package = importlib.import_module("generator")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module("generator." + module.name)
+    order = ["go", "rust", "csharp"]
+    return [made(api) for made in sorted(Language.__subclasses__(), key=lambda made: order.index(made.key))]

@@ -355,6 +355,84 @@ func TestEveryOptionIsTheLibrarys(t *testing.T) {
 	}
 }
 
+func TestEveryOptionHasItsMethod(t *testing.T) {
+	for _, row := range []struct {
+		name   string
+		config *Config
+	}{
+		{"device", NewConfig().SetDevice("cpu")},
+		{"n_threads", NewConfig().SetNThreads(1)},
+		{"cpu_isa", NewConfig().SetCPUISA("auto")},
+		{"cpu_precision", NewConfig().SetCPUPrecision("exact16")},
+		{"spin", NewConfig().SetSpin(true)},
+		{"load_quant", NewConfig().SetLoadQuant("none")},
+		{"quant_block", NewConfig().SetQuantBlock(32)},
+		{"double_quant", NewConfig().SetDoubleQuant(true)},
+		{"skip", NewConfig().AddSkip("word")},
+		{"chat_template", NewConfig().SetChatTemplate("cpu")},
+		{"context", NewConfig().SetContext(1)},
+		{"kv_dtype", NewConfig().SetKVDtype("f16")},
+		{"prefill_chunk", NewConfig().SetPrefillChunk(1)},
+		{"logits", NewConfig().SetLogits("last")},
+		{"temperature", NewConfig().SetTemperature(0.5)},
+		{"top_k", NewConfig().SetTopK(1)},
+		{"top_p", NewConfig().SetTopP(1.0)},
+		{"min_p", NewConfig().SetMinP(0.5)},
+		{"typical_p", NewConfig().SetTypicalP(1.0)},
+		{"repetition_penalty", NewConfig().SetRepetitionPenalty(1.0)},
+		{"presence_penalty", NewConfig().SetPresencePenalty(0.5)},
+		{"frequency_penalty", NewConfig().SetFrequencyPenalty(0.5)},
+		{"penalty_window", NewConfig().SetPenaltyWindow(1)},
+		{"seed", NewConfig().SetSeed(1)},
+		{"max_length", NewConfig().SetMaxLength(1)},
+		{"min_new_tokens", NewConfig().SetMinNewTokens(1)},
+		{"ignore_eos", NewConfig().SetIgnoreEOS(true)},
+		{"skip_special", NewConfig().SetSkipSpecial(true)},
+		{"stop", NewConfig().AddStop("word")},
+		{"stop_ids", NewConfig().AddStopIDs(1)},
+		{"batch_sessions", NewConfig().SetBatchSessions(1)},
+		{"bench_prompt", NewConfig().AddBenchPrompt(1)},
+		{"bench_decode", NewConfig().SetBenchDecode(1)},
+		{"bench_batch", NewConfig().AddBenchBatch(1)},
+		{"bench_repeats", NewConfig().SetBenchRepeats(1)},
+		{"perplexity_window", NewConfig().SetPerplexityWindow(2)},
+		{"perplexity_max_windows", NewConfig().SetPerplexityMaxWindows(1)},
+	} {
+		text, err := row.config.JSON()
+		var options map[string]interface{}
+		if err != nil || row.config.Err() != nil || json.Unmarshal([]byte(text), &options) != nil || len(options) != 1 || options[row.name] == nil {
+			t.Errorf("%s: %s, %v, %v", row.name, text, err, row.config.Err())
+		}
+		row.config.Close()
+	}
+	session := testSession(t)
+	for _, row := range []struct {
+		name string
+		err  error
+	}{
+		{"temperature", session.SetTemperature(0.5)},
+		{"top_k", session.SetTopK(1)},
+		{"top_p", session.SetTopP(1.0)},
+		{"min_p", session.SetMinP(0.5)},
+		{"typical_p", session.SetTypicalP(1.0)},
+		{"repetition_penalty", session.SetRepetitionPenalty(1.0)},
+		{"presence_penalty", session.SetPresencePenalty(0.5)},
+		{"frequency_penalty", session.SetFrequencyPenalty(0.5)},
+		{"penalty_window", session.SetPenaltyWindow(1)},
+		{"seed", session.SetSeed(1)},
+		{"max_length", session.SetMaxLength(1)},
+		{"min_new_tokens", session.SetMinNewTokens(1)},
+		{"ignore_eos", session.SetIgnoreEOS(true)},
+		{"skip_special", session.SetSkipSpecial(true)},
+		{"stop", session.AddStop("word")},
+		{"stop_ids", session.AddStopIDs(1)},
+	} {
+		if row.err != nil {
+			t.Errorf("%s: %v", row.name, row.err)
+		}
+	}
+}
+
 func TestEveryPropertyIsTheLibrarys(t *testing.T) {
 	model := testModel(t)
 	session, err := model.NewSession(nil)
