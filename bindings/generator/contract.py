@@ -7,6 +7,11 @@ def null_value(c_type):
     return "NULL" if c_type.endswith("*") or c_type == "nbl_log_fn " else "0"
 
 
+def refuses_null(fn):
+    """Without a handle, an output or an array to be NULL the call may well succeed."""
+    return any(a.kind in ("new", "string", "buffer", "array") or (a.kind in ("handle", "out") and not a.nullable) for a in fn.args)
+
+
 def null_call(fn):
     """A call with nothing but NULL and 0; returns the C lines."""
     values = [null_value(t) for t, _ in fn.c_params()]
@@ -15,9 +20,7 @@ def null_call(fn):
     call = "nbl_%s(%s)" % (fn.name, ", ".join(values))
     if not fn.fallible:
         return "  %s%s;\n" % ("" if fn.returns == "void" else "(void)", call)
-    # Without a handle, an output or an array to be NULL the call may well succeed.
-    refused = any(a.kind in ("new", "string", "buffer", "array") or (a.kind in ("handle", "out") and not a.nullable) for a in fn.args)
-    if not refused:
+    if not refuses_null(fn):
         return "  (void)%s;\n  nbl_error_release(error), error = NULL;\n" % call
     return "  status = %s;\n  expect_refused(\"nbl_%s\", status, error), error = NULL;\n" % (call, fn.name)
 
