@@ -72,30 +72,42 @@ class Chat(unittest.TestCase):
             os.execvp(CHAT[0], CHAT + [STORY, "1", "ref"])  # the reference in double would answer for minutes
         seen = ""
 
+        def read(seconds):
+            """What comes within a time; answers as a terminal does where it is asked for its cursor (Mono asks before it echoes)."""
+            ready, _, _ = select.select([master], [], [], max(0, seconds))
+            try:
+                data = os.read(master, 65536).decode("utf-8", "replace") if ready else ""
+            except OSError:
+                data = ""
+            for _ in range(data.count("\033[6n")):
+                os.write(master, b"\033[1;1R")
+            return data
+
         def wait_for(pattern):
             nonlocal seen
             deadline = time.monotonic() + 60
             while not re.search(pattern, seen, re.S):
-                ready, _, _ = select.select([master], [], [], max(0, deadline - time.monotonic()))
-                try:
-                    data = os.read(master, 65536).decode("utf-8", "replace") if ready else ""
-                except OSError:
-                    data = ""
+                data = read(deadline - time.monotonic())
                 if not data:
                     os.kill(pid, signal.SIGKILL)
                     raise AssertionError("waited for %r, saw %r" % (pattern, seen))
                 seen += data
             seen = ""
 
-        wait_for("> ")
+        def wait_for_prompt(pattern):
+            wait_for(pattern)
+            while read(0.3):  # nobody types sooner
+                pass
+
+        wait_for_prompt("> ")
         os.write(master, b"Tell me a story about a bear.\n")
         wait_for(r"bear\.\r?\n.*\w+ \w+")
         os.write(master, b"\x03")
-        wait_for(r"\[stopped\].*> ")
+        wait_for_prompt(r"\[stopped\].*> ")
         os.write(master, b"Another one.\n")
         wait_for(r"one\.\r?\n.*\w+ \w+")
         os.write(master, b"\x03")
-        wait_for(r"\[stopped\].*> ")
+        wait_for_prompt(r"\[stopped\].*> ")
         os.write(master, b"\x03")
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
