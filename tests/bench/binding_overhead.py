@@ -6,6 +6,7 @@
 
 Each program computes with a batch and times only the taking of what waits: the call, and the text in the language's own type.
 """
+import os
 import pathlib
 import re
 import shutil
@@ -22,12 +23,12 @@ PROGRAMS = {
     "c": ([], BUILD / "tests/bench/binding_overhead"),
     "go": ([], BINDINGS / "go/samples/overhead"),
     "rust": ([], BINDINGS / "rust/target/release/examples/overhead"),
-    "csharp": (["mono"], BINDINGS / "csharp/Overhead.exe"),
+    "csharp": (["mono"], BUILD / "bindings/csharp/bench.exe"),
 }
 
 
 def main():
-    costs = {}
+    costs, environment = {}, dict(os.environ, LD_LIBRARY_PATH=str(BUILD))
     for language, (runner, program) in PROGRAMS.items():
         if not program.exists() or any(not shutil.which(name) for name in runner):
             print("%-7s not built: %s" % (language, program))
@@ -36,7 +37,7 @@ def main():
     for _ in range(ROUNDS):
         for language in costs:
             runner, program = PROGRAMS[language]
-            output = subprocess.run(runner + [str(program), MODEL], check=True, capture_output=True, encoding="utf-8").stdout
+            output = subprocess.run(runner + [str(program), MODEL], env=environment, check=True, capture_output=True, encoding="utf-8").stdout
             costs[language].append(int(re.search(r"(\d+) ns/token", output)[1]))
     base = statistics.median(costs["c"])
     print("%-7s %10s %10s %12s" % ("", "ns/token", "best", "over C"))
