@@ -22,6 +22,11 @@ pub fn model() -> &'static Model {
     MODEL.lock().unwrap().unwrap()
 }
 
+/// Whether the library was built with AddressSanitizer, which CMakeLists.txt then loads first.
+pub fn under_asan() -> bool {
+    std::env::var("LD_PRELOAD").map_or(false, |libraries| libraries.contains("libasan"))
+}
+
 /// The variable that tells a test that it is the child, and which one.
 pub const CHILD: &str = "NIBBLE_TEST_CHILD";
 

@@ -2,7 +2,7 @@
 use std::time::Duration;
 
 use nibble::*;
-use nibble_tests::{load, model, model_directory};
+use nibble_tests::{load, model, model_directory, under_asan};
 
 const PROMPT: &str = "Once upon a time";
 
@@ -115,6 +115,9 @@ fn a_job_that_is_cancelled_says_so() {
 
 #[test]
 fn the_perplexity_is_what_transformers_computes() {
+    if under_asan() {
+        return; // four minutes for a number
+    }
     let directory = model_directory().join("../../../tests/data/story-6m/stories.txt");
     let text = std::fs::read_to_string(directory).unwrap();
     let job = model().start_perplexity(&Config::new().perplexity_window(256), &text).unwrap();
@@ -251,10 +254,13 @@ fn the_log_is_silent_until_asked() {
     let start = std::time::Instant::now();
     assert_eq!(log_next(Some(Duration::from_millis(30))).unwrap(), None);
     assert!(start.elapsed() >= Duration::from_millis(30));
-    log_level(LogLevel::Debug);
+    log_level(LogLevel::Info);
     load();
-    while let Some(line) = log_next(Some(Duration::ZERO)).unwrap() {
-        assert!(!line.text.is_empty());
+    // Other tests fail to load at the same time, and are told too.
+    while let Some(line) = log_next(Some(Duration::from_secs(10))).unwrap() {
+        if line.level == LogLevel::Info && line.text.contains("story-6m-awq") {
+            return log_level(LogLevel::Off);
+        }
     }
-    log_level(LogLevel::Off);
+    panic!("a load is not told");
 }

@@ -1,6 +1,6 @@
 //! Memory after very many handles. Alone in its program, so that nothing else moves the figure.
 use nibble::*;
-use nibble_tests::{load, model, model_directory};
+use nibble_tests::{load, model, model_directory, under_asan};
 
 /// Bytes of this process that are in memory.
 fn resident() -> i64 {
@@ -29,7 +29,7 @@ fn cycle(round: i64) {
 
 #[test]
 fn ten_thousand_cycles_leave_nothing_behind() {
-    let asan = std::env::var("LD_PRELOAD").map_or(false, |libraries| libraries.contains("asan"));
+    let asan = under_asan();
     let count = if asan { 1_000 } else { 10_000 };
     (0..count / 10).for_each(cycle); // fills the allocator's own lists
     let before = resident();

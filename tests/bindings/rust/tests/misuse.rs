@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc;
+use std::sync::{mpsc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -347,9 +347,11 @@ fn arguments_out_of_range_are_refused() {
 
 /// The child: ends the process while a session streams, a job runs, and nothing has been dropped.
 fn exit_with_everything_alive(by_return: bool) {
-    let own: &'static Model = Box::leak(Box::new(load()));
-    Box::leak(Box::new(own.start_bench(&Config::new().bench_repeats(1000)).unwrap()));
-    Box::leak(Box::new(Batch::new(own, &Config::new()).unwrap()));
+    // In a static, or LeakSanitizer would rightly call them leaks.
+    static ALIVE: Mutex<Vec<Box<dyn Any + Send>>> = Mutex::new(Vec::new());
+    let own = model();
+    ALIVE.lock().unwrap().push(Box::new(own.start_bench(&Config::new().bench_repeats(1000)).unwrap()));
+    ALIVE.lock().unwrap().push(Box::new(Batch::new(own, &Config::new()).unwrap()));
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
         let mut session = Session::new(own, &Config::new().ignore_eos(true)).unwrap();

@@ -1,5 +1,6 @@
 //! A crate and a library that are not of one release. The functions below stand in for the library's: what a program defines
 //! itself comes before what its libraries define.
+#![deny(unsafe_op_in_unsafe_fn)]
 use std::os::raw::{c_char, c_void};
 
 use nibble::{sys, Config, ErrorKind, Model, Session};
