@@ -55,7 +55,7 @@ def c_type(text):
 
 
 class Rust(language.Language):
-    key, title, null, reserved = "rust", "Rust", "`None`", KEYWORDS
+    key, title, null, reserved = "rust", "Rust", "None", KEYWORDS
 
     def function(self, fn):
         if fn.name in language.HIDDEN:
@@ -81,7 +81,7 @@ class Rust(language.Language):
 
     def status(self, name):
         if not name.startswith("E_"):
-            return {"OK": "`Ok`", "DONE": "`None`", "PENDING": "`None`"}[name]
+            return "Ok" if name == "OK" else "None"
         return "ErrorKind::" + pascal(name[2:])
 
     def prop_name(self, name):
@@ -113,9 +113,10 @@ class Rust(language.Language):
 
 class Linked(Rust):
     """The same names as rustdoc links."""
+    null = "`None`"
 
     def link(self, name):
-        return name if not name or name == "drop" or name.startswith("`") else "[`%s`](crate::%s)" % (name, name)
+        return "[`%s`](crate::%s)" % (name, name) if name not in ("", "drop", "Ok", "None") else "`%s`" % name
 
     def function(self, fn):
         return self.link(super().function(fn))

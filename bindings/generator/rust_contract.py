@@ -2,7 +2,7 @@
 accessor of an option or a property against the library that runs."""
 import json
 
-from generator import language, rust
+from generator import contract, language, rust
 from generator.language import pascal, snake
 from generator.rust import BANNER, identifier
 
@@ -43,10 +43,8 @@ def null_call(fn):
         return "        sys::nbl_%s(%s);\n" % (fn.name, ", ".join(values))
     values[-1] = "&mut error"
     call = "sys::nbl_%s(%s)" % (fn.name, ", ".join(values))
-    # Without a handle, an output or an array to be NULL the call may well succeed.
-    is_refused = any(a.kind in ("new", "string", "buffer", "array") or (a.kind in ("handle", "out") and not a.nullable) for a in fn.args)
     out = "        let mut error = ptr::null_mut();\n"
-    if is_refused:
+    if contract.refuses_null(fn):
         return out + "        let status = %s;\n        refused(\"nbl_%s\", status, error);\n" % (call, fn.name)
     return out + "        %s;\n        sys::nbl_error_release(error);\n" % call
 
