@@ -32,7 +32,7 @@
 #define NBL_VERSION_MINOR 0
 #define NBL_VERSION_PATCH 0
 #define NBL_ABI_VERSION (((uint32_t)NBL_VERSION_MAJOR << 16) | NBL_VERSION_MINOR) /* for nbl_abi_check */
-#define NBL_API_HASH "f920271ccd3541db" /* of every name, type and value below; nbl_build_info has the library's */
+#define NBL_API_HASH "f70e7c1dfb85798b" /* of every name, type and value below; nbl_build_info has the library's */
 #define NBL_NTS ((size_t)-1)
 
 #if defined(_WIN32)
@@ -198,6 +198,10 @@ enum {
   NBL_OPT_SKIP                   = 1013,    /* [load; list of texts] Modules that LOAD_QUANT leaves alone:
                                                a full path, its end behind a dot, or one of its segments.
                                                Empty: the output head. */
+  NBL_OPT_INT8_THRESHOLD         = 1014,    /* [load; number from -1 to 65504; default -1] LLM.int8 as it
+                                               was published, for int8 matrices: activations are rounded to
+                                               8 bits a row, but for those of at least this size; 0: for
+                                               none. Negative: they are not rounded, which is more exact. */
   NBL_OPT_CHAT_TEMPLATE          = 1020,    /* [load; text] A Jinja chat template that replaces the
                                                checkpoint's. */
   NBL_OPT_CONTEXT                = 2000,    /* [session, estimate; whole number from 0 to 16777216; default

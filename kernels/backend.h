@@ -92,6 +92,8 @@ class Plan {
   // length: kCancelled, kContextFull (a cache is full), kArgument (beyond the limits), kDevice...
   virtual Status step(const Batch& batch) = 0;
   virtual int64_t scratch_bytes() const = 0;
+  // Activations that int8 matrices took as outliers since the plan was made (WeightSpec::outlier_threshold).
+  virtual int64_t outliers() const { return 0; }
 
   // Drawing where the logits are, which not every backend can. A sequence may have a draw only if this is true for it;
   // the same draw is meant as by the engine's Sampler, up to the rounding of probabilities.

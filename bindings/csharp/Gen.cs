@@ -291,6 +291,12 @@ namespace Nibble
         /// </summary>
         Skip = 1013,
 
+        /// <summary>
+        /// LLM.int8 as it was published, for int8 matrices: activations are rounded to 8 bits a row, but for those of at
+        /// least this size; 0: for none. Negative: they are not rounded, which is more exact.
+        /// </summary>
+        Int8Threshold = 1014,
+
         /// <summary>A Jinja chat template that replaces the checkpoint's.</summary>
         ChatTemplate = 1020,
 
@@ -881,6 +887,24 @@ namespace Nibble
         }
 
         private OptionList<string> skipOption;
+
+        /// <summary>
+        /// LLM.int8 as it was published, for int8 matrices: activations are rounded to 8 bits a row, but for those of at
+        /// least this size; 0: for none. Negative: they are not rounded, which is more exact. A number from -1 to 65504;
+        /// default -1. For: load. Null: not set.
+        /// </summary>
+        public double? Int8Threshold
+        {
+            get { return int8ThresholdOption; }
+            set
+            {
+                if (value != null) SetDouble(Option.Int8Threshold, value.Value);
+                else if (int8ThresholdOption != null) throw OptionValue.Kept("Int8Threshold");
+                int8ThresholdOption = value;
+            }
+        }
+
+        private double? int8ThresholdOption;
 
         /// <summary>A Jinja chat template that replaces the checkpoint's. A text. For: load. Null: not set.</summary>
         public string ChatTemplate

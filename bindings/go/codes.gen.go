@@ -11,7 +11,7 @@ const (
 )
 
 // apiHash is that of every name, type and value that this package was generated from.
-const apiHash = "f920271ccd3541db"
+const apiHash = "f70e7c1dfb85798b"
 
 // Code is what a function of the library answers. Those below zero are failures; as errors they are what errors.Is
 // compares with: errors.Is(err, nibble.ErrCancelled).
@@ -254,6 +254,7 @@ const (
 	OptQuantBlock           Option = 1011 // Config.SetQuantBlock
 	OptDoubleQuant          Option = 1012 // Config.SetDoubleQuant
 	OptSkip                 Option = 1013 // Config.AddSkip
+	OptInt8Threshold        Option = 1014 // Config.SetInt8Threshold
 	OptChatTemplate         Option = 1020 // Config.SetChatTemplate
 	OptContext              Option = 2000 // Config.SetContext
 	OptKVDtype              Option = 2001 // Config.SetKVDtype

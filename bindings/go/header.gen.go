@@ -86,6 +86,7 @@ var _ = [...]struct{}{
 	[1]struct{}{}[int(OptQuantBlock)-(C.NBL_OPT_QUANT_BLOCK)],
 	[1]struct{}{}[int(OptDoubleQuant)-(C.NBL_OPT_DOUBLE_QUANT)],
 	[1]struct{}{}[int(OptSkip)-(C.NBL_OPT_SKIP)],
+	[1]struct{}{}[int(OptInt8Threshold)-(C.NBL_OPT_INT8_THRESHOLD)],
 	[1]struct{}{}[int(OptChatTemplate)-(C.NBL_OPT_CHAT_TEMPLATE)],
 	[1]struct{}{}[int(OptContext)-(C.NBL_OPT_CONTEXT)],
 	[1]struct{}{}[int(OptKVDtype)-(C.NBL_OPT_KV_DTYPE)],

@@ -72,6 +72,13 @@ func (c *Config) AddSkip(values ...string) *Config {
 	return c
 }
 
+// SetInt8Threshold: LLM.int8 as it was published, for int8 matrices: activations are rounded to 8 bits a row,
+// but for those of at least this size; 0: for none. Negative: they are not rounded, which is more exact.
+// from -1 to 65504; default -1 (load)
+func (c *Config) SetInt8Threshold(value float64) *Config {
+	return c.keep(c.SetFloat64(OptInt8Threshold, value))
+}
+
 // SetChatTemplate: a Jinja chat template that replaces the checkpoint's.
 // (load)
 func (c *Config) SetChatTemplate(value string) *Config {

@@ -93,6 +93,7 @@ class CpuPlan final : public Plan {
   Status prepare();  // checks the decoder and takes the memory
   Status step(const Batch& batch) override;
   int64_t scratch_bytes() const override { return memory_.bytes(); }
+  int64_t outliers() const override { return outliers_.load(std::memory_order_relaxed); }
 
  private:
   friend class StepWorker;
@@ -113,6 +114,7 @@ class CpuPlan final : public Plan {
   const Batch* batch_ = nullptr;
   int64_t tokens_ = 0, logit_rows_ = 0;
   std::atomic<bool> stop_{false};
+  std::atomic<int64_t> outliers_{0};
   std::vector<std::atomic<int64_t>> next_item_;  // [layers], attention work not yet taken
 };
 

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "kernels/outliers.h"
+
 namespace nbl {
 namespace cpu {
 
@@ -97,11 +99,21 @@ const float* StepWorker::activated(const Mlp& mlp, int64_t token, float* out) co
 
 // ---- matrix products
 
+// The row as an int8 matrix wants it, in `scratch`; as it is for every other matrix.
+const float* StepWorker::rounded(const CpuWeight& weight, const float* row, float* scratch, bool counts) const {
+  const double threshold = weight.spec().outlier_threshold;
+  if (threshold < 0) return row;
+  if (row != scratch) std::copy(row, row + weight.columns(), scratch);
+  const int64_t outliers = round_activations(scratch, weight.columns(), threshold);
+  if (counts) plan_.outliers_.fetch_add(outliers, std::memory_order_relaxed);
+  return scratch;
+}
+
 template <typename Rows>
 ActView StepWorker::pack(const CpuWeight& weight, int64_t m, Rows rows) {
   const int planes = planes_for(weight, plan_.precision_, m);
   if (m == 1) {
-    const float* row = rows(0, mine_.rows);
+    const float* row = rounded(weight, rows(0, mine_.rows), mine_.rows, thread_ == 0);
     pack_tile(kernels_, weight, planes, 1, 0, &row, mine_.input);
     return mine_.input.view(1, planes);
   }
@@ -111,7 +123,7 @@ ActView StepWorker::pack(const CpuWeight& weight, int64_t m, Rows rows) {
   for (int64_t tile = tiles.first; tile < tiles.last; ++tile) {
     const float* tile_rows[kTile] = {};
     for (int64_t i = 0; i < kTile && tile * kTile + i < m; ++i)
-      tile_rows[i] = rows(tile * kTile + i, mine_.rows + i * width);
+      tile_rows[i] = rounded(weight, rows(tile * kTile + i, mine_.rows + i * width), mine_.rows + i * width, true);
     pack_tile(kernels_, weight, planes, m, tile, tile_rows, shared_.input);
   }
   barrier();

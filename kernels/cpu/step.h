@@ -39,6 +39,7 @@ class StepWorker {
   void list_top(const CpuWeight& weight, Range rows, int64_t row, float length);
   float least_of_top(int64_t row) const;
 
+  const float* rounded(const CpuWeight& weight, const float* row, float* scratch, bool counts) const;
   // Packs what rows(token, scratch) returns for m tokens, for `weight`. One token: every thread for itself.
   template <typename Rows>
   ActView pack(const CpuWeight& weight, int64_t m, Rows rows);

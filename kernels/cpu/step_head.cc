@@ -20,7 +20,7 @@ constexpr float kNone = -std::numeric_limits<float>::infinity();
 
 bool StepWorker::only_top() const {
   const auto& weight = static_cast<const CpuWeight&>(*decoder_.head.weight);
-  if (!weight.low() || !decoder_.head.bias.empty() || plan_.logit_rows_ > kTopRows) return false;
+  if (!weight.low() || weight.spec().outlier_threshold >= 0 || !decoder_.head.bias.empty() || plan_.logit_rows_ > kTopRows) return false;
   for (int64_t row = 0; row < plan_.logit_rows_; ++row)
     if (shared_.logit_top[row] < 1 || shared_.logit_top[row] > kMostTop) return false;
   return true;

@@ -342,7 +342,7 @@ Layout layout_of(const std::vector<WeightSpec>& parts, WeightRole role, CpuPreci
 bool CpuWeight::same_input(const CpuWeight& other) const {
   return integers_ == other.integers_ && columns_ == other.columns_ && view_.block == other.view_.block &&
          view_.blocks == other.view_.blocks && view_.last_block == other.view_.last_block &&
-         order_ == other.order_;
+         order_ == other.order_ && spec().outlier_threshold == other.spec().outlier_threshold;
 }
 
 // The table's values as 16-bit integers around 32768, the largest at 32767 from it.

@@ -99,6 +99,9 @@ Result<std::shared_ptr<const PackedWeight>> CudaBackend::pack(const std::vector<
   std::lock_guard<std::mutex> lock(pack_mutex_);
   DeviceScope scope(traits_.device);
   NBL_RETURN_IF_ERROR(scope.status());
+  if (parts[0]->outlier_threshold >= 0) {
+    return error(Code::kUnsupported, "int8_threshold %g: this backend does not round activations; leave the option out", parts[0]->outlier_threshold);
+  }
   return packer_->pack(parts, role);
 }
 

@@ -55,6 +55,7 @@ class RefPlan : public Plan {
     return {};
   }
   int64_t scratch_bytes() const override { return 0; }
+  int64_t outliers() const override { return outliers_; }
 
  private:
   Status run_sequence(const Batch& batch, const BatchSequence& sequence, float*& logits) {
@@ -71,11 +72,11 @@ class RefPlan : public Plan {
       for (int64_t k = 0; k < c.hidden_size; ++k) h[k] = embedding_value(decoder_->embedding, sequence.tokens[i] * c.hidden_size + k);
       for (int64_t layer = 0; layer < c.num_hidden_layers; ++layer) {
         if (batch.cancel && batch.cancel->load(std::memory_order_relaxed)) return Status(Code::kCancelled, "cancelled");
-        run_block(*decoder_, layer, cache, start + i, turn_cosine, turn_sine, h);
+        run_block(*decoder_, layer, cache, start + i, turn_cosine, turn_sine, h, outliers_);
       }
       if (sequence.token_count - i > sequence.logit_rows) continue;
       normalize(decoder_->final_norm, h.data(), c.hidden_size);
-      const Row out = multiply(decoder_->head, h);
+      const Row out = multiply(decoder_->head, h, outliers_);
       for (int64_t v = 0; v < c.vocab_size; ++v) *logits++ = static_cast<float>(out[v]);
     }
     return {};
@@ -83,6 +84,7 @@ class RefPlan : public Plan {
 
   std::shared_ptr<const Decoder> decoder_;
   PlanLimits limits_;
+  int64_t outliers_ = 0;
 };
 
 class RefBackend : public Backend {

@@ -2,11 +2,15 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/outliers.h"
 #include "kernels/ref/ref.h"
 
 namespace nbl::ref {
 
-Row multiply(const Linear& linear, const Row& x) {
+Row multiply(const Linear& linear, const Row& given, int64_t& outliers) {
+  Row x = given;
+  const double threshold = linear.weight->spec().outlier_threshold;
+  if (threshold >= 0) outliers += round_activations(x.data(), linear.in_features, threshold);
   const float* w = static_cast<const Weight&>(*linear.weight).values();
   Row y(linear.out_features);
   for (int64_t n = 0; n < linear.out_features; ++n) {
@@ -43,10 +47,10 @@ double activate(Activation activation, double x) {
 namespace {
 
 // The outputs of several matrices over one input, one after another.
-Row multiply_all(const std::vector<Linear>& linears, const Row& x) {
+Row multiply_all(const std::vector<Linear>& linears, const Row& x, int64_t& outliers) {
   Row all;
   for (const Linear& linear : linears) {
-    const Row part = multiply(linear, x);
+    const Row part = multiply(linear, x, outliers);
     all.insert(all.end(), part.begin(), part.end());
   }
   return all;
@@ -88,14 +92,15 @@ void attend(const Attention& attention, const DecoderConfig& c, Cache& cache, in
 
 }  // namespace
 
-void run_block(const Decoder& decoder, int64_t layer, Cache& cache, int64_t position, const Row& cosine, const Row& sine, Row& h) {
+void run_block(const Decoder& decoder, int64_t layer, Cache& cache, int64_t position, const Row& cosine, const Row& sine, Row& h,
+               int64_t& outliers) {
   const DecoderConfig& c = decoder.config;
   const Block& block = decoder.blocks[layer];
   const int64_t q_width = c.num_attention_heads * c.head_dim, kv_width = c.num_key_value_heads * c.head_dim;
 
   Row x = h;
   normalize(block.input_norm, x.data(), c.hidden_size);
-  Row qkv = multiply_all(block.attention.qkv, x);
+  Row qkv = multiply_all(block.attention.qkv, x, outliers);
   double *q = qkv.data(), *k = q + q_width, *v = k + kv_width;
   for (int64_t head = 0; head < c.num_attention_heads; ++head) {
     if (!block.attention.q_norm.empty()) normalize(block.attention.q_norm[0], q + head * c.head_dim, c.head_dim);
@@ -109,16 +114,16 @@ void run_block(const Decoder& decoder, int64_t layer, Cache& cache, int64_t posi
   std::copy(v, v + kv_width, cache.value(layer, position));
   Row mixed;
   attend(block.attention, c, cache, layer, position, q, mixed);
-  const Row attended = multiply(block.attention.output, mixed);
+  const Row attended = multiply(block.attention.output, mixed, outliers);
   for (int64_t i = 0; i < c.hidden_size; ++i) h[i] += attended[i];
 
   x = h;
   normalize(block.post_attention_norm, x.data(), c.hidden_size);
-  const Row gate_up = multiply_all(block.mlp.gate_up, x);
+  const Row gate_up = multiply_all(block.mlp.gate_up, x, outliers);
   const int64_t width = static_cast<int64_t>(gate_up.size()) / 2;
   Row inner(width);
   for (int64_t i = 0; i < width; ++i) inner[i] = activate(block.mlp.activation, gate_up[i]) * gate_up[width + i];
-  const Row fed = multiply(block.mlp.down, inner);
+  const Row fed = multiply(block.mlp.down, inner, outliers);
   for (int64_t i = 0; i < c.hidden_size; ++i) h[i] += fed[i];
 }
 

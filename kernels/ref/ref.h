@@ -41,12 +41,13 @@ class Cache : public KvCache {
 
 using Row = std::vector<double>;
 
-// y = W x + bias
-Row multiply(const Linear& linear, const Row& x);
+// y = W x + bias; `outliers` counts those of x (kernels/outliers.h).
+Row multiply(const Linear& linear, const Row& x, int64_t& outliers);
 // RMS: x / sqrt(mean(x^2) + eps) * w.  Layer: (x - mean) / sqrt(variance + eps) * w + b.
 void normalize(const Norm& norm, double* x, int64_t width);
 double activate(Activation activation, double x);
 // Runs one token at `position` through layer `layer`; h is the residual stream.
-void run_block(const Decoder& decoder, int64_t layer, Cache& cache, int64_t position, const Row& cosine, const Row& sine, Row& h);
+void run_block(const Decoder& decoder, int64_t layer, Cache& cache, int64_t position, const Row& cosine, const Row& sine, Row& h,
+               int64_t& outliers);
 
 }  // namespace nbl::ref

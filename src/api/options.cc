@@ -230,6 +230,7 @@ class Reader {
 
   bool has(nbl_option id) const { return config_ && config_->values.count(id) > 0; }
   int64_t i64(nbl_option id) const { return has(id) ? std::get<int64_t>(config_->values.at(id)) : i64_of(find_option(id)->default_text); }
+  double f64(nbl_option id) const { return has(id) ? std::get<double>(config_->values.at(id)) : f64_of(find_option(id)->default_text); }
   std::string text(nbl_option id) const { return has(id) ? std::get<std::string>(config_->values.at(id)) : find_option(id)->default_text; }
   std::vector<std::string> list(nbl_option id) const {
     return has(id) ? std::get<std::vector<std::string>>(config_->values.at(id)) : std::vector<std::string>();
@@ -291,6 +292,7 @@ Result<LoadOptions> load_options(const nbl_config* config) {
   out.load_quant.method = enum_of<LoadQuantOptions::Method>(NBL_OPT_LOAD_QUANT, read.text(NBL_OPT_LOAD_QUANT));
   out.load_quant.block_size = read.i64(NBL_OPT_QUANT_BLOCK);
   out.load_quant.double_quant = read.i64(NBL_OPT_DOUBLE_QUANT) != 0;
+  out.load_quant.int8_threshold = read.f64(NBL_OPT_INT8_THRESHOLD);
   out.load_quant.skip = read.list(NBL_OPT_SKIP);
   out.chat_template = read.text(NBL_OPT_CHAT_TEMPLATE);
   return out;

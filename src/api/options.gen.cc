@@ -9,6 +9,7 @@ static constexpr const char* kValues1003[] = {"exact16", "fast8", "fastest8", "f
 static constexpr const char* kValues1010[] = {"none", "nf4", "fp4", "int8", nullptr};
 static constexpr const char* kKeys1012[] = {"bnb_4bit_use_double_quant", nullptr};
 static constexpr const char* kKeys1013[] = {"llm_int8_skip_modules", nullptr};
+static constexpr const char* kKeys1014[] = {"llm_int8_threshold", nullptr};
 static constexpr const char* kKeys1020[] = {"chat_template", nullptr};
 static constexpr const char* kKeys2000[] = {"fuse_max_seq_len", nullptr};
 static constexpr const char* kValues2001[] = {"f16", "f32", "int8", nullptr};
@@ -39,6 +40,7 @@ const OptionRow kOptions[] = {
     {1011, "quant_block", OptionType::kI64, 32, 4096, "64", nullptr, nullptr, "load", "Block size of nf4 and fp4: a power of two."},
     {1012, "double_quant", OptionType::kI64, 0, 1, "0", nullptr, kKeys1012, "load", "Whether the block scales of nf4 and fp4 are quantized too."},
     {1013, "skip", OptionType::kList, -kEndless, kEndless, "", nullptr, kKeys1013, "load", "Modules that LOAD_QUANT leaves alone: a full path, its end behind a dot, or one of its segments. Empty: the output head."},
+    {1014, "int8_threshold", OptionType::kF64, -1, 65504, "-1", nullptr, kKeys1014, "load", "LLM.int8 as it was published, for int8 matrices: activations are rounded to 8 bits a row, but for those of at least this size; 0: for none. Negative: they are not rounded, which is more exact."},
     {1020, "chat_template", OptionType::kText, -kEndless, kEndless, "", nullptr, kKeys1020, "load", "A Jinja chat template that replaces the checkpoint's."},
     {2000, "context", OptionType::kI64, 0, 16777216, "0", nullptr, kKeys2000, "session, estimate", "Tokens that a session may hold, prompt and answer together; 0: the smaller of 4096 and what the model was trained for. Their cache is reserved when the session is made."},
     {2001, "kv_dtype", OptionType::kText, -kEndless, kEndless, "f16", kValues2001, nullptr, "session, estimate", "Type of the cached keys and values; int8 where the backend has it."},
@@ -68,6 +70,6 @@ const OptionRow kOptions[] = {
     {5010, "perplexity_window", OptionType::kI64, 2, 16777216, "512", nullptr, nullptr, "perplexity", "Tokens of a window. Windows do not overlap; each is run alone; an incomplete last one is dropped."},
     {5011, "perplexity_max_windows", OptionType::kI64, 0, 16777216, "0", nullptr, nullptr, "perplexity", "Measures only the first so many windows; 0: all."},
 };
-const int kOptionCount = 37;
+const int kOptionCount = 38;
 
 }  // namespace nbl::api

@@ -509,6 +509,7 @@ Json Session::describe() const {
   out["kv_bytes"] = cache_->bytes();
   out["scratch_bytes"] = plan_->scratch_bytes() + (rows_plan_ ? rows_plan_->scratch_bytes() : 0);
   out["prefill_chunk"] = chunk_;
+  out["int8_outliers"] = plan_->outliers() + (rows_plan_ ? rows_plan_->outliers() : 0);
   out["backend"] = model_->backend().name();
   const SamplingOptions& sampling = generation_.sampling;
   out["sampling"] = {{"temperature", sampling.temperature},

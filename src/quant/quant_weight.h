@@ -34,6 +34,7 @@ struct WeightSpec {
   DType scale_type = DType::kF32;    // the narrowest type that holds every scale exactly: kF16, kBF16 or kF32
   bool symmetric = false;            // int group: every zero is 2^(bits-1)
   bool permuted = false;             // k_order is not the identity (GPTQ act-order)
+  double outlier_threshold = -1;     // of LLM.int8 (kernels/outliers.h); negative: activations are not rounded to 8 bits
   std::string source;                // "awq gemm", "gptq v1", "bitsandbytes nf4", ... for `describe`
 
   int64_t groups() const { return group_size > 0 ? (in_features + group_size - 1) / group_size : 0; }

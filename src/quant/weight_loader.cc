@@ -30,15 +30,20 @@ class CheckpointLoader : public WeightLoader {
     const ModuleSource source = source_of(module, n, k, nullptr);
     NBL_ASSIGN_OR_RETURN(const Format* format, format_of(source));
     NBL_ASSIGN_OR_RETURN(WeightSpec spec, format->spec(source));
-    return quantizes(source.module, spec) ? load_quant_spec(spec, options_) : spec;
+    if (quantizes(source.module, spec)) spec = load_quant_spec(spec, options_);
+    set_threshold(spec);
+    return spec;
   }
 
   Result<QuantWeight> load(std::string_view module, int64_t n, int64_t k) const override {
     const ModuleSource source = source_of(module, n, k, &warnings_);
     NBL_ASSIGN_OR_RETURN(const Format* format, format_of(source));
     NBL_ASSIGN_OR_RETURN(QuantWeight weight, format->load(source));
-    if (!quantizes(source.module, weight)) return weight;
-    return quantize_on_load(weight, options_);
+    if (quantizes(source.module, weight)) {
+      NBL_ASSIGN_OR_RETURN(weight, quantize_on_load(weight, options_));
+    }
+    set_threshold(weight);
+    return weight;
   }
 
   Result<std::vector<float>> bias(std::string_view module, int64_t n) const override {
@@ -94,6 +99,11 @@ class CheckpointLoader : public WeightLoader {
  private:
   ModuleSource source_of(std::string_view module, int64_t n, int64_t k, std::vector<std::string>* warnings) const {
     return {*checkpoint_, std::string(module), config_, n, k, warnings};
+  }
+
+  // The rows of int8 that bitsandbytes makes are those of LLM.int8.
+  void set_threshold(WeightSpec& spec) const {
+    if (spec.format == WeightFormat::kIntGroup && spec.source.find("int8") != std::string::npos) spec.outlier_threshold = options_.int8_threshold;
   }
 
   // Float modules that are not on the skip list.

@@ -21,6 +21,7 @@ struct LoadQuantOptions {
   Method method = Method::kNone;
   int64_t block_size = 64;
   bool double_quant = false;
+  double int8_threshold = -1;        // llm_int8_threshold, for int8 from a checkpoint too: WeightSpec::outlier_threshold
   std::vector<std::string> skip;     // llm_int8_skip_modules; empty: the output head (and what is tied to it)
 };
 

@@ -180,6 +180,38 @@ TEST(Step, HalfPrecisionCachesLoseLittle) {
   }
 }
 
+// Two planted columns, thirty times as large as the others: with them among the 127 steps the others drown.
+TEST(Step, Int8MatricesKeepTheOutliersOfTheirInput) {
+  ModelCase test;
+  test.format = 16;
+  ASSERT_STREQ(format_cases()[16].name, "int8_row_sym");
+  test.planted = 30;
+  const std::vector<int32_t> tokens = some_tokens(24, test.vocab);
+  const std::vector<double> exact = TestModel(test, 31).logits(tokens, {24});
+  for (const BackendCase& backend : all_backends()) {
+    if (backend.int_tolerance > 1e-2) continue;  // 8-bit activations throughout
+    double last_error = 1e30;
+    int64_t last_count = -1;
+    for (const double threshold : {0.0, 40.0, 6.0, 0.5}) {
+      test.outlier_threshold = threshold;
+      const TestModel model(test, 31);
+      const std::vector<double> expected = model.logits(tokens, {24});
+      Running run = start(*backend.backend, model.pack(*backend.backend), 40, DType::kF32);
+      std::vector<float> logits(expected.size());
+      ASSERT_TRUE(step(run, tokens.data(), 20, logits.data(), 24).ok());
+      for (int i = 20; i < 24; ++i) ASSERT_TRUE(step(run, tokens.data() + i, 1, logits.data() + i * test.vocab, 24).ok());
+      // A value on an edge, of the threshold or between two of the 127 steps, may fall to either side.
+      const double error = relative_rms(exact, logits.data());
+      EXPECT_LE(relative_rms(expected, logits.data()), std::max(2e-3, error / 2)) << backend.name << ", threshold " << threshold;
+      EXPECT_LT(error, last_error) << backend.name << ", threshold " << threshold;
+      EXPECT_GT(run.plan->outliers(), threshold > 0 ? last_count : -1) << backend.name << ", threshold " << threshold;
+      EXPECT_EQ(threshold == 0, run.plan->outliers() == 0) << backend.name << ", threshold " << threshold;
+      last_error = error;
+      last_count = run.plan->outliers();
+    }
+  }
+}
+
 TEST(Step, LongContextsAreSummedInBlocks) {
   // More positions than one block of the softmax, and a window that begins inside a block.
   for (int64_t window : {0, 300}) {

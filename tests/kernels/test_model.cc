@@ -55,6 +55,7 @@ Norm TestModel::norm(int64_t width) {
   n.kind = case_.norm;
   n.weight = random_row(width, random_, 0.2f);
   for (float& v : n.weight) v += 1;
+  for (size_t i : {size_t{3}, n.weight.size() / 2}) n.weight[i] *= case_.planted;
   if (case_.norm == Norm::Kind::kLayer) n.bias = random_row(width, random_, 0.1f);
   n.epsilon = 1e-5f;
   return n;
@@ -70,6 +71,7 @@ Linear TestModel::linear(const std::string& name, std::vector<int64_t> rows, int
     l.part_rows.push_back(n);
     l.out_features += n;
     QuantWeight w = random_weight(format, n, columns, random_);
+    w.outlier_threshold = case_.outlier_threshold;
     if (!matrix.parts.empty()) {
       w.codebook = matrix.parts[0].codebook;
       w.k_order = matrix.parts[0].k_order;
@@ -162,8 +164,15 @@ std::shared_ptr<const Decoder> TestModel::pack(const Backend& backend) const {
 }
 
 std::vector<double> TestModel::apply(const Linear& linear, size_t matrix,
-                                     const std::vector<double>& x) const {
-  std::vector<double> y;
+                                     const std::vector<double>& given) const {
+  std::vector<double> y, x = given;
+  if (case_.outlier_threshold >= 0) {  // arXiv:2208.07339: absmax over what is no outlier, then 127 steps
+    double top = 0;
+    const auto outlier = [&](double v) { return case_.outlier_threshold > 0 && std::abs(v) >= case_.outlier_threshold; };
+    for (double v : x) top = std::max(top, outlier(v) ? 0.0 : std::abs(v));
+    for (double& v : x)
+      if (!outlier(v) && top > 0) v = std::rint(127 * v / top) * top / 127;
+  }
   for (const QuantWeight& w : matrices_[matrix].parts)
     for (int64_t n = 0; n < w.out_features; ++n) {
       double sum = linear.bias.empty() ? 0.0 : linear.bias[y.size()];

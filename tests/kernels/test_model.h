@@ -21,6 +21,8 @@ struct ModelCase {
   int64_t rotary_dim = -1;  // -1: head_dim
   bool dynamic_rope = false;
   DType embedding = DType::kF32;
+  double outlier_threshold = -1;  // of every matrix
+  float planted = 1;              // what two columns of every norm are multiplied by
 };
 
 class TestModel {

@@ -20,13 +20,13 @@ struct Written {
   std::unique_ptr<WeightLoader> loader;
 };
 
-std::unique_ptr<Written> write(const std::string& config, const std::vector<TensorBytes>& tensors) {
+std::unique_ptr<Written> write(const std::string& config, const std::vector<TensorBytes>& tensors, const LoadQuantOptions& options = {}) {
   auto out = std::make_unique<Written>();
   out->directory.write("config.json", config);
   out->directory.write("model.safetensors", safetensors_bytes(tensors));
   auto checkpoint = Checkpoint::open(out->directory.path());
   EXPECT_TRUE(checkpoint.ok()) << checkpoint.status().message();
-  auto loader = WeightLoader::open(*checkpoint, {});
+  auto loader = WeightLoader::open(*checkpoint, options);
   EXPECT_TRUE(loader.ok()) << loader.status().message();
   out->loader = std::move(loader).value();
   return out;
@@ -161,6 +161,30 @@ TEST(Loader, AnAllZeroBiasCountsAsNone) {
   EXPECT_EQ(written->loader->bias("y", 2)->size(), 2u);
   EXPECT_TRUE(written->loader->bias("z", 2)->empty());
   EXPECT_FALSE(written->loader->bias("y", 3).ok());
+}
+
+// The threshold goes to int8 alone, be it of the checkpoint or made while loading; without one nothing is rounded.
+TEST(Int8, HasTheThresholdThatWasAskedFor) {
+  const std::vector<TensorBytes> stored = {tensor("x.weight", "I8", {2, 32}, std::vector<uint8_t>(64, 3)),
+                                           tensor("x.SCB", "F32", {2}, std::vector<float>(2, 1.f)),
+                                           tensor("y.weight", "F16", {2, 32}, std::vector<uint16_t>(64, 0x3c00))};
+  for (const double threshold : {-1.0, 0.0, 6.0}) {
+    for (const auto method : {LoadQuantOptions::Method::kNone, LoadQuantOptions::Method::kInt8, LoadQuantOptions::Method::kNf4}) {
+      LoadQuantOptions options;
+      options.method = method;
+      options.block_size = 32;
+      options.int8_threshold = threshold;
+      const auto written = write(R"({"quantization_config":{"quant_method":"bitsandbytes","load_in_8bit":true}})", stored, options);
+      for (const char* module : {"x", "y"}) {
+        const bool int8 = module[0] == 'x' || method == LoadQuantOptions::Method::kInt8;
+        const auto spec = written->loader->spec(module, 2, 32);
+        const auto weight = written->loader->load(module, 2, 32);
+        ASSERT_TRUE(spec.ok() && weight.ok()) << weight.status().message();
+        EXPECT_EQ(spec->outlier_threshold, int8 ? threshold : -1) << module;
+        EXPECT_EQ(weight->outlier_threshold, int8 ? threshold : -1) << module;
+      }
+    }
+  }
 }
 
 }  // namespace

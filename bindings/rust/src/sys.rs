@@ -11,7 +11,7 @@ pub const NBL_VERSION: &str = "1.0.0";
 /// For `nbl_abi_check`: major << 16 | minor.
 pub const NBL_ABI_VERSION: u32 = 65536;
 /// Of every name, type and value; `nbl_build_info` has the library's.
-pub const NBL_API_HASH: &str = "f920271ccd3541db";
+pub const NBL_API_HASH: &str = "f70e7c1dfb85798b";
 /// As the length of a text: up to its NUL.
 pub const NBL_NTS: usize = usize::MAX;
 
@@ -224,6 +224,9 @@ pub const NBL_OPT_DOUBLE_QUANT: nbl_option = 1012;
 /// Modules that LOAD_QUANT leaves alone: a full path, its end behind a dot, or one of its segments. Empty: the output
 /// head.
 pub const NBL_OPT_SKIP: nbl_option = 1013;
+/// LLM.int8 as it was published, for int8 matrices: activations are rounded to 8 bits a row, but for those of at least
+/// this size; 0: for none. Negative: they are not rounded, which is more exact.
+pub const NBL_OPT_INT8_THRESHOLD: nbl_option = 1014;
 /// A Jinja chat template that replaces the checkpoint's.
 pub const NBL_OPT_CHAT_TEMPLATE: nbl_option = 1020;
 /// Tokens that a session may hold, prompt and answer together; 0: the smaller of 4096 and what the model was trained

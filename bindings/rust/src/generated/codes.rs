@@ -411,6 +411,9 @@ impl OptionId {
     /// Modules that [`Config::load_quant`](crate::Config::load_quant) leaves alone: a full path, its end behind a dot,
     /// or one of its segments. Empty: the output head.
     pub const SKIP: OptionId = OptionId(1013);
+    /// LLM.int8 as it was published, for int8 matrices: activations are rounded to 8 bits a row, but for those of at
+    /// least this size; 0: for none. Negative: they are not rounded, which is more exact.
+    pub const INT8_THRESHOLD: OptionId = OptionId(1014);
     /// A Jinja chat template that replaces the checkpoint's.
     pub const CHAT_TEMPLATE: OptionId = OptionId(1020);
     /// Tokens that a session may hold, prompt and answer together; 0: the smaller of 4096 and what the model was

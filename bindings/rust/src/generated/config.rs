@@ -177,6 +177,14 @@ impl Config {
         self
     }
 
+    /// LLM.int8 as it was published, for int8 matrices: activations are rounded to 8 bits a row, but for those of at
+    /// least this size; 0: for none. Negative: they are not rounded, which is more exact.
+    ///
+    /// For: load. Default `-1`, from -1 to 65504.
+    pub fn int8_threshold(self, value: f64) -> Self {
+        self.set_f64(OptionId::INT8_THRESHOLD, value)
+    }
+
     /// A Jinja chat template that replaces the checkpoint's.
     ///
     /// For: load.
