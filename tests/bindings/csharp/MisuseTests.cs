@@ -111,6 +111,60 @@ internal static class MisuseTests
         Check.True(pieces > 0 && disposed > 30, pieces + " pieces, " + disposed + " ended by Dispose");
     }
 
+    public static void DisposeWhileABatchSteps()
+    {
+        for (int round = 0; round < 10; ++round)
+        {
+            Batch batch = new Batch(Story.Model);
+            List<Session> sessions = Enumerable.Range(0, 8).Select(index => Endless()).ToList();
+            foreach (Session session in sessions)
+            {
+                session.Begin();
+                batch.Add(session);
+            }
+            int steps = 0, gone = 0;
+            Story.InParallel(2, index =>
+            {
+                if (index == 1)
+                {
+                    while (Volatile.Read(ref steps) < 3) Thread.Sleep(0);
+                    foreach (Session session in sessions) session.Dispose();
+                    batch.Dispose();
+                    Interlocked.Exchange(ref gone, 1);
+                    return;
+                }
+                try
+                {
+                    while (true)
+                    {
+                        batch.Step();
+                        ++steps;
+                        foreach (Session session in sessions)
+                        {
+                            int id;
+                            string text;
+                            try
+                            {
+                                session.Next(out id, out text);
+                            }
+                            catch (OperationCanceledException)
+                            {
+                            }
+                            catch (ObjectDisposedException)
+                            {
+                            }
+                        }
+                    }
+                }
+                catch (ObjectDisposedException disposed)
+                {
+                    Check.Equal("Batch", disposed.ObjectName);
+                }
+            });
+            Check.Equal(1, gone);
+        }
+    }
+
     public static void CancelAtRandomTimes()
     {
         Random random = new Random(5);

@@ -40,19 +40,28 @@ class Package(unittest.TestCase):
             version = json.load(file)["version"]
         self.assertIn("<version>%s</version>" % version, self.archive.read("Nibble.nuspec").decode())
 
-    def test_a_program_made_of_it_alone_runs(self):
-        # As NuGet lays it out: the assembly and the native library beside the program.
-        place = os.path.join(self.folder.name, "program")
-        os.mkdir(place)
+    def run_alone(self, source):
+        """What a program of one source says, laid out as NuGet does: the assembly and the native library beside it."""
+        place = tempfile.mkdtemp(dir=self.folder.name)
         for name in ("lib/netstandard2.0/Nibble.dll", "runtimes/linux-x64/native/libnibble.so"):
             with open(os.path.join(place, os.path.basename(name)), "wb") as file:
                 file.write(self.archive.read(name))
-        program = os.path.join(place, "generate.exe")
-        subprocess.run([MCS, "-r:" + os.path.join(place, "Nibble.dll"), "-out:" + program, os.path.join(BINDING, "samples", "Generate.cs")], check=True)
+        program = os.path.join(place, "program.exe")
+        subprocess.run([MCS, "-r:" + os.path.join(place, "Nibble.dll"), "-out:" + program, source], check=True)
         environment = {key: value for key, value in os.environ.items() if key != "LD_LIBRARY_PATH"}
         result = subprocess.run([MONO, program, STORY], env=environment, cwd="/", capture_output=True, encoding="utf-8", timeout=60)
         self.assertEqual(result.returncode, 0, result.stderr)
-        self.assertTrue(result.stdout.startswith("Once upon a time, "), result.stdout)
+        return result.stdout
+
+    def test_a_program_made_of_it_alone_runs(self):
+        self.assertTrue(self.run_alone(os.path.join(BINDING, "samples", "Generate.cs")).startswith("Once upon a time, "))
+
+    def test_the_program_of_the_readme_runs(self):
+        program = re.search(r"```csharp\n(using System;.*?)```", self.archive.read("README.md").decode(), re.S)[1]
+        source = os.path.join(self.folder.name, "readme.cs")
+        with open(source, "w", encoding="utf-8") as file:
+            file.write(program)
+        self.assertGreater(len(self.run_alone(source).split()), 20)
 
 
 class Documentation(unittest.TestCase):
