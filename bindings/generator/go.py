@@ -117,7 +117,7 @@ class Body:
         self.params, self.before, self.call = [], [], []
         self.results = []       # (name, type, expression), without the error
         self.again = []         # what makes room when the library says ErrBuffer
-        self.after = []
+        self.failure = "failure"    # where the library's error goes
         for arg in fn.args:
             getattr(self, "add_" + arg.kind)(arg)
         if fn.name in language.POSITIVE:
@@ -177,13 +177,14 @@ class Body:
     def add_buffer(self, arg):
         name = self.name(arg)
         is_text = self.fn.name != "token_bytes"
-        self.before += ["%s := takeScratch()" % name, "defer giveScratch(%s)" % name, "var %sLen C.size_t" % name]
-        self.again.append("%s.grow(int(%sLen))" % (name, name))
-        self.call.append("(*C.char)(first(%s.bytes)), C.size_t(len(%s.bytes)), &%sLen" % (name, name, name))
+        self.before += ["%s := takeScratch()" % name, "defer giveScratch(%s)" % name]
+        self.failure = name + ".failure"
+        self.again.append("%s.grow()" % name)
+        self.call.append("(*C.char)(first(%s.bytes)), C.size_t(len(%s.bytes)), &%s.length" % (name, name, name))
         if is_text:
-            self.results.append(("text", "string", "string(%s.bytes[:int(%sLen)])" % (name, name)))
+            self.results.append(("text", "string", "string(%s.text())" % name))
         else:
-            self.results.append(("bytes", "[]byte", "append([]byte(nil), %s.bytes[:int(%sLen)]...)" % (name, name)))
+            self.results.append(("bytes", "[]byte", "append([]byte(nil), %s.text()...)" % name))
 
     def add_string(self, arg):
         name = self.name(arg)
@@ -238,17 +239,18 @@ class Body:
         lines = list(self.before)
         if not receiver:
             lines = ["if err := checkLibrary(); err != nil {", "\treturn @err", "}"] + lines
-        lines.append("var failure *C.nbl_error")
-        call = "C.nbl_%s(%s)" % (fn.name, ", ".join(self.call + ["&failure"]))
+        failure = self.failure
+        lines.append("var failure *C.nbl_error" if failure == "failure" else failure + " = nil")
+        call = "C.nbl_%s(%s)" % (fn.name, ", ".join(self.call + ["&" + failure]))
         if self.again:
             lines += ["var status C.nbl_status", "for {", "\tstatus = " + call, "\tif status != C.NBL_E_BUFFER {", "\t\tbreak", "\t}",
-                      "\tC.nbl_error_release(failure)", "\tfailure = nil"] + ["\t" + line for line in self.again] + ["}"]
+                      "\tC.nbl_error_release(%s)" % failure, "\t%s = nil" % failure] + ["\t" + line for line in self.again] + ["}"]
         else:
             lines.append("status := " + call)
         if not self.results:
-            lines.append("return check(status, failure)")
+            lines.append("return check(status, %s)" % failure)
         else:
-            lines += ["if err := check(status, failure); err != nil {", "\treturn @err", "}"]
+            lines += ["if err := check(status, %s); err != nil {" % failure, "\treturn @err", "}"]
             lines.append("return %s" % ", ".join([expression for _, _, expression in self.results] + ["nil"]))
         zeros = "".join(zero + ", " for zero in self.zeros())
         for line in lines:

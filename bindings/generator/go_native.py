@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"math"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unsafe"
 )
@@ -105,55 +106,53 @@ func checkVersion(major, minor uint32, hash string) error {
 // ref is a handle of the library and how many calls are using it. It is freed when it is closed and no call is left, so that
 // closing is safe at any time and from any goroutine.
 type ref struct {
-	mutex   sync.Mutex
 	pointer unsafe.Pointer
-	users   int
-	closed  bool
+	state   atomic.Int64 // the calls that are using it, and closed
 	free    func(unsafe.Pointer)
 	cancel  func(unsafe.Pointer) // nil where nothing can run for long
 }
+
+// closed in a ref's state: no further call may begin.
+const closed = 1 << 32
 
 // hold keeps the handle until drop. The handle of a nil or empty ref is NULL, which the library refuses.
 func (r *ref) hold(name string) (unsafe.Pointer, error) {
 	if r == nil {
 		return nil, nil
 	}
-	r.mutex.Lock()
-	defer r.mutex.Unlock()
-	if r.closed {
-		return nil, failed(ErrState, "the %s has been closed", name)
+	for {
+		state := r.state.Load()
+		if state >= closed {
+			return nil, failed(ErrState, "the %s has been closed", name)
+		}
+		if r.state.CompareAndSwap(state, state+1) {
+			return r.pointer, nil
+		}
 	}
-	r.users++
-	return r.pointer, nil
 }
 
 func (r *ref) drop() {
-	if r == nil {
-		return
-	}
-	r.mutex.Lock()
-	r.users--
-	last := r.users == 0 && r.closed
-	r.mutex.Unlock()
-	if last {
+	// A closed ref is held by none anew: it comes to this once.
+	if r != nil && r.state.Add(-1) == closed {
 		r.free(r.pointer)
 	}
 }
 
 func (r *ref) close() {
-	r.mutex.Lock()
-	if r.closed {
-		r.mutex.Unlock()
+	for {
+		state := r.state.Load()
+		if state >= closed {
+			return
+		}
+		if !r.state.CompareAndSwap(state, state+closed+1) {
+			continue
+		}
+		if state > 0 && r.cancel != nil {
+			r.cancel(r.pointer)
+		}
+		r.drop()
 		return
 	}
-	r.closed = true
-	running := r.users > 0
-	r.users++
-	r.mutex.Unlock()
-	if running && r.cancel != nil {
-		r.cancel(r.pointer)
-	}
-	r.drop()
 }
 
 // cancelWith cancels what the handle is doing when the context ends, until stop is called. It goes on cancelling, because a
@@ -245,10 +244,15 @@ func takeText(out *C.char, size C.size_t) string {
 	return text
 }
 
-// scratch is a buffer that the library writes into.
-type scratch struct{ bytes []byte }
+// scratch is what the library writes into where it is called for every token: C's memory must not be on a goroutine's stack, and
+// a piece of heap for each would cost more than the call.
+type scratch struct {
+	bytes   []byte
+	length  C.size_t
+	failure *C.nbl_error
+}
 
-var scratches = sync.Pool{New: func() interface{} { return &scratch{make([]byte, 512)} }}
+var scratches = sync.Pool{New: func() interface{} { return &scratch{bytes: make([]byte, 512)} }}
 
 func takeScratch() *scratch { return scratches.Get().(*scratch) }
 
@@ -258,7 +262,10 @@ func giveScratch(s *scratch) {
 	}
 }
 
-func (s *scratch) grow(size int) { s.bytes = make([]byte, size) }
+// text and grow use the length that the library wrote.
+func (s *scratch) text() []byte { return s.bytes[:int(s.length)] }
+
+func (s *scratch) grow() { s.bytes = make([]byte, int(s.length)) }
 
 func flag(value bool) int64 {
 	if value {

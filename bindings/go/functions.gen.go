@@ -51,22 +51,21 @@ func NextLogLine(timeout time.Duration) (level LogLevel, text string, ok bool, e
 	var nativeLevel C.int32_t
 	buf := takeScratch()
 	defer giveScratch(buf)
-	var bufLen C.size_t
-	var failure *C.nbl_error
+	buf.failure = nil
 	var status C.nbl_status
 	for {
-		status = C.nbl_log_next(&nativeLevel, (*C.char)(first(buf.bytes)), C.size_t(len(buf.bytes)), &bufLen, milliseconds(timeout), &failure)
+		status = C.nbl_log_next(&nativeLevel, (*C.char)(first(buf.bytes)), C.size_t(len(buf.bytes)), &buf.length, milliseconds(timeout), &buf.failure)
 		if status != C.NBL_E_BUFFER {
 			break
 		}
-		C.nbl_error_release(failure)
-		failure = nil
-		buf.grow(int(bufLen))
+		C.nbl_error_release(buf.failure)
+		buf.failure = nil
+		buf.grow()
 	}
-	if err := check(status, failure); err != nil {
+	if err := check(status, buf.failure); err != nil {
 		return 0, "", false, err
 	}
-	return LogLevel(nativeLevel), string(buf.bytes[:int(bufLen)]), status != C.NBL_PENDING, nil
+	return LogLevel(nativeLevel), string(buf.text()), status != C.NBL_PENDING, nil
 }
 
 // DeviceCount: usable NVIDIA GPUs; 0 without GPU or driver. Never an error.
@@ -530,22 +529,21 @@ func (m *Model) Detokenize(ids []Token, flags DetokenizeFlags) (string, error) {
 	defer m.drop()
 	buf := takeScratch()
 	defer giveScratch(buf)
-	var bufLen C.size_t
-	var failure *C.nbl_error
+	buf.failure = nil
 	var status C.nbl_status
 	for {
-		status = C.nbl_detokenize(nativeModel, (*C.nbl_token)(first(ids)), C.size_t(len(ids)), C.uint32_t(flags), (*C.char)(first(buf.bytes)), C.size_t(len(buf.bytes)), &bufLen, &failure)
+		status = C.nbl_detokenize(nativeModel, (*C.nbl_token)(first(ids)), C.size_t(len(ids)), C.uint32_t(flags), (*C.char)(first(buf.bytes)), C.size_t(len(buf.bytes)), &buf.length, &buf.failure)
 		if status != C.NBL_E_BUFFER {
 			break
 		}
-		C.nbl_error_release(failure)
-		failure = nil
-		buf.grow(int(bufLen))
+		C.nbl_error_release(buf.failure)
+		buf.failure = nil
+		buf.grow()
 	}
-	if err := check(status, failure); err != nil {
+	if err := check(status, buf.failure); err != nil {
 		return "", err
 	}
-	return string(buf.bytes[:int(bufLen)]), nil
+	return string(buf.text()), nil
 }
 
 // TokenBytes: the raw bytes that a token stands for; they need not be UTF-8.
@@ -557,22 +555,21 @@ func (m *Model) TokenBytes(id Token) ([]byte, error) {
 	defer m.drop()
 	buf := takeScratch()
 	defer giveScratch(buf)
-	var bufLen C.size_t
-	var failure *C.nbl_error
+	buf.failure = nil
 	var status C.nbl_status
 	for {
-		status = C.nbl_token_bytes(nativeModel, C.nbl_token(id), (*C.char)(first(buf.bytes)), C.size_t(len(buf.bytes)), &bufLen, &failure)
+		status = C.nbl_token_bytes(nativeModel, C.nbl_token(id), (*C.char)(first(buf.bytes)), C.size_t(len(buf.bytes)), &buf.length, &buf.failure)
 		if status != C.NBL_E_BUFFER {
 			break
 		}
-		C.nbl_error_release(failure)
-		failure = nil
-		buf.grow(int(bufLen))
+		C.nbl_error_release(buf.failure)
+		buf.failure = nil
+		buf.grow()
 	}
-	if err := check(status, failure); err != nil {
+	if err := check(status, buf.failure); err != nil {
 		return nil, err
 	}
-	return append([]byte(nil), buf.bytes[:int(bufLen)]...), nil
+	return append([]byte(nil), buf.text()...), nil
 }
 
 // RenderChatJSON: a conversation as the prompt that the model was trained on: {"messages": [{"role", "content"},
@@ -846,22 +843,21 @@ func (s *Session) NextToken() (id Token, text string, ok bool, err error) {
 	var nativeID C.nbl_token
 	buf := takeScratch()
 	defer giveScratch(buf)
-	var bufLen C.size_t
-	var failure *C.nbl_error
+	buf.failure = nil
 	var status C.nbl_status
 	for {
-		status = C.nbl_session_next(nativeSession, &nativeID, (*C.char)(first(buf.bytes)), C.size_t(len(buf.bytes)), &bufLen, &failure)
+		status = C.nbl_session_next(nativeSession, &nativeID, (*C.char)(first(buf.bytes)), C.size_t(len(buf.bytes)), &buf.length, &buf.failure)
 		if status != C.NBL_E_BUFFER {
 			break
 		}
-		C.nbl_error_release(failure)
-		failure = nil
-		buf.grow(int(bufLen))
+		C.nbl_error_release(buf.failure)
+		buf.failure = nil
+		buf.grow()
 	}
-	if err := check(status, failure); err != nil {
+	if err := check(status, buf.failure); err != nil {
 		return 0, "", false, err
 	}
-	return Token(nativeID), string(buf.bytes[:int(bufLen)]), status != C.NBL_DONE, nil
+	return Token(nativeID), string(buf.text()), status != C.NBL_DONE, nil
 }
 
 // Generate: Session.AppendText with TokenizeAddSpecial, begin, and next until the end, as one text.

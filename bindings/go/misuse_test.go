@@ -592,7 +592,7 @@ func TestABufferOfOneByteLosesNothing(t *testing.T) {
 	}
 	before := scratches.New
 	defer func() { scratches = sync.Pool{New: before} }()
-	scratches = sync.Pool{New: func() interface{} { return &scratch{make([]byte, 1)} }}
+	scratches = sync.Pool{New: func() interface{} { return &scratch{bytes: make([]byte, 1)} }}
 	if err := session.Truncate(0); err != nil {
 		t.Fatal(err)
 	}

@@ -6,7 +6,6 @@ The checks are given a header, a library or a spec with a function removed, an a
 import json
 import pathlib
 import platform
-import re
 import shutil
 import subprocess
 import sys
@@ -19,26 +18,11 @@ sys.path[:0] = [str(SOURCE / "bindings"), str(SOURCE / "tests/support"), str(CHE
 import abi_test  # noqa: E402
 import stub_library  # noqa: E402
 from generator import spec as spec_reader  # noqa: E402
+from wrong_headers import changed, wrong_headers  # noqa: E402
 
 HEADER = (SOURCE / "include/nibble.h").read_text(encoding="utf-8")
+HEADERS = wrong_headers(HEADER)
 SPEC = SOURCE / "bindings/spec/nibble.api.json"
-
-
-def changed(text, old, new):
-    """The text with one place changed; blanks of any number are one blank."""
-    text, count = re.subn(r"\s+".join(map(re.escape, old.split(" "))), lambda match: new, text)
-    assert count == 1, old
-    return text
-
-
-# What may go wrong with the header; each alone.
-HEADERS = {
-    "a function removed": changed(HEADER, "NBL_API nbl_status NBL_CALL nbl_session_truncate(nbl_session *s, int64_t count, nbl_error **err);", ""),
-    "an argument swapped": changed(HEADER, "nbl_session_truncate(nbl_session *s, int64_t count,", "nbl_session_truncate(int64_t count, nbl_session *s,"),
-    "an argument of another width": changed(HEADER, "nbl_session_truncate(nbl_session *s, int64_t count,", "nbl_session_truncate(nbl_session *s, int32_t count,"),
-    "a constant changed": changed(HEADER, "NBL_E_BUSY = -5,", "NBL_E_BUSY = -55,"),
-    "an option changed": changed(HEADER, "NBL_OPT_CONTEXT = 2000,", "NBL_OPT_CONTEXT = 2009,"),
-}
 
 
 def passes(*command, folder=None):
