@@ -14,15 +14,17 @@ namespace {
 
 constexpr int kDecodeWarps = 8;
 
-template <int L>
+// Rows whose cache is of the other type are for the other kernel.
+template <int L, bool kBytes>
 __global__ void __launch_bounds__(kDecodeWarps * 32) decode_tasks(AttentionShape a, StepRows step, const float* qkv, int splits, float* part,
                                                                  float2* part_state) {
   extern __shared__ __align__(16) float shared_floats[];
   const int row = blockIdx.y;
   const StepSequence s = step.sequences[row];
+  if ((s.scales != nullptr) != kBytes) return;
   const AttentionTask task = attention_task(a, blockIdx.x, splits);
   const int64_t heads_before = static_cast<int64_t>(row) * a.heads * splits;
-  attend<L>(a, s, task, qkv + static_cast<int64_t>(row) * (a.heads + 2 * a.kv_heads) * a.head_dim,
+  attend<L, kBytes>(a, s, task, qkv + static_cast<int64_t>(row) * (a.heads + 2 * a.kv_heads) * a.head_dim,
             step.turns + static_cast<int64_t>(row) * a.rotary_half, part + heads_before * a.head_dim, part_state + heads_before, shared_floats,
             threadIdx.x / 32, kDecodeWarps, threadIdx.x % 32, [] { __syncthreads(); });
 }
@@ -47,19 +49,23 @@ __global__ void __launch_bounds__(128) rotate_rows(AttentionShape a, StepRows st
   float* out = heads_out + warp * a.head_dim;
   for (int head = warp; head < a.heads + 2 * a.kv_heads; head += 4) {
     const float* source = from + head * a.head_dim;
-    __half* to;
+    __half* to = nullptr;
+    const int what = head < a.heads + a.kv_heads ? 0 : 1, kv_head = head - a.heads - what * a.kv_heads;
     if (head < a.heads) {
       prepare_head(a, a.q_norm, source, turns, a.scale * 1.44269504f, out, lane);
       to = q + (static_cast<int64_t>(row) * a.heads + head) * a.head_dim;
     } else if (head < a.heads + a.kv_heads) {
       prepare_head(a, a.k_norm, source, turns, 1.f, out, lane);
-      to = cache_head(a, s, 0, head - a.heads) + position * a.head_dim;
     } else {
       for (int i = lane; i < a.head_dim; i += 32) out[i] = source[i];
-      to = cache_head(a, s, 1, head - a.heads - a.kv_heads) + position * a.head_dim;
     }
     __syncwarp();
-    for (int i = lane; i < a.head_dim; i += 32) to[i] = to_half(out[i]);
+    if (head >= a.heads && s.scales != nullptr) {
+      put_bytes(byte_head(a, s, what, kv_head), position, a.head_dim, lane, [&](int i) { return out[i]; });
+    } else {
+      if (head >= a.heads) to = cache_head(a, s, what, kv_head) + position * a.head_dim;
+      for (int i = lane; i < a.head_dim; i += 32) to[i] = to_half(out[i]);
+    }
     __syncwarp();
   }
 }
@@ -71,6 +77,23 @@ __device__ __forceinline__ void load_matrix4(uint32_t (&r)[4], const void* share
 __device__ __forceinline__ void load_matrix4_transposed(uint32_t (&r)[4], const void* shared) {
   const uint32_t address = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(address));
+}
+
+// Eight values of a head of an int8 cache, as f16, to shared memory; zeros where there is nothing.
+__device__ __forceinline__ void put_halves(void* to, const ByteHead& head, int64_t position, int dim, int head_dim, bool there) {
+  uint4 out = make_uint4(0, 0, 0, 0);
+  if (there && dim < head_dim) {
+    const uint2 bytes = *reinterpret_cast<const uint2*>(head.bytes + position * head_dim + dim);
+    const float scale = __half2float(head.scales[position]);
+    const uint4 words = make_uint4(bytes.x, bytes.y, 0, 0);
+    uint32_t* halves = &out.x;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const float2 v = pair_of<true>(words, i);
+      halves[i] = bits_of(__floats2half2_rn(v.x * scale, v.y * scale));
+    }
+  }
+  *reinterpret_cast<uint4*>(to) = out;
 }
 
 // D: head_dim rounded up to 64, 128 or 256. KT: keys a tile.
@@ -86,6 +109,7 @@ __global__ void __launch_bounds__(128) prefill_tiles(AttentionShape a, StepRows 
   const int head = blockIdx.y, kv_head = head / (a.heads / a.kv_heads), d = a.head_dim;
   const __half* keys = cache_head(a, s, 0, kv_head);
   const __half* values = cache_head(a, s, 1, kv_head);
+  const ByteHead key_bytes = byte_head(a, s, 0, kv_head), value_bytes = byte_head(a, s, 1, kv_head);
   const int first = tile.first + warp * 16;              // this warp's first query among the sequence's rows
   const int last_position = s.length + min(tile.first + 63, s.count - 1);
   const int lowest = a.window > 0 ? static_cast<int>(max(static_cast<int64_t>(0), s.length + tile.first - a.window + 1)) : 0;
@@ -107,7 +131,10 @@ __global__ void __launch_bounds__(128) prefill_tiles(AttentionShape a, StepRows 
       for (int i = tid; i < KT * (D / 8); i += 128) {
         const int row = i / (D / 8), v = i % (D / 8);
         const int position = kv_tile * KT + row;
-        if (position <= last_position && v * 8 < d) {
+        if (s.scales != nullptr) {
+          put_halves(to + row * kRow + v * 16, key_bytes, position, v * 8, d, position <= last_position);
+          put_halves(to + kTile + row * kRow + v * 16, value_bytes, position, v * 8, d, position <= last_position);
+        } else if (position <= last_position && v * 8 < d) {
           copy16(to + row * kRow + v * 16, keys + static_cast<int64_t>(position) * d + v * 8);
           copy16(to + kTile + row * kRow + v * 16, values + static_cast<int64_t>(position) * d + v * 8);
         } else {
@@ -216,11 +243,16 @@ Status decode_attention(const AttentionShape& a, const StepRows& step, const flo
                         cudaStream_t stream) {
   const dim3 grid(a.kv_heads * ((a.heads / a.kv_heads + kHeadsPerTask - 1) / kHeadsPerTask) * splits, step.rows);
   const int bytes = attention_shared_floats(a.head_dim, kDecodeWarps) * 4;
-  if (a.head_dim <= 64) decode_tasks<8><<<grid, kDecodeWarps * 32, bytes, stream>>>(a, step, qkv, splits, part, part_state);
-  else if (a.head_dim <= 128) decode_tasks<16><<<grid, kDecodeWarps * 32, bytes, stream>>>(a, step, qkv, splits, part, part_state);
-  else decode_tasks<32><<<grid, kDecodeWarps * 32, bytes, stream>>>(a, step, qkv, splits, part, part_state);
-  NBL_LAUNCHED("decode_tasks");
-  return {};
+  const auto launch = [&](auto* kernel) -> Status {
+    kernel<<<grid, kDecodeWarps * 32, bytes, stream>>>(a, step, qkv, splits, part, part_state);
+    NBL_LAUNCHED("decode_tasks");
+    return {};
+  };
+  if (step.has_byte_caches) {
+    NBL_RETURN_IF_ERROR(launch(a.head_dim <= 64 ? decode_tasks<8, true> : a.head_dim <= 128 ? decode_tasks<16, true> : decode_tasks<32, true>));
+  }
+  if (!step.has_half_caches) return {};
+  return launch(a.head_dim <= 64 ? decode_tasks<8, false> : a.head_dim <= 128 ? decode_tasks<16, false> : decode_tasks<32, false>);
 }
 
 Status merge_splits(const AttentionShape& a, int rows, int splits, const float* part, const float2* part_state, void* x, int64_t pitch,

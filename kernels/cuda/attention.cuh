@@ -60,8 +60,48 @@ __device__ __forceinline__ void prepare_head(const AttentionShape& a, const Devi
   for (int i = 2 * a.rotary_half + lane; i < a.head_dim; i += 32) out[i] = value(i) * scale;
 }
 
+__device__ __forceinline__ int64_t cache_row(const AttentionShape& a, const StepSequence& s, int what, int kv_head) {
+  return ((static_cast<int64_t>(a.layer) * 2 + what) * a.kv_heads + kv_head) * s.capacity;
+}
 __device__ __forceinline__ __half* cache_head(const AttentionShape& a, const StepSequence& s, int what, int kv_head) {
-  return static_cast<__half*>(s.cache) + ((static_cast<int64_t>(a.layer) * 2 + what) * a.kv_heads + kv_head) * s.capacity * a.head_dim;
+  return static_cast<__half*>(s.cache) + cache_row(a, s, what, kv_head) * a.head_dim;
+}
+
+// A head of an int8 cache: value = byte * scale of its position.
+struct ByteHead {
+  int8_t* bytes;    // [capacity][head_dim]
+  __half* scales;   // [capacity]
+};
+__device__ __forceinline__ ByteHead byte_head(const AttentionShape& a, const StepSequence& s, int what, int kv_head) {
+  const int64_t row = cache_row(a, s, what, kv_head);
+  return {static_cast<int8_t*>(s.cache) + row * a.head_dim, s.scales + row};
+}
+
+// Puts a head down at a position, by one warp; value(i) is asked for by the lane that writes it.
+template <typename Value>
+__device__ __forceinline__ void put_bytes(const ByteHead& head, int64_t position, int head_dim, int lane, Value value) {
+  float top = 0.f;
+  for (int i = lane; i < head_dim; i += 32) top = fmaxf(top, fabsf(value(i)));
+#pragma unroll
+  for (int step = 16; step > 0; step /= 2) top = fmaxf(top, __shfl_xor_sync(~0u, top, step));
+  const __half scale = to_half(top / 127.f);
+  const float by = __half2float(scale) > 0.f ? 1.f / __half2float(scale) : 0.f;
+  for (int i = lane; i < head_dim; i += 32) {
+    head.bytes[position * head_dim + i] = static_cast<int8_t>(fminf(fmaxf(rintf(value(i) * by), -127.f), 127.f));
+  }
+  if (lane == 0) head.scales[position] = scale;
+}
+
+// Two of the eight values that a lane has loaded of a position: f16 in four words, or bytes in two.
+template <bool kBytes>
+__device__ __forceinline__ float2 pair_of(const uint4& v, int i) {
+  if (kBytes) {  // 2^23 + (byte + 128) put together as a float
+    const uint32_t word = (i < 2 ? v.x : v.y) ^ 0x80808080u;
+    const uint32_t low = __byte_perm(word, 0x4b000000u, 0x7440u + i % 2 * 2), high = __byte_perm(word, 0x4b000000u, 0x7441u + i % 2 * 2);
+    return make_float2(__uint_as_float(low) - 8388736.f, __uint_as_float(high) - 8388736.f);
+  }
+  const uint32_t words[4] = {v.x, v.y, v.z, v.w};
+  return __half22float2(half2_of(words[i]));
 }
 
 // Shared memory of a task in floats: the queries (and new key), running states, half the warps' sums.
@@ -70,7 +110,7 @@ __host__ __device__ __forceinline__ int attention_shared_floats(int head_dim, in
 }
 
 // L lanes share a position. sync() is a barrier of the `warps` warps that run the task. qkv is the row of this token.
-template <int L, typename Sync>
+template <int L, bool kBytes = false, typename Sync>
 __device__ void attend(const AttentionShape& a, const StepSequence& s, const AttentionTask& task, const float* qkv, const float2* turns,
                        float* part, float2* part_state, float* shared, int warp, int warps, int lane, Sync sync) {
   constexpr int kAtOnce = 32 / L, kUnroll = 4;
@@ -85,6 +125,7 @@ __device__ void attend(const AttentionShape& a, const StepSequence& s, const Att
   const int begin = from + task.split * per_split, end = min(length, begin + per_split);
   __half* keys = cache_head(a, s, 0, task.kv_head);
   __half* values = cache_head(a, s, 1, task.kv_head);
+  const ByteHead key_bytes = byte_head(a, s, 0, task.kv_head), value_bytes = byte_head(a, s, 1, task.kv_head);
 
   const bool appends = begin < length && end == length;
   for (int item = warp; item < kHeadsPerTask + 2; item += warps) {
@@ -97,10 +138,12 @@ __device__ void attend(const AttentionShape& a, const StepSequence& s, const Att
     } else if (appends && item == kHeadsPerTask) {
       prepare_head(a, a.k_norm, qkv + (a.heads + task.kv_head) * d, turns, 1.f, fresh, lane);
       __syncwarp();
-      for (int i = lane; i < d; i += 32) keys[static_cast<int64_t>(length - 1) * d + i] = to_half(fresh[i]);
+      if (kBytes) put_bytes(key_bytes, length - 1, d, lane, [&](int i) { return fresh[i]; });
+      else for (int i = lane; i < d; i += 32) keys[static_cast<int64_t>(length - 1) * d + i] = to_half(fresh[i]);
     } else if (appends) {
       const float* row = qkv + (a.heads + a.kv_heads + task.kv_head) * d;
-      for (int i = lane; i < d; i += 32) values[static_cast<int64_t>(length - 1) * d + i] = to_half(__ldcg(row + i));
+      if (kBytes) put_bytes(value_bytes, length - 1, d, lane, [&](int i) { return __ldcg(row + i); });
+      else for (int i = lane; i < d; i += 32) values[static_cast<int64_t>(length - 1) * d + i] = to_half(__ldcg(row + i));
     }
   }
   sync();
@@ -112,13 +155,22 @@ __device__ void attend(const AttentionShape& a, const StepSequence& s, const Att
   for (int h = 0; h < kHeadsPerTask; ++h) top[h] = kNoScore, sum[h] = 0.f;
   for (int base = begin + warp * kAtOnce * kUnroll; base < end; base += warps * kAtOnce * kUnroll) {
     uint4 kv[kUnroll], vv[kUnroll];
+    float key_scale[kUnroll], value_scale[kUnroll];  // of bytes
 #pragma unroll
     for (int u = 0; u < kUnroll; ++u) {
       const int position = base + u * kAtOnce + sub;
       const bool valid = mine && position < end;
       const int64_t at = static_cast<int64_t>(position) * d + dim;
-      kv[u] = valid ? *reinterpret_cast<const uint4*>(keys + at) : make_uint4(0, 0, 0, 0);
-      vv[u] = valid ? *reinterpret_cast<const uint4*>(values + at) : make_uint4(0, 0, 0, 0);
+      if (kBytes) {
+        const uint2 k8 = valid ? *reinterpret_cast<const uint2*>(key_bytes.bytes + at) : make_uint2(0, 0);
+        const uint2 v8 = valid ? *reinterpret_cast<const uint2*>(value_bytes.bytes + at) : make_uint2(0, 0);
+        kv[u] = make_uint4(k8.x, k8.y, 0, 0), vv[u] = make_uint4(v8.x, v8.y, 0, 0);
+        key_scale[u] = position < end ? __half2float(key_bytes.scales[position]) : 0.f;
+        value_scale[u] = position < end ? __half2float(value_bytes.scales[position]) : 0.f;
+      } else {
+        kv[u] = valid ? *reinterpret_cast<const uint4*>(keys + at) : make_uint4(0, 0, 0, 0);
+        vv[u] = valid ? *reinterpret_cast<const uint4*>(values + at) : make_uint4(0, 0, 0, 0);
+      }
     }
     float score[kUnroll][kHeadsPerTask];
 #pragma unroll
@@ -127,8 +179,7 @@ __device__ void attend(const AttentionShape& a, const StepSequence& s, const Att
       if (mine) qa = *reinterpret_cast<const float4*>(q + h * d + dim), qb = *reinterpret_cast<const float4*>(q + h * d + dim + 4);
 #pragma unroll
       for (int u = 0; u < kUnroll; ++u) {
-        const float2 k0 = __half22float2(half2_of(kv[u].x)), k1 = __half22float2(half2_of(kv[u].y));
-        const float2 k2 = __half22float2(half2_of(kv[u].z)), k3 = __half22float2(half2_of(kv[u].w));
+        const float2 k0 = pair_of<kBytes>(kv[u], 0), k1 = pair_of<kBytes>(kv[u], 1), k2 = pair_of<kBytes>(kv[u], 2), k3 = pair_of<kBytes>(kv[u], 3);
         score[u][h] = qa.x * k0.x + qa.y * k0.y + qa.z * k1.x + qa.w * k1.y + qb.x * k2.x + qb.y * k2.y + qb.z * k3.x + qb.w * k3.y;
       }
     }
@@ -138,6 +189,13 @@ __device__ void attend(const AttentionShape& a, const StepSequence& s, const Att
       for (int u = 0; u < kUnroll; ++u) {
 #pragma unroll
         for (int h = 0; h < kHeadsPerTask; ++h) score[u][h] += __shfl_xor_sync(~0u, score[u][h], step);
+      }
+    }
+    if (kBytes) {
+#pragma unroll
+      for (int u = 0; u < kUnroll; ++u) {
+#pragma unroll
+        for (int h = 0; h < kHeadsPerTask; ++h) score[u][h] *= key_scale[u];
       }
     }
 #pragma unroll
@@ -156,11 +214,11 @@ __device__ void attend(const AttentionShape& a, const StepSequence& s, const Att
       for (int u = 0; u < kUnroll; ++u) {
         const float p = base + u * kAtOnce + sub < end ? exp2f(score[u][h] - highest) : 0.f;
         sum[h] += p;
-        const uint32_t words[4] = {vv[u].x, vv[u].y, vv[u].z, vv[u].w};
+        const float scaled = kBytes ? p * value_scale[u] : p;
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-          const float2 v = __half22float2(half2_of(words[i]));
-          o[h][2 * i] += p * v.x, o[h][2 * i + 1] += p * v.y;
+          const float2 v = pair_of<kBytes>(vv[u], i);
+          o[h][2 * i] += scaled * v.x, o[h][2 * i + 1] += scaled * v.y;
         }
       }
     }

@@ -31,7 +31,7 @@ class CudaBackend final : public Backend {
   Result<std::unique_ptr<Plan>> compile(std::shared_ptr<const Decoder> decoder, const PlanLimits& limits) const override;
   Result<std::unique_ptr<KvCache>> make_kv_cache(const Decoder& decoder, const KvOptions& options) const override;
   int64_t kv_bytes(const DecoderConfig& config, const KvOptions& options) const override {
-    return CudaKvCache::bytes_for(config, options.capacity);
+    return CudaKvCache::bytes_for(config, options);
   }
   int64_t plan_bytes(const DecoderConfig& config, const PlanLimits& limits) const override {
     return scratch_sizes(config, limits, traits_).total;
@@ -90,6 +90,7 @@ bool CudaBackend::can_fuse(const std::vector<WeightSpec>& parts) const {
   const WeightSpec& a = parts.front();
   return std::all_of(parts.begin(), parts.end(), [&](const WeightSpec& b) {
     return b.format == a.format && b.bits == a.bits && b.group_size == a.group_size && b.in_features == a.in_features &&
+           b.outlier_threshold == a.outlier_threshold &&
            b.permuted == a.permuted && (a.format != WeightFormat::kCodebook || b.source == a.source) &&
            (a.format != WeightFormat::kFloat || b.value_type == a.value_type);
   });
@@ -99,9 +100,6 @@ Result<std::shared_ptr<const PackedWeight>> CudaBackend::pack(const std::vector<
   std::lock_guard<std::mutex> lock(pack_mutex_);
   DeviceScope scope(traits_.device);
   NBL_RETURN_IF_ERROR(scope.status());
-  if (parts[0]->outlier_threshold >= 0) {
-    return error(Code::kUnsupported, "int8_threshold %g: this backend does not round activations; leave the option out", parts[0]->outlier_threshold);
-  }
   return packer_->pack(parts, role);
 }
 
@@ -129,8 +127,8 @@ Result<std::unique_ptr<Plan>> CudaBackend::compile(std::shared_ptr<const Decoder
 }
 
 Result<std::unique_ptr<KvCache>> CudaBackend::make_kv_cache(const Decoder& decoder, const KvOptions& options) const {
-  if (options.type != DType::kF16) {
-    return error(Code::kUnsupported, "the CUDA backend keeps keys and values as F16, not %s", dtype_name(options.type));
+  if (options.type != DType::kF16 && options.type != DType::kI8) {
+    return error(Code::kUnsupported, "the CUDA backend keeps keys and values as F16 or I8, not %s", dtype_name(options.type));
   }
   if (options.capacity < 1 || options.capacity > (1 << 30)) {
     return error(Code::kArgument, "a cache of %lld positions cannot be made", static_cast<long long>(options.capacity));
@@ -140,7 +138,7 @@ Result<std::unique_ptr<KvCache>> CudaBackend::make_kv_cache(const Decoder& decod
   NBL_ASSIGN_OR_RETURN(Stream stream, Stream::create(traits_.device));
   NBL_ASSIGN_OR_RETURN(DeviceBuffer data, DeviceBuffer::allocate(traits_.device, kv_bytes(decoder.config, options), "a KV cache", stream.get()));
   NBL_CUDA(cudaStreamSynchronize(stream.get()));
-  return Result<std::unique_ptr<KvCache>>(std::make_unique<CudaKvCache>(std::move(data), options.capacity));
+  return Result<std::unique_ptr<KvCache>>(std::make_unique<CudaKvCache>(std::move(data), decoder.config, options));
 }
 
 // For tests and measurements: uploads x, runs the tile kernel, and puts interleaved rows back in order.

@@ -97,4 +97,13 @@ Stream::~Stream() {
   cudaStreamDestroy(stream_);
 }
 
+Result<Event> Event::create() {
+  Event event;
+  NBL_CUDA(cudaEventCreateWithFlags(&event.event_, cudaEventDefault));
+  return event;
+}
+Event::~Event() {
+  if (event_ != nullptr) cudaEventDestroy(event_);
+}
+
 }  // namespace nbl::cuda

@@ -107,6 +107,23 @@ class Stream {
   cudaStream_t stream_ = nullptr;
 };
 
+// A point in a stream that the host can wait for and measure from.
+class Event {
+ public:
+  Event() = default;
+  Event(Event&& other) noexcept { std::swap(event_, other.event_); }
+  Event& operator=(Event&& other) noexcept {
+    std::swap(event_, other.event_);
+    return *this;
+  }
+  ~Event();
+  static Result<Event> create();
+  cudaEvent_t get() const { return event_; }
+
+ private:
+  cudaEvent_t event_ = nullptr;
+};
+
 }  // namespace nbl::cuda
 
 #define NBL_CUDA(call)                                                                                  \

@@ -1,6 +1,7 @@
 #include "kernels/cuda/plan.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 
 #include "kernels/rope.h"
@@ -28,6 +29,10 @@ class Pieces {
   unsigned char* base_;
   int64_t total_ = 0;
 };
+
+int64_t now_ns() {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
 
 // What the host uploads for a step, at fixed places.
 struct InputLayout {
@@ -102,6 +107,7 @@ Status CudaPlan::reserve() {
   const ScratchSizes& s = sizes_;
   const bool dense = s.unpacked_bytes > 0;
   const int64_t states = s.split_rows * s.max_splits * c.num_attention_heads;
+  unsigned char* draw_scratch = nullptr;
   for (int pass = 0; pass < 2; ++pass) {
     Pieces pieces(scratch_.as<unsigned char>());
     input_ = pieces.take<unsigned char>(s.input_bytes);
@@ -120,6 +126,8 @@ Status CudaPlan::reserve() {
     split_.partial = pieces.take<float>(s.partial_bytes);
     split_.partial_bytes = s.partial_bytes;
     split_.tickets = pieces.take<unsigned>(SplitScratch::kTickets * 4);
+    outliers_ = pieces.take<unsigned long long>(sizeof(unsigned long long));
+    draw_scratch = pieces.take<unsigned char>(Draws::scratch_bytes(limits_.max_draws, c.vocab_size, traits_.shared_optin));
     if (pass == 0) {
       sizes_.total = pieces.total();
       NBL_ASSIGN_OR_RETURN(scratch_, DeviceBuffer::allocate(traits_.device, pieces.total(), "a session's scratch", stream_.get()));
@@ -127,13 +135,23 @@ Status CudaPlan::reserve() {
   }
   NBL_ASSIGN_OR_RETURN(host_input_, PinnedBuffer::allocate(s.input_bytes));
   NBL_ASSIGN_OR_RETURN(host_logits_, PinnedBuffer::allocate(limits_.max_logit_rows * c.vocab_size * 4));
+  for (Event& begin : block_begins_) {
+    NBL_ASSIGN_OR_RETURN(begin, Event::create());
+  }
+  if (limits_.max_draws > 0) {
+    NBL_ASSIGN_OR_RETURN(draws_, Draws::create(draw_scratch, limits_.max_draws, c.vocab_size, traits_.shared_optin));
+    for (Flight& flight : flights_) {
+      NBL_ASSIGN_OR_RETURN(flight.end, Event::create());
+    }
+    flying_.reserve(static_cast<size_t>(limits_.max_draws));
+  }
   if (dense) cublas_ = Cublas::open(traits_.device, stream_.get());
   NBL_CUDA(cudaStreamSynchronize(stream_.get()));
   return {};
 }
 
 Status CudaPlan::check(const Batch& batch) const {
-  int64_t rows = 0, logit_rows = 0;
+  int64_t rows = 0, logit_rows = 0, draws = 0;
   for (const BatchSequence& s : batch.sequences) {
     auto* cache = dynamic_cast<CudaKvCache*>(s.cache);
     if (cache == nullptr || s.tokens == nullptr || s.token_count < 1 || s.logit_rows < 0 || s.logit_rows > s.token_count) {
@@ -144,9 +162,17 @@ Status CudaPlan::check(const Batch& batch) const {
                    static_cast<long long>(cache->length()), static_cast<long long>(s.token_count), static_cast<long long>(cache->capacity()));
     }
     rows += s.token_count;
-    logit_rows += s.logit_rows;
+    logit_rows += s.draw != nullptr ? 1 : s.logit_rows;
+    draws += s.draw != nullptr;
+    if (s.draw != nullptr && (s.logit_rows > 0 || !can_draw(*s.draw))) {
+      return error(Code::kArgument, "a sequence of the step wants both a draw and logits, or a draw that this plan cannot do");
+    }
   }
   const auto count = static_cast<int64_t>(batch.sequences.size());
+  if (draws > 0 && count > limits_.max_draws) {
+    return error(Code::kArgument, "a step of %lld sequences with draws exceeds the plan's %lld", static_cast<long long>(count),
+                 static_cast<long long>(limits_.max_draws));
+  }
   if (count == 0 || count > limits_.max_sequences || rows > limits_.max_tokens || logit_rows > limits_.max_logit_rows) {
     return error(Code::kArgument, "a step of %lld sequences, %lld tokens and %lld logit rows exceeds the plan's %lld, %lld and %lld",
                  static_cast<long long>(count), static_cast<long long>(rows), static_cast<long long>(logit_rows),
@@ -173,11 +199,13 @@ Status CudaPlan::prepare(const Batch& batch) {
   int64_t longest = 0;
   tile_count_ = logit_rows_ = 0;
   decode_ = true;
+  drawing_ = rows_.has_half_caches = rows_.has_byte_caches = false;
   for (size_t i = 0; i < batch.sequences.size(); ++i) {
     const BatchSequence& s = batch.sequences[i];
     const auto* cache = static_cast<const CudaKvCache*>(s.cache);
     const auto count = static_cast<int32_t>(s.token_count);
-    sequences[i] = {cache->data(), cache->capacity(), static_cast<int32_t>(cache->length()), row, count, 0};
+    sequences[i] = {cache->data(), cache->capacity(), static_cast<int32_t>(cache->length()), row, count, static_cast<__half*>(cache->scales())};
+    (cache->scales() != nullptr ? rows_.has_byte_caches : rows_.has_half_caches) = true;
     longest = std::max(longest, cache->length() + s.token_count);
     decode_ = decode_ && count == 1;
     for (int32_t first = 0; first < count; first += kQueryTile) tiles[tile_count_++] = {static_cast<int32_t>(i), first};
@@ -185,20 +213,15 @@ Status CudaPlan::prepare(const Batch& batch) {
       tokens[row] = s.tokens[j];
       positions[row] = static_cast<int32_t>(cache->length()) + j;
       sequence_of[row] = static_cast<int32_t>(i);
-      if (j >= count - s.logit_rows) logit_list[logit_rows_++] = row;
+      if (j >= count - (s.draw != nullptr ? 1 : s.logit_rows)) logit_list[logit_rows_++] = row;
     }
+    drawing_ = drawing_ || s.draw != nullptr;
     if (rope.dynamic) {
       const int64_t call = s.call_length > 0 ? s.call_length : cache->length() + s.token_count;
       rope_inv_freq(rope, call, reinterpret_cast<float*>(host + layout.inv_freq) + static_cast<int64_t>(i) * half);
     }
   }
   decode_ = decode_ && row <= kDecodeRows;
-  const int64_t useful = (longest + kTokensPerSplit - 1) / kTokensPerSplit;
-  const DecoderConfig& c = decoder_->config();
-  const int64_t tasks = c.num_key_value_heads * ((c.num_attention_heads / c.num_key_value_heads + kHeadsPerTask - 1) / kHeadsPerTask) * row;
-  splits_ = 1;
-  while (splits_ * 2 <= sizes_.max_splits && splits_ < useful && tasks * splits_ * 2 <= 2 * traits_.multiprocessors) splits_ *= 2;
-
   rows_.sequences = reinterpret_cast<const StepSequence*>(input_ + layout.sequences);
   rows_.tokens = reinterpret_cast<const int32_t*>(input_ + layout.tokens);
   rows_.positions = reinterpret_cast<const int32_t*>(input_ + layout.positions);
@@ -209,35 +232,168 @@ Status CudaPlan::prepare(const Batch& batch) {
   tiles_ = reinterpret_cast<const QueryTile*>(input_ + layout.tiles);
   logit_list_ = reinterpret_cast<const int32_t*>(input_ + layout.logit_list);
   step_inv_freq_ = rope.dynamic ? reinterpret_cast<const float*>(input_ + layout.inv_freq) : decoder_->inv_freq();
+  choose_splits(longest);
   return {};
+}
+
+// Over how many parts the positions of a decode step are spread, so that attention fills the GPU.
+void CudaPlan::choose_splits(int64_t longest) {
+  const int64_t useful = (longest + kTokensPerSplit - 1) / kTokensPerSplit;
+  const DecoderConfig& c = decoder_->config();
+  const int64_t tasks =
+      c.num_key_value_heads * ((c.num_attention_heads / c.num_key_value_heads + kHeadsPerTask - 1) / kHeadsPerTask) * rows_.rows;
+  splits_ = 1;
+  while (splits_ * 2 <= sizes_.max_splits && splits_ < useful && tasks * splits_ * 2 <= 2 * traits_.multiprocessors) splits_ *= 2;
 }
 
 Status CudaPlan::step(const Batch& batch) {
   DeviceScope scope(traits_.device);
   NBL_RETURN_IF_ERROR(scope.status());
+  abandon();
   NBL_RETURN_IF_ERROR(check(batch));
   NBL_RETURN_IF_ERROR(prepare(batch));
+  const int64_t start = now_ns();
   const Status status = run(batch);
   if (!status.ok()) {
     cudaStreamSynchronize(stream_.get());  // nothing of a failed step may still run when the caller goes on
     cudaGetLastError();
     return status;
   }
-  if (batch.logits != nullptr && logit_rows_ > 0) {
-    std::memcpy(batch.logits, host_logits_.as<void>(), static_cast<size_t>(logit_rows_) * decoder_->config().vocab_size * 4);
+  int64_t row = 0, rows = 0;
+  const int64_t vocab = decoder_->config().vocab_size, ns = now_ns() - start;
+  for (const BatchSequence& s : batch.sequences) {
+    if (s.draw != nullptr) batch.drawn[row] = {draws_->id(0, row), ns};
+    rows += s.logit_rows;
+    ++row;
+    static_cast<CudaKvCache*>(s.cache)->grow(s.token_count);
   }
-  for (const BatchSequence& s : batch.sequences) static_cast<CudaKvCache*>(s.cache)->grow(s.token_count);
+  if (batch.logits != nullptr && rows > 0) std::memcpy(batch.logits, host_logits_.as<void>(), static_cast<size_t>(rows * vocab) * 4);
   return {};
 }
 
+Status CudaPlan::upload(const Batch& batch) {
+  NBL_CUDA(cudaMemcpyAsync(input_, host_input_.as<void>(), sizes_.input_bytes, cudaMemcpyHostToDevice, stream_.get()));
+  return drawing_ ? draws_->upload(batch, stream_.get()) : Status();
+}
+
 Status CudaPlan::run(const Batch& batch) {
-  if (decode_ && logit_rows_ == rows_.rows) NBL_RETURN_IF_ERROR(replay({rows_.rows, logit_rows_, splits_}));
-  else NBL_RETURN_IF_ERROR(launch_all(batch.cancel));
+  NBL_RETURN_IF_ERROR(upload(batch));
+  NBL_RETURN_IF_ERROR(launch(batch.cancel));
+  NBL_RETURN_IF_ERROR(download(batch));
   NBL_CUDA(cudaStreamSynchronize(stream_.get()));
   if (batch.cancel != nullptr && batch.cancel->load(std::memory_order_relaxed)) {
     return error(Code::kCancelled, "the step was cancelled");
   }
   return {};
+}
+
+Status CudaPlan::launch(const std::atomic<bool>* cancel) {
+  if (decode_ && logit_rows_ == rows_.rows) return replay({rows_.rows, logit_rows_, splits_, drawing_, rows_.has_half_caches, rows_.has_byte_caches});
+  return launch_all(cancel);
+}
+
+// The logits of sequences without a draw, closed up.
+Status CudaPlan::download(const Batch& batch) {
+  const int64_t row_bytes = decoder_->config().vocab_size * 4;
+  const auto copy = [&](int64_t from, int64_t to, int64_t rows) -> Status {
+    if (rows == 0) return {};
+    NBL_CUDA(cudaMemcpyAsync(host_logits_.as<unsigned char>() + to * row_bytes, reinterpret_cast<unsigned char*>(logits_) + from * row_bytes,
+                             static_cast<size_t>(rows * row_bytes), cudaMemcpyDeviceToHost, stream_.get()));
+    return {};
+  };
+  if (!drawing_) return copy(0, 0, logit_rows_);
+  int64_t from = 0, to = 0;
+  for (const BatchSequence& s : batch.sequences) {
+    NBL_RETURN_IF_ERROR(copy(from, to, s.logit_rows));
+    from += s.draw != nullptr ? 1 : s.logit_rows;
+    to += s.logit_rows;
+  }
+  return {};
+}
+
+// ---- steps in flight
+
+Status CudaPlan::begin(const Batch& batch) {
+  DeviceScope scope(traits_.device);
+  NBL_RETURN_IF_ERROR(scope.status());
+  abandon();
+  NBL_RETURN_IF_ERROR(check(batch));
+  for (const BatchSequence& s : batch.sequences) {
+    if (s.draw == nullptr) return error(Code::kArgument, "a step that is begun draws for every sequence");
+  }
+  NBL_RETURN_IF_ERROR(prepare(batch));
+  flying_.clear();
+  for (const BatchSequence& s : batch.sequences) flying_.push_back({static_cast<CudaKvCache*>(s.cache), s.token_count});
+  begun_steps_ = finished_steps_ = 0;
+  Status status = upload(batch);
+  if (status.ok()) status = fly();
+  if (!status.ok()) cudaStreamSynchronize(stream_.get());
+  return status;
+}
+
+// Launches the prepared step and marks its end.
+Status CudaPlan::fly() {
+  Flight& flight = flights_[begun_steps_ % kMostInFlight];
+  flight.started_ns = now_ns();
+  NBL_RETURN_IF_ERROR(launch(nullptr));
+  NBL_CUDA(cudaEventRecord(flight.end.get(), stream_.get()));
+  ++begun_steps_;
+  return {};
+}
+
+bool CudaPlan::can_follow() const {
+  const int64_t in_flight = begun_steps_ - finished_steps_;
+  if (in_flight < 1 || in_flight >= kMostInFlight || !decode_ || decoder_->decoder().rope.dynamic) return false;
+  return std::all_of(flying_.begin(), flying_.end(),
+                     [&](const Flying& f) { return f.cache->length() + in_flight < f.cache->capacity(); });
+}
+
+Status CudaPlan::follow() {
+  DeviceScope scope(traits_.device);
+  NBL_RETURN_IF_ERROR(scope.status());
+  if (!can_follow()) return error(Code::kState, "there is no step that another could follow");
+  int64_t longest = 0;
+  for (const Flying& f : flying_) longest = std::max(longest, f.cache->length());
+  choose_splits(longest + begun_steps_ - finished_steps_ + 1);
+  return fly();
+}
+
+Status CudaPlan::finish(DrawnToken* drawn) {
+  DeviceScope scope(traits_.device);
+  NBL_RETURN_IF_ERROR(scope.status());
+  if (begun_steps_ == finished_steps_) return error(Code::kState, "no step is in flight");
+  const Flight& flight = flights_[finished_steps_ % kMostInFlight];
+  const Status status = [&]() -> Status {
+    NBL_CUDA(cudaEventSynchronize(flight.end.get()));
+    return {};
+  }();
+  if (!status.ok()) {
+    abandon();
+    return status;
+  }
+  // The device worked since the host began the step, but not before the step in front of it ended.
+  int64_t ns = now_ns() - flight.started_ns;
+  float since_last_ms = 0;
+  if (finished_steps_ > 0 &&
+      cudaEventElapsedTime(&since_last_ms, flights_[(finished_steps_ - 1) % kMostInFlight].end.get(), flight.end.get()) == cudaSuccess) {
+    ns = std::min(ns, static_cast<int64_t>(static_cast<double>(since_last_ms) * 1e6));
+  }
+  for (size_t i = 0; i < flying_.size(); ++i) {
+    drawn[i] = {draws_->id(finished_steps_, static_cast<int64_t>(i)), ns};
+    flying_[i].cache->grow(flying_[i].count);
+    flying_[i].count = 1;
+    if (decode_ && draws_->records(static_cast<int64_t>(i))) flying_[i].cache->set_recorded(flying_[i].cache->length() + 1);
+  }
+  ++finished_steps_;
+  return {};
+}
+
+void CudaPlan::abandon() {
+  if (begun_steps_ == finished_steps_) return;
+  DeviceScope scope(traits_.device);
+  cudaStreamSynchronize(stream_.get());
+  cudaGetLastError();
+  begun_steps_ = finished_steps_;
 }
 
 // A decode step is captured the second time its shape occurs; everything that changes from step to step is read from
@@ -270,15 +426,22 @@ Status CudaPlan::replay(const GraphKey& key) {
 
 Status CudaPlan::launch_all(const std::atomic<bool>* cancel) {
   const DecoderConfig& c = decoder_->config();
-  NBL_CUDA(cudaMemcpyAsync(input_, host_input_.as<void>(), sizes_.input_bytes, cudaMemcpyHostToDevice, stream_.get()));
   NBL_RETURN_IF_ERROR(embed(rows_, decoder_->embedding().data.as<void>(), decoder_->embedding().type, h_, c.hidden_size, stream_.get()));
   NBL_RETURN_IF_ERROR(turn_angles(rows_, step_inv_freq_, decoder_->decoder().rope.dynamic, decoder_->rotary_half(),
                                   decoder_->decoder().rope.attention_factor, stream_.get()));
-  for (const DeviceBlock& block : decoder_->blocks()) {
+  const std::vector<DeviceBlock>& blocks = decoder_->blocks();
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    if (cancel != nullptr) {
+      // The host launches no more than three blocks ahead of the device: a cancel waits for no more than these.
+      const cudaEvent_t before = block_begins_[i % 2].get();
+      if (i >= 2) NBL_CUDA(cudaEventSynchronize(before));
+      NBL_CUDA(cudaEventRecord(before, stream_.get()));
+    }
     if (cancel != nullptr && cancel->load(std::memory_order_relaxed)) return error(Code::kCancelled, "the step was cancelled");
-    NBL_RETURN_IF_ERROR(launch_block(block));
+    NBL_RETURN_IF_ERROR(launch_block(blocks[i]));
   }
-  return launch_logits();
+  NBL_RETURN_IF_ERROR(launch_logits());
+  return drawing_ ? draws_->launch(rows_, decode_, logits_, stream_.get()) : Status();
 }
 
 // Slices of rows small enough for the scratch are unpacked one after another; each is multiplied at once, while the
@@ -311,6 +474,24 @@ Status CudaPlan::multiply(const DeviceLinear& linear, const void* x, int64_t x_p
   return multiply_unpacked(*linear.weight, x, x_pitch, rows, output.values, false, output.pitch, output.kind == Output::Kind::kAdd);
 }
 
+// What is about to be multiplied by an int8 matrix that asks for it.
+Status CudaPlan::round_input(const DeviceLinear& linear, void* x, int64_t pitch, int rows) {
+  const WeightSpec& spec = linear.weight->spec();
+  if (spec.outlier_threshold < 0) return {};
+  return round_rows(x, pitch, spec.in_features, rows, spec.outlier_threshold, outliers_, stream_.get());
+}
+
+int64_t CudaPlan::outliers() const {
+  DeviceScope scope(traits_.device);
+  unsigned long long count = 0;
+  if (cudaMemcpyAsync(&count, outliers_, sizeof count, cudaMemcpyDeviceToHost, stream_.get()) != cudaSuccess ||
+      cudaStreamSynchronize(stream_.get()) != cudaSuccess) {
+    cudaGetLastError();
+    return 0;
+  }
+  return static_cast<int64_t>(count);
+}
+
 Status CudaPlan::launch_attention(const DeviceBlock& block) {
   const DecoderConfig& c = decoder_->config();
   const int rows = rows_.rows;
@@ -319,7 +500,10 @@ Status CudaPlan::launch_attention(const DeviceBlock& block) {
   for (size_t i = 0; i < block.qkv.size(); ++i) {
     const DeviceLinear& linear = block.qkv[i];
     const int32_t* wanted = linear.weight->tiles().k_place;
-    if (i == 0 || wanted != place) NBL_RETURN_IF_ERROR(normalize(block.input_norm, h_, c.hidden_size, nullptr, rows, x_, sizes_.hidden_pad, wanted, stream));
+    if (i == 0 || wanted != place) {
+      NBL_RETURN_IF_ERROR(normalize(block.input_norm, h_, c.hidden_size, nullptr, rows, x_, sizes_.hidden_pad, wanted, stream));
+      NBL_RETURN_IF_ERROR(round_input(linear, x_, sizes_.hidden_pad, rows));
+    }
     place = wanted;
     Output out;
     out.values = qkv_ + linear.offset;
@@ -347,6 +531,7 @@ Status CudaPlan::launch_block(const DeviceBlock& block) {
   residual.kind = Output::Kind::kAdd;
   residual.values = h_;
   residual.pitch = c.hidden_size;
+  NBL_RETURN_IF_ERROR(round_input(block.output, attended_, sizes_.query_pad, rows));
   NBL_RETURN_IF_ERROR(multiply(block.output, attended_, sizes_.query_pad, rows, residual));
   if (unpacks(rows)) NBL_RETURN_IF_ERROR(add_bias(h_, block.output.bias, c.hidden_size, c.hidden_size, rows, stream));
 
@@ -355,6 +540,7 @@ Status CudaPlan::launch_block(const DeviceBlock& block) {
   const bool interleaved = block.gate_up.size() == 1 && first.weight->tiles().interleaved;
   if (interleaved && !unpacks(rows)) {
     NBL_RETURN_IF_ERROR(normalize(block.post_norm, h_, c.hidden_size, nullptr, rows, x_, sizes_.hidden_pad, first.weight->tiles().k_place, stream));
+    NBL_RETURN_IF_ERROR(round_input(first, x_, sizes_.hidden_pad, rows));
     Output gated;
     gated.kind = Output::Kind::kGate;
     gated.half_values = act_;
@@ -371,6 +557,7 @@ Status CudaPlan::launch_block(const DeviceBlock& block) {
       const int32_t* wanted = linear.weight->tiles().k_place;
       if (i == 0 || wanted != place) {
         NBL_RETURN_IF_ERROR(normalize(block.post_norm, h_, c.hidden_size, nullptr, rows, x_, sizes_.hidden_pad, wanted, stream));
+        NBL_RETURN_IF_ERROR(round_input(linear, x_, sizes_.hidden_pad, rows));
       }
       place = wanted;
       if (unpacks(rows)) {
@@ -388,6 +575,7 @@ Status CudaPlan::launch_block(const DeviceBlock& block) {
     if (block.gate_up.size() == 1 && in.bias != nullptr) in.second_bias = in.bias + c.intermediate_size;
     NBL_RETURN_IF_ERROR(gate(in, block.activation, c.intermediate_size, rows, act_, sizes_.inner_pad, down_place, stream));
   }
+  NBL_RETURN_IF_ERROR(round_input(block.down, act_, sizes_.inner_pad, rows));
   NBL_RETURN_IF_ERROR(multiply(block.down, act_, sizes_.inner_pad, rows, residual));
   if (unpacks(rows)) NBL_RETURN_IF_ERROR(add_bias(h_, block.down.bias, c.hidden_size, c.hidden_size, rows, stream));
   return {};
@@ -400,12 +588,12 @@ Status CudaPlan::launch_logits() {
   const DeviceLinear& head = decoder_->head();
   NBL_RETURN_IF_ERROR(normalize(decoder_->final_norm(), h_, c.hidden_size, logit_list_, logit_rows_, x_, sizes_.hidden_pad,
                                 head.weight->tiles().k_place, stream));
+  NBL_RETURN_IF_ERROR(round_input(head, x_, sizes_.hidden_pad, logit_rows_));
   Output out;
   out.values = logits_;
   out.pitch = c.vocab_size;
   NBL_RETURN_IF_ERROR(multiply(head, x_, sizes_.hidden_pad, logit_rows_, out));
   if (unpacks(logit_rows_)) NBL_RETURN_IF_ERROR(add_bias(logits_, head.bias, c.vocab_size, c.vocab_size, logit_rows_, stream));
-  NBL_CUDA(cudaMemcpyAsync(host_logits_.as<void>(), logits_, static_cast<size_t>(logit_rows_) * c.vocab_size * 4, cudaMemcpyDeviceToHost, stream));
   return {};
 }
 

@@ -4,11 +4,13 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <tuple>
 #include <vector>
 
 #include "kernels/backend.h"
 #include "kernels/cuda/cublas.h"
 #include "kernels/cuda/device_decoder.h"
+#include "kernels/cuda/draws.h"
 #include "kernels/cuda/kv_cache.h"
 #include "kernels/cuda/matmul.h"
 
@@ -48,26 +50,41 @@ class CudaPlan final : public Plan {
                                               const PlanLimits& limits, const DeviceTraits& traits);
   ~CudaPlan() override;
   Status step(const Batch& batch) override;
+  bool can_draw(const Draw& draw) const override { return draws_ != nullptr && draws_->can_draw(draw); }
+  Status begin(const Batch& batch) override;
+  bool can_follow() const override;
+  Status follow() override;
+  Status finish(DrawnToken* drawn) override;
+  void abandon() override;
+  int64_t outliers() const override;
   int64_t scratch_bytes() const override { return scratch_.bytes() + decoder_->bytes(); }
 
  private:
   CudaPlan() = default;
   struct GraphKey {
     int rows, logit_rows, splits;
+    bool draws, half_caches, byte_caches;
     bool operator<(const GraphKey& o) const {
-      return rows != o.rows ? rows < o.rows : logit_rows != o.logit_rows ? logit_rows < o.logit_rows : splits < o.splits;
+      return std::tie(rows, logit_rows, splits, draws, half_caches, byte_caches) <
+             std::tie(o.rows, o.logit_rows, o.splits, o.draws, o.half_caches, o.byte_caches);
     }
   };
 
   Status reserve();
   Status check(const Batch& batch) const;
   Status prepare(const Batch& batch);
+  void choose_splits(int64_t longest);
+  Status upload(const Batch& batch);
   Status run(const Batch& batch);
+  Status launch(const std::atomic<bool>* cancel);
+  Status download(const Batch& batch);
   Status replay(const GraphKey& key);
   Status launch_all(const std::atomic<bool>* cancel);
+  Status fly();
   Status launch_block(const DeviceBlock& block);
   Status launch_attention(const DeviceBlock& block);
   Status launch_logits();
+  Status round_input(const DeviceLinear& linear, void* x, int64_t pitch, int rows);
   Status multiply(const DeviceLinear& linear, const void* x, int64_t x_pitch, int rows, const Output& output);
   Status multiply_unpacked(const CudaWeight& weight, const void* x, int64_t x_pitch, int rows, void* c, bool half, int64_t pitch, bool add);
   bool unpacks(int rows) const { return cublas_ != nullptr && rows >= kUnpackFrom; }
@@ -87,6 +104,7 @@ class CudaPlan final : public Plan {
   float2 *turns_ = nullptr, *part_state_ = nullptr;
   void *x_ = nullptr, *attended_ = nullptr, *act_ = nullptr, *q_ = nullptr, *gate_up_ = nullptr, *unpacked_ = nullptr;
   SplitScratch split_;
+  unsigned long long* outliers_ = nullptr;
 
   // The step that is being prepared or run.
   StepRows rows_;
@@ -97,6 +115,23 @@ class CudaPlan final : public Plan {
   bool decode_ = false;
 
   std::map<GraphKey, cudaGraphExec_t> graphs_;  // null: seen once, captured the next time
+
+  Event block_begins_[2];                 // of the last two blocks launched, when a step can be cancelled
+
+  // Drawing, and steps that were begun and not finished yet.
+  std::unique_ptr<Draws> draws_;          // null: the limits allow none
+  bool drawing_ = false;                  // the prepared step draws
+  struct Flight {
+    Event end;
+    int64_t started_ns = 0;
+  };
+  Flight flights_[kMostInFlight];         // a ring: those of steps finished_steps_ .. begun_steps_ - 1 behind the last upload
+  int64_t begun_steps_ = 0, finished_steps_ = 0;
+  struct Flying {
+    CudaKvCache* cache;
+    int64_t count;                        // tokens of the next step to be finished
+  };
+  std::vector<Flying> flying_;            // the sequences of these steps
 };
 
 }  // namespace nbl::cuda

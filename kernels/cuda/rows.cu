@@ -58,6 +58,36 @@ __global__ void __launch_bounds__(kNormThreads) normalize_rows(DeviceNorm norm, 
   }
 }
 
+__global__ void __launch_bounds__(kNormThreads) round_each_row(__half* x, int64_t pitch, int width, float threshold, unsigned long long* outliers) {
+  __shared__ float tops[kNormThreads / 32];
+  __half* row = x + blockIdx.x * pitch;
+  float top = 0.f;
+  unsigned kept = 0;
+  for (int i = threadIdx.x; i < width; i += kNormThreads) {
+    const float size = fabsf(__half2float(row[i]));
+    if (threshold > 0.f && size >= threshold) ++kept;
+    else top = fmaxf(top, size);
+  }
+#pragma unroll
+  for (int step = 16; step > 0; step /= 2) {
+    top = fmaxf(top, __shfl_xor_sync(~0u, top, step));
+    kept += __shfl_xor_sync(~0u, kept, step);
+  }
+  if (threadIdx.x % 32 == 0) {
+    tops[threadIdx.x / 32] = top;
+    if (kept > 0) atomicAdd(outliers, static_cast<unsigned long long>(kept));
+  }
+  __syncthreads();
+  top = 0.f;
+  for (int i = 0; i < kNormThreads / 32; ++i) top = fmaxf(top, tops[i]);
+  if (!(top > 0.f)) return;
+  const float scale = top / 127.f;
+  for (int i = threadIdx.x; i < width; i += kNormThreads) {
+    const float v = __half2float(row[i]);
+    if (!(threshold > 0.f && fabsf(v) >= threshold)) row[i] = to_half(rintf(v / scale) * scale);
+  }
+}
+
 __global__ void add_bias_rows(float* values, const float* bias, int64_t width, int64_t pitch) {
   float* row = values + blockIdx.x * pitch;
   for (int64_t i = threadIdx.x; i < width; i += blockDim.x) row[i] += bias[i];
@@ -116,6 +146,12 @@ Status normalize(const DeviceNorm& norm, const float* h, int64_t width, const in
                  const int32_t* place, cudaStream_t stream) {
   normalize_rows<<<rows, kNormThreads, 0, stream>>>(norm, h, width, row_list, static_cast<__half*>(x), pitch, place);
   NBL_LAUNCHED("normalize_rows");
+  return {};
+}
+
+Status round_rows(void* x, int64_t pitch, int64_t width, int rows, double threshold, unsigned long long* outliers, cudaStream_t stream) {
+  round_each_row<<<rows, kNormThreads, 0, stream>>>(static_cast<__half*>(x), pitch, static_cast<int>(width), static_cast<float>(threshold), outliers);
+  NBL_LAUNCHED("round_each_row");
   return {};
 }
 

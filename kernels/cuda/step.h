@@ -5,6 +5,8 @@
 // matrix reads is f16, one row a token, padded to 128 columns with zeros, its columns in the order of that matrix.
 #pragma once
 
+#include <cuda_fp16.h>
+
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/tile.h"
 #include "model/decoder.h"
@@ -13,12 +15,12 @@ namespace nbl::cuda {
 
 // One sequence of a step, in device memory.
 struct StepSequence {
-  void* cache = nullptr;        // f16 [layers][2][kv_heads][capacity][head_dim]
+  void* cache = nullptr;        // f16 or int8 [layers][2][kv_heads][capacity][head_dim]
   int64_t capacity = 0;
   int32_t length = 0;           // positions held before this step
   int32_t first_row = 0;        // its first row of the step
   int32_t count = 0;            // its rows
-  int32_t unused = 0;
+  __half* scales = nullptr;     // of an int8 cache: [layers][2][kv_heads][capacity]; null: f16
 };
 
 // A norm with its vectors on the device.
@@ -48,6 +50,7 @@ struct StepRows {
   float2* turns = nullptr;                  // [rows][rotary_half] cosine, sine
   int rows = 0;
   int sequence_count = 0;
+  bool has_half_caches = true, has_byte_caches = false;  // among the sequences
 };
 
 constexpr int kHeadsPerTask = 4;  // query heads that one CTA of decode attention serves
@@ -59,6 +62,8 @@ Status turn_angles(const StepRows& step, const float* inv_freq, bool per_sequenc
 // x[i][place[c]] = norm(h[row_list ? row_list[i] : i])[c]; a norm without weight only converts.
 Status normalize(const DeviceNorm& norm, const float* h, int64_t width, const int32_t* row_list, int rows, void* x, int64_t pitch,
                  const int32_t* place, cudaStream_t stream);
+// The rows as kernels/outliers.h rounds them, in place; adds the number of outliers to *outliers.
+Status round_rows(void* x, int64_t pitch, int64_t width, int rows, double threshold, unsigned long long* outliers, cudaStream_t stream);
 // values[row * pitch + i] += bias[i]; nothing when bias is null.
 Status add_bias(float* values, const float* bias, int64_t width, int64_t pitch, int rows, cudaStream_t stream);
 // act[row][place[i]] = activation(gate) * up of interleaved or concatenated rows, f16 or float32.

@@ -1,4 +1,4 @@
-// Speed of whole steps on a GPU: gpu_bench. Models have the shape of Mistral-7B and Qwen2.5 and random weights.
+// Speed of whole steps on a GPU: gpu_bench [part of a name ...]. Models have the shape of Mistral-7B and Qwen2.5 and random weights.
 //
 // Two different blocks are packed and take turns through the layers: together they are several times larger than any
 // second-level cache, so that every layer reads its weights from memory as a real model does. Times are medians of
@@ -10,9 +10,11 @@
 #include <cmath>
 #include <cstdio>
 #include <functional>
+#include <string>
 #include <vector>
 
 #include "kernels/backend.h"
+#include "kernels/cuda/draws.h"
 
 namespace {
 
@@ -162,6 +164,99 @@ Status print_bandwidth() {
   return status;
 }
 
+// Tokens drawn by the device, the host two steps behind: the loop of a generation.
+Status bench_ahead(const Backend& backend, const Model& model, KvCache* cache, const SamplingOptions& sampling, const char* what) {
+  PlanLimits limits{64, 1, 1, cache->capacity()};
+  limits.max_draws = 1;
+  NBL_ASSIGN_OR_RETURN(std::unique_ptr<Plan> plan, backend.compile(model.decoder, limits));
+  const int32_t token = 7;
+  const std::vector<int32_t> tokens(static_cast<size_t>(cache->capacity()), token);
+  constexpr int kTokens = 48;
+  Status status;
+  const double seconds = median_seconds(5, [&]() -> Status {
+    cache->truncate(512);
+    Draw draw;
+    draw.options = &sampling;
+    draw.tokens = tokens.data();
+    draw.token_count = 513;
+    Batch batch;
+    batch.sequences = {{cache, &token, 1, 0}};
+    batch.sequences[0].draw = &draw;
+    NBL_RETURN_IF_ERROR(plan->begin(batch));
+    for (int i = 0; i < kTokens; ++i) {
+      if (i + 1 < kTokens) NBL_RETURN_IF_ERROR(plan->follow());
+      DrawnToken drawn;
+      NBL_RETURN_IF_ERROR(plan->finish(&drawn));
+    }
+    return {};
+  }, &status);
+  NBL_RETURN_IF_ERROR(status);
+  std::printf("  running ahead, %s: %8.1f us a token, %8.1f tokens/s, weights at %.2f TB/s\n", what, seconds / kTokens * 1e6, kTokens / seconds,
+              model.bytes * kTokens / seconds / 1e12);
+  std::fflush(stdout);
+  return {};
+}
+
+// The draw alone, over logits as of a model.
+Status bench_draws(int64_t vocab, int rows) {
+  int optin = 0;
+  NBL_CUDA(cudaDeviceGetAttribute(&optin, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0));
+  NBL_ASSIGN_OR_RETURN(cuda::Stream stream, cuda::Stream::create(0));
+  NBL_ASSIGN_OR_RETURN(cuda::DeviceBuffer scratch, cuda::DeviceBuffer::allocate(0, cuda::Draws::scratch_bytes(rows, vocab, optin), "draws", stream.get()));
+  NBL_ASSIGN_OR_RETURN(std::unique_ptr<cuda::Draws> draws, cuda::Draws::create(scratch.as<unsigned char>(), rows, vocab, optin));
+  NBL_ASSIGN_OR_RETURN(cuda::DeviceBuffer device_logits, cuda::DeviceBuffer::allocate(0, rows * vocab * 4, "logits", stream.get()));
+  DecoderConfig config;
+  NBL_ASSIGN_OR_RETURN(cuda::DeviceBuffer memory, cuda::DeviceBuffer::allocate(0, cuda::CudaKvCache::bytes_for(config, {4096, DType::kF16}), "history", stream.get()));
+  cuda::CudaKvCache cache(std::move(memory), config, {4096, DType::kF16});
+  std::vector<float> logits(static_cast<size_t>(rows * vocab));
+  uint32_t seed = 5;
+  for (float& l : logits) {
+    l = 0;
+    for (int i = 0; i < 6; ++i) l += (static_cast<int>(next_random(seed) % 2001) - 1000) * 2e-3f;
+  }
+  NBL_CUDA(cudaMemcpy(device_logits.as<void>(), logits.data(), logits.size() * 4, cudaMemcpyHostToDevice));
+  struct Row {
+    const char* name;
+    double temperature;
+    int64_t top_k;
+    double top_p, min_p, typical_p, repetition, frequency;
+  };
+  const Row options[] = {{"greedy", 0, 0, 1, 0, 1, 1, 0},          {"temperature", 1, 0, 1, 0, 1, 1, 0},          {"top_k 50", 1, 50, 1, 0, 1, 1, 0},
+                         {"top_k 50, top_p 0.9", 1, 50, 0.9, 0, 1, 1, 0}, {"top_p 0.9", 1, 0, 0.9, 0, 1, 1, 0}, {"min_p 0.05", 1, 0, 1, 0.05, 1, 1, 0},
+                         {"typical_p 0.9", 1, 0, 1, 0, 0.9, 1, 0}, {"all, penalties over 4000 tokens", 0.8, 100, 0.9, 0.01, 0.9, 1.1, 0.1}};
+  const std::vector<int32_t> tokens(4000, 77);
+  cuda::StepRows step;
+  step.rows = step.sequence_count = rows;
+  for (const Row& row : options) {
+    SamplingOptions sampling;
+    sampling.temperature = row.temperature, sampling.top_k = row.top_k, sampling.top_p = row.top_p, sampling.min_p = row.min_p;
+    sampling.typical_p = row.typical_p, sampling.repetition_penalty = row.repetition, sampling.frequency_penalty = row.frequency;
+    Draw draw;
+    draw.options = &sampling;
+    draw.tokens = tokens.data();
+    draw.token_count = 4000;
+    Batch batch;
+    for (int i = 0; i < rows; ++i) {
+      batch.sequences.push_back({&cache, tokens.data(), 1, 0});
+      batch.sequences.back().draw = &draw;
+    }
+    NBL_RETURN_IF_ERROR(draws->upload(batch, stream.get()));
+    NBL_ASSIGN_OR_RETURN(cuda::Event begin, cuda::Event::create());
+    NBL_ASSIGN_OR_RETURN(cuda::Event end, cuda::Event::create());
+    for (int i = 0; i < 220; ++i) {
+      if (i == 20) NBL_CUDA(cudaEventRecord(begin.get(), stream.get()));
+      NBL_RETURN_IF_ERROR(draws->launch(step, false, device_logits.as<float>(), stream.get()));
+    }
+    NBL_CUDA(cudaEventRecord(end.get(), stream.get()));
+    NBL_CUDA(cudaStreamSynchronize(stream.get()));
+    float ms = 0;
+    NBL_CUDA(cudaEventElapsedTime(&ms, begin.get(), end.get()));
+    std::printf("draw of %lld logits, %d rows, %s: %.1f us\n", static_cast<long long>(vocab), rows, row.name, ms * 1e3 / 200);
+  }
+  std::fflush(stdout);
+  return {};
+}
+
 Status bench(const Backend& backend, const Shape& shape, const Format& format, const std::vector<int>& batches, int64_t prefill) {
   NBL_ASSIGN_OR_RETURN(std::unique_ptr<Model> model, make_model(backend, shape, format));
   std::printf("%s %s: %.3f GB a token\n", shape.name, format.name, model->bytes / 1e9);
@@ -187,6 +282,11 @@ Status bench(const Backend& backend, const Shape& shape, const Format& format, c
     std::printf("  decode batch %2d context 512: %8.1f us a step, %8.1f tokens/s, weights at %.2f TB/s\n", batch_size, seconds * 1e6,
                 batch_size / seconds, model->bytes / seconds / 1e12);
     std::fflush(stdout);
+    if (batch_size > 1) continue;
+    NBL_RETURN_IF_ERROR(bench_ahead(backend, *model, caches[0].get(), {}, "greedy"));
+    SamplingOptions sampling;
+    sampling.temperature = 0.7, sampling.top_k = 50, sampling.top_p = 0.9, sampling.repetition_penalty = 1.1;
+    NBL_RETURN_IF_ERROR(bench_ahead(backend, *model, caches[0].get(), sampling, "top_k, top_p, repetition penalty"));
   }
   if (prefill == 0) return {};
   NBL_ASSIGN_OR_RETURN(std::unique_ptr<Plan> plan, backend.compile(model->decoder, {prefill, 1, 1, prefill}));
@@ -208,24 +308,41 @@ Status bench(const Backend& backend, const Shape& shape, const Format& format, c
   return {};
 }
 
-Status run() {
+// Without arguments everything; else what has one of them in its name.
+Status run(const std::vector<std::string>& wanted) {
+  const auto wants = [&](const std::string& name) {
+    return wanted.empty() || std::any_of(wanted.begin(), wanted.end(), [&](const std::string& w) { return name.find(w) != std::string::npos; });
+  };
   NBL_RETURN_IF_ERROR(print_bandwidth());
   NBL_ASSIGN_OR_RETURN(std::unique_ptr<Backend> backend, make_cuda_backend({}));
   std::printf("%s\n", backend->description().c_str());
   const Format awq = {"int4 g128 (AWQ)", WeightFormat::kIntGroup, 4, 128, DType::kF16, false};
-  NBL_RETURN_IF_ERROR(bench(*backend, kMistral, awq, {1, 2, 8, 16, 32, 64}, 2048));
-  NBL_RETURN_IF_ERROR(bench(*backend, kMistral, {"nf4 b64", WeightFormat::kCodebook, 4, 64, DType::kF32, false}, {1, 8}, 0));
-  NBL_RETURN_IF_ERROR(bench(*backend, kMistral, {"int4 g128 act-order (GPTQ)", WeightFormat::kIntGroup, 4, 128, DType::kF16, true}, {1}, 0));
-  NBL_RETURN_IF_ERROR(bench(*backend, kMistral, {"int3 g128", WeightFormat::kIntGroup, 3, 128, DType::kF16, false}, {1}, 0));
-  NBL_RETURN_IF_ERROR(bench(*backend, kMistral, {"int8 g128", WeightFormat::kIntGroup, 8, 128, DType::kF16, false}, {1}, 0));
-  NBL_RETURN_IF_ERROR(bench(*backend, kQwenHalf, awq, {1}, 0));
-  return bench(*backend, kQwenOneHalf, awq, {1}, 0);
+  struct Row {
+    Shape shape;
+    Format format;
+    std::vector<int> batches;
+    int64_t prefill;
+  };
+  const Row rows[] = {{kMistral, awq, {1, 2, 8, 16, 32, 64}, 2048},
+                      {kMistral, {"nf4 b64", WeightFormat::kCodebook, 4, 64, DType::kF32, false}, {1, 8}, 0},
+                      {kMistral, {"int4 g128 act-order (GPTQ)", WeightFormat::kIntGroup, 4, 128, DType::kF16, true}, {1}, 0},
+                      {kMistral, {"int3 g128", WeightFormat::kIntGroup, 3, 128, DType::kF16, false}, {1}, 0},
+                      {kMistral, {"int8 g128", WeightFormat::kIntGroup, 8, 128, DType::kF16, false}, {1}, 0},
+                      {kQwenHalf, awq, {1}, 0},
+                      {kQwenOneHalf, awq, {1}, 0}};
+  for (const Row& row : rows) {
+    if (wants(std::string(row.shape.name) + " " + row.format.name)) NBL_RETURN_IF_ERROR(bench(*backend, row.shape, row.format, row.batches, row.prefill));
+  }
+  for (int count : {1, 64}) {
+    if (wants("draws")) NBL_RETURN_IF_ERROR(bench_draws(kQwenHalf.vocab, count));
+  }
+  return {};
 }
 
 }  // namespace
 
-int main() {
-  const Status status = run();
+int main(int argc, char** argv) {
+  const Status status = run({argv + 1, argv + argc});
   if (!status.ok()) std::printf("failed: %s\n", status.message().c_str());
   return status.ok() ? 0 : 1;
 }

@@ -199,6 +199,10 @@ Result<std::unique_ptr<TestModel>> TestModel::create(const Backend& backend, con
                                     : random_weight(o.format, o.inner, o.hidden, seed++));
     plain.output = random_weight(o.format, o.hidden, q_rows, seed++);
     plain.down = random_weight(o.format, o.hidden, o.inner, seed++);
+    for (std::vector<QuantWeight>* all : {&plain.qkv, &plain.gate_up}) {
+      for (QuantWeight& w : *all) w.outlier_threshold = o.outlier_threshold;
+    }
+    plain.output.outlier_threshold = plain.down.outlier_threshold = o.outlier_threshold;
     block.input_norm = random_norm(o.hidden, o.layer_norms, seed += 2);
     block.post_attention_norm = random_norm(o.hidden, o.layer_norms, seed += 2);
     if (o.head_norms) {
@@ -234,8 +238,18 @@ Result<std::unique_ptr<TestModel>> TestModel::create(const Backend& backend, con
   return Result<std::unique_ptr<TestModel>>(std::move(model));
 }
 
-std::vector<double> TestModel::linear(const QuantWeight& w, const std::vector<double>& x, const float* bias) const {
-  const int64_t rows = static_cast<int64_t>(x.size()) / w.in_features;
+std::vector<double> TestModel::linear(const QuantWeight& w, const std::vector<double>& given, const float* bias) const {
+  const int64_t rows = static_cast<int64_t>(given.size()) / w.in_features;
+  std::vector<double> x = given;
+  for (int64_t i = 0; i < rows && w.outlier_threshold >= 0; ++i) {  // arXiv:2208.07339, a row at a time
+    double* row = &x[i * w.in_features];
+    const auto outlier = [&](double v) { return w.outlier_threshold > 0 && std::abs(v) >= w.outlier_threshold; };
+    double top = 0;
+    for (int64_t k = 0; k < w.in_features; ++k) top = std::max(top, outlier(row[k]) ? 0. : std::abs(row[k]));
+    for (int64_t k = 0; k < w.in_features; ++k) {
+      if (!outlier(row[k]) && top > 0) row[k] = std::rint(127 * row[k] / top) * top / 127;
+    }
+  }
   std::vector<double> y(static_cast<size_t>(rows * w.out_features));
   for (int64_t n = 0; n < w.out_features; ++n) {
     for (int64_t i = 0; i < rows; ++i) y[i * w.out_features + n] = bias != nullptr ? bias[n] : 0;

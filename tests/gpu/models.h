@@ -37,6 +37,7 @@ struct ModelOptions {
   bool fused = true, biases = false, head_norms = false, layer_norms = false, dynamic_rope = false;
   int64_t window = 0, rotary_dim = -1;  // -1: head_dim
   Activation activation = Activation::kSilu;
+  double outlier_threshold = -1;        // of the matrices of the blocks
   uint32_t seed = 1;
 };
 
@@ -53,7 +54,7 @@ class TestModel {
     std::vector<QuantWeight> qkv, gate_up;
     QuantWeight output, down;
   };
-  std::vector<double> linear(const QuantWeight& w, const std::vector<double>& x, const float* bias) const;
+  std::vector<double> linear(const QuantWeight& w, const std::vector<double>& given, const float* bias) const;
 
   std::shared_ptr<Decoder> decoder_;
   std::vector<PlainBlock> blocks_;

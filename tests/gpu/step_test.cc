@@ -39,18 +39,20 @@ bool make_machine(const ModelOptions& options, const PlanLimits& limits, Machine
   return true;
 }
 
-std::unique_ptr<KvCache> make_cache(const Machine& machine, int64_t capacity) {
-  auto cache = machine.backend->make_kv_cache(*machine.model->decoder(), {capacity, DType::kF16});
+std::unique_ptr<KvCache> make_cache(const Machine& machine, int64_t capacity, DType type = DType::kF16) {
+  auto cache = machine.backend->make_kv_cache(*machine.model->decoder(), {capacity, type});
   CHECK_THAT(cache.ok(), "%s", cache.status().message().c_str());
   return cache.ok() ? std::move(cache).value() : nullptr;
 }
 
 // Prefills `prompt` tokens (logits of all of them), then decodes the rest one by one, and compares every row.
-void check_sequence(const ModelOptions& options, int64_t prompt, int64_t count, const char* what) {
+void check_sequence(const ModelOptions& options, int64_t prompt, int64_t count, const char* what, DType kv_type = DType::kF16,
+                    double tolerance = kTolerance) {
   Machine machine;
   if (!make_machine(options, {std::max<int64_t>(prompt, 1), 1, std::max<int64_t>(prompt, 1), count}, &machine)) return;
   const std::vector<int32_t> tokens = random_tokens(count, options.vocab, options.seed + 17);
-  const auto cache = make_cache(machine, count);
+  const auto cache = make_cache(machine, count, kv_type);
+  if (cache == nullptr) return;
   std::vector<float> logits(static_cast<size_t>(count * options.vocab), 1e30f);
   Batch batch;
   batch.sequences.resize(1);
@@ -66,10 +68,10 @@ void check_sequence(const ModelOptions& options, int64_t prompt, int64_t count, 
   }
   const std::vector<double> exact = machine.model->exact_logits(tokens);
   const double prefill = relative_error(logits.data(), exact.data(), prompt * options.vocab);
-  CHECK_THAT(prefill < kTolerance, "%s: prefill differs by %.2e", what, prefill);
+  CHECK_THAT(prefill < tolerance, "%s: prefill differs by %.2e", what, prefill);
   for (int64_t i = prompt; i < count; ++i) {
     const double e = relative_error(logits.data() + i * options.vocab, exact.data() + i * options.vocab, options.vocab);
-    CHECK_THAT(e < kTolerance, "%s: token %lld differs by %.2e", what, static_cast<long long>(i), e);
+    CHECK_THAT(e < tolerance, "%s: token %lld differs by %.2e", what, static_cast<long long>(i), e);
   }
 }
 
@@ -146,6 +148,78 @@ GPU_TEST(LongContextsAreSplitOverTheGpu) {
   check_sequence(options, 700, 706, "700 positions, window 300");
 }
 
+// A byte is half a step of 1/127 of the largest value of its head off at most: some 0.3 % of a head's norm, where f16 has 0.02 %.
+GPU_TEST(Int8CachesAreNearlyAsExact) {
+  constexpr double kByteTolerance = 2e-2;
+  struct Shape {
+    const char* name;
+    int64_t heads, kv_heads, head_dim, window;
+  };
+  const Shape shapes[] = {{"int8 cache, head_dim 24", 4, 2, 24, 0},   {"int8 cache, head_dim 64", 4, 1, 64, 0}, {"int8 cache, head_dim 80", 4, 4, 80, 0},
+                          {"int8 cache, head_dim 128", 7, 1, 128, 0}, {"int8 cache, head_dim 256", 2, 1, 256, 0}, {"int8 cache, window", 4, 2, 32, 5}};
+  for (const Shape& shape : shapes) {
+    ModelOptions options;
+    options.heads = shape.heads, options.kv_heads = shape.kv_heads, options.head_dim = shape.head_dim, options.window = shape.window;
+    check_sequence(options, 6, 12, shape.name, DType::kI8, kByteTolerance);
+    check_sequence(options, 75, 77, shape.name, DType::kI8, kByteTolerance);
+  }
+  ModelOptions options;
+  options.head_dim = 64;
+  options.layers = 1;
+  options.head_norms = true;
+  check_sequence(options, 700, 706, "int8 cache, 700 positions", DType::kI8, kByteTolerance);
+}
+
+// Rounding to 127 steps makes errors of a hundredth; a value on an edge may fall to either side and adds to them.
+GPU_TEST(Int8MatricesKeepTheOutliersOfTheirInput) {
+  for (const FormatCase& format : formats()) {
+    if (std::string(format.name) != "int8 one group f32") continue;
+    for (const double threshold : {0., 2., 1e6}) {
+      ModelOptions options;
+      options.format = format;
+      options.outlier_threshold = threshold;
+      check_sequence(options, 6, 12, "int8 activations", DType::kF16, 3e-2);
+      check_sequence(options, 75, 77, "int8 activations", DType::kF16, 3e-2);
+      options.fused = false;
+      check_sequence(options, 6, 8, "int8 activations, separate", DType::kF16, 3e-2);
+    }
+  }
+}
+
+GPU_TEST(CachesOfBothTypesShareAStep) {
+  ModelOptions options;
+  Machine machine;
+  if (!make_machine(options, {64, 3, 3, 64}, &machine)) return;
+  const std::vector<int32_t> tokens = random_tokens(12, options.vocab, 3);
+  const DType types[] = {DType::kF16, DType::kI8, DType::kF16};
+  std::vector<std::vector<float>> alone;
+  std::unique_ptr<KvCache> caches[3];
+  for (int i = 0; i < 3; ++i) {
+    alone.emplace_back(static_cast<size_t>(options.vocab));
+    const auto cache = make_cache(machine, 64, types[i]);
+    caches[i] = make_cache(machine, 64, types[i]);
+    if (cache == nullptr || caches[i] == nullptr) return;
+    for (int64_t at = 0; at < 12; at += at == 0 ? 10 : 1) {
+      Batch batch;
+      batch.logits = alone[i].data();
+      batch.sequences = {{cache.get(), tokens.data() + at, at == 0 ? 10 : 1, 1}};
+      CHECK_THAT(machine.plan->step(batch).ok(), "alone");
+    }
+  }
+  std::vector<float> together(static_cast<size_t>(3 * options.vocab));
+  for (int64_t at = 0; at < 12; at += at == 0 ? 10 : 1) {
+    Batch batch;
+    batch.logits = together.data();
+    for (int i = 0; i < 3; ++i) batch.sequences.push_back({caches[i].get(), tokens.data() + at, at == 0 ? 10 : 1, 1});
+    CHECK_THAT(machine.plan->step(batch).ok(), "together");
+  }
+  for (int i = 0; i < 3; ++i) {
+    const std::vector<double> wanted(alone[i].begin(), alone[i].end());
+    const double e = relative_error(&together[i * options.vocab], wanted.data(), options.vocab);
+    CHECK_THAT(e < 1e-3, "sequence %d differs by %.2e from what it gets alone", i, e);
+  }
+}
+
 GPU_TEST(ABatchGivesEachSequenceWhatItGetsAlone) {
   ModelOptions options;
   options.format = formats()[0];
@@ -208,7 +282,9 @@ GPU_TEST(EveryCudaCallMayFail) {
     options.format = formats()[5];
     options.layers = 1;
     NBL_ASSIGN_OR_RETURN(std::unique_ptr<TestModel> model, TestModel::create(*backend, options));
-    NBL_ASSIGN_OR_RETURN(std::unique_ptr<Plan> plan, backend->compile(model->decoder(), {80, 1, 1, 100}));
+    PlanLimits limits{80, 1, 1, 100};
+    limits.max_draws = 1;
+    NBL_ASSIGN_OR_RETURN(std::unique_ptr<Plan> plan, backend->compile(model->decoder(), limits));
     NBL_ASSIGN_OR_RETURN(std::unique_ptr<KvCache> cache, backend->make_kv_cache(*model->decoder(), {100, DType::kF16}));
     const std::vector<int32_t> tokens = random_tokens(80, options.vocab, 1);
     std::vector<float> logits(static_cast<size_t>(options.vocab));
@@ -219,6 +295,33 @@ GPU_TEST(EveryCudaCallMayFail) {
       batch.sequences = {{cache.get(), tokens.data(), count, 1}};
       const Status status = plan->step(batch);
       if (!status.ok() && cache->length() != before) return error(Code::kInternal, "a failed step changed the cache");
+      NBL_RETURN_IF_ERROR(status);
+    }
+    // Drawing, and running ahead; a step that could not be launched leaves those in front of it alone.
+    SamplingOptions sampling;
+    sampling.temperature = 1;
+    sampling.top_k = 5;
+    sampling.repetition_penalty = 1.1;
+    const std::vector<std::pair<int32_t, float>> bias = {{3, 1.f}};
+    for (int round = 0; round < 2; ++round) {
+      Draw draw;
+      draw.options = &sampling;
+      draw.tokens = tokens.data();
+      draw.token_count = cache->length() + 1;
+      draw.bias = &bias;
+      batch.sequences = {{cache.get(), tokens.data() + cache->length(), 1, 0}};
+      batch.sequences[0].draw = &draw;
+      const int64_t before = cache->length();
+      DrawnToken drawn[3];
+      int flying = 1;
+      NBL_RETURN_IF_ERROR(plan->begin(batch));
+      Status status;
+      while (flying < 3 && status.ok()) {
+        status = plan->follow();
+        flying += status.ok();
+      }
+      for (int i = 0; i < flying; ++i) NBL_RETURN_IF_ERROR(plan->finish(&drawn[i]));
+      if (cache->length() != before + flying) return error(Code::kInternal, "%d steps were finished, not so many are held", flying);
       NBL_RETURN_IF_ERROR(status);
     }
     return {};

@@ -1,0 +1,519 @@
+// Drawing a token from a row of logits, as kernels/draw.h says it. A cluster of eight CTAs takes a row (one CTA where
+// there are no clusters), each a slice of the vocabulary, which it keeps in its own memory.
+//
+// Probabilities are weights exp((logit - best) / temperature) as integers in units of 2^-44: sums of them do not depend
+// on the order, so the same logits give the same id, always. Every cut (top_k, top_p, typical_p) looks for the element at
+// which a running sum in some order reaches a number. It is found by histograms of 2048 bins, first over the distance
+// to the best, then over the bits of the order within the bin that holds it, until that bin has few enough elements to
+// be put into order. Two passes are the rule, seven the bound, whatever the logits.
+// Bound: one reading of the logits, and some ten barriers of a cluster: about 10 us for 152,000.
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/cuda/row_math.cuh"
+#include "kernels/cuda/sampling.h"
+
+namespace nbl::cuda {
+namespace {
+
+constexpr int kThreads = 1024;
+constexpr int kWarps = kThreads / 32;
+constexpr int kClusterSize = 8;
+constexpr int kBins = 2048;
+constexpr int kListed = 1024;
+constexpr int kLevels = 6;
+constexpr float kLargest = 3.402823466e38f;
+
+struct Listed {
+  uint32_t order;
+  int32_t id;
+  uint64_t weight;
+};
+
+struct Pivot {
+  uint64_t before;       // weight of the bins in front of it
+  uint32_t bin, count;
+  uint32_t order;        // of the element found in the end
+  int32_t id;
+};
+
+struct Shared {
+  DrawState state;
+  unsigned long long mass[kBins];
+  unsigned count[kBins];
+  Listed list[kListed];
+  unsigned listed;
+  Pivot pivot;
+  uint64_t warp_sums[kWarps];
+  uint64_t exchange[2];
+  uint64_t sums[2];      // before this CTA, and of the whole team
+  float best_logit[kWarps];
+  int32_t best_id[kWarps];
+  float team_best;
+  int32_t team_best_id;
+};
+
+// The CTAs that share a row.
+template <bool kCluster>
+struct Team {
+  int rank = 0, size = 1;
+
+  __device__ Team() {
+    if (kCluster) rank = blockIdx.x % kClusterSize, size = kClusterSize;
+  }
+  __device__ void sync() const {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    if (kCluster) {
+      asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+      return;
+    }
+#endif
+    __syncthreads();
+  }
+  // The same place in the shared memory of another CTA.
+  template <typename T>
+  __device__ T* at(T* shared, int other) const {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    if (kCluster) {
+      uint64_t address;
+      asm("mapa.u64 %0, %1, %2;" : "=l"(address) : "l"(reinterpret_cast<uint64_t>(shared)), "r"(other));
+      return reinterpret_cast<T*>(address);
+    }
+#endif
+    return shared;
+  }
+};
+
+// Larger for larger floats.
+__device__ __forceinline__ uint32_t ordered_bits(float v) {
+  const uint32_t bits = __float_as_uint(v == 0.f ? 0.f : v);  // -0 equals 0
+  return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+}
+
+__device__ __forceinline__ uint64_t warp_sum64(uint64_t v) {
+#pragma unroll
+  for (int step = 16; step > 0; step /= 2) v += __shfl_xor_sync(~0u, v, step);
+  return v;
+}
+
+// The slice of a row that this CTA holds.
+struct Slice {
+  float* values;
+  int begin, count;
+  __device__ float at(int i) const {
+    const float v = values[i];
+    return v <= kLargest ? v : v > kLargest ? kLargest : -INFINITY;  // NaN is never drawn
+  }
+};
+
+struct Scale {
+  float best, high, low;
+  // (best - v) * log2(e) / temperature as x + y; at least 64: no weight.
+  __device__ float2 distance(float v) const {
+    const float d = best - v, back = d - best;
+    const float lost = (best - (d - back)) - (v + back);  // what rounding took from d
+    const float x = d * high;
+    if (!(x < 64.f)) return make_float2(64.f, 0.f);
+    return make_float2(x, fmaf(d, high, -x) + (d * low + lost * high));
+  }
+  __device__ uint64_t weight(float v) const {
+    const float2 x = distance(v);
+    if (x.x >= 64.f) return 0;
+    const float whole = floorf(x.x);
+    return static_cast<uint64_t>(exp2f(-((x.x - whole) + x.y)) * 0x1p44f) >> static_cast<int>(whole);
+  }
+};
+
+// Which elements are left: those in front of (order, id) by logit, heavy enough, and as typical as (order, id).
+struct Left {
+  uint32_t order = 0x007fffffu;      // that of minus infinity: everything above it
+  int32_t id = -1;
+  uint64_t min_weight = 0;
+  bool typical = false;
+  float centre = 0;
+  uint32_t typical_order = 0;
+  int32_t typical_id = -1;
+
+  __device__ static uint32_t oddness(const Scale& scale, float v, float centre) {
+    const float2 x = scale.distance(v);
+    return ~__float_as_uint(fabsf((x.x - centre) + x.y));  // the nearest to the centre is the largest
+  }
+  __device__ bool holds(const Scale& scale, float v, int32_t at) const {
+    const uint32_t bits = ordered_bits(v);
+    if (!(bits > order || (bits == order && at <= id))) return false;
+    if (min_weight > 0 && scale.weight(v) < min_weight) return false;
+    if (!typical) return true;
+    const uint32_t odd = oddness(scale, v, centre);
+    return odd > typical_order || (odd == typical_order && at <= typical_id);
+  }
+};
+
+// Sums over the team; the sum before this CTA too. `turn` alternates, so that one exchange does not overtake another.
+template <bool kCluster>
+__device__ uint64_t team_sum(const Team<kCluster>& team, Shared& shared, uint64_t mine, int turn, uint64_t* before = nullptr) {
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  mine = warp_sum64(mine);
+  if (lane == 0) shared.warp_sums[warp] = mine;
+  __syncthreads();
+  if (warp == 0) {
+    const uint64_t block = warp_sum64(lane < kWarps ? shared.warp_sums[lane] : 0);
+    if (lane == 0) shared.exchange[turn] = block;
+  }
+  team.sync();
+  if (warp == 0) {
+    const uint64_t part = lane < team.size ? *team.at(&shared.exchange[turn], lane) : 0;
+    const uint64_t all = warp_sum64(part), front = warp_sum64(lane < team.rank ? part : 0);
+    if (lane == 0) shared.sums[0] = front, shared.sums[1] = all;
+  }
+  __syncthreads();
+  if (before != nullptr) *before = shared.sums[0];
+  const uint64_t all = shared.sums[1];
+  __syncthreads();
+  return all;
+}
+
+// Finds the element at which the running sum of weights, from the largest order down and from the lowest id up among equals,
+// reaches `wanted`: 1 .. the sum of all. weight(v, id) is 0 for elements that do not take part; order(v) gives the order, and a
+// bin that does not fall with it.
+template <bool kCluster, typename Weight, typename Order>
+__device__ void select(const Team<kCluster>& team, Shared& shared, const Slice& slice, uint64_t wanted, Weight weight, Order order,
+                       uint32_t* found_order, int32_t* found_id) {
+  const int tid = threadIdx.x, warp = tid / 32, lane = tid % 32;
+  uint32_t pivots[kLevels];
+  int levels = 0;
+  const auto digit = [](int level, uint32_t bits, uint32_t first, int32_t id) -> uint32_t {
+    if (level == 0) return first;
+    if (level == 1) return ~bits >> 21;
+    if (level == 2) return ~bits >> 10 & 2047u;
+    if (level == 3) return ~bits & 1023u;
+    return level == 4 ? static_cast<uint32_t>(id) >> 11 : static_cast<uint32_t>(id) & 2047u;
+  };
+  const auto in_pivot = [&](uint32_t bits, uint32_t first, int32_t id) {
+    bool in = true;
+#pragma unroll
+    for (int level = 0; level < kLevels; ++level) in = in && (level >= levels || digit(level, bits, first, id) == pivots[level]);
+    return in;
+  };
+  for (;;) {
+    for (int bin = tid; bin < kBins; bin += kThreads) shared.mass[bin] = 0, shared.count[bin] = 0;
+    if (tid == 0) shared.listed = 0;
+    __syncthreads();
+    for (int i = tid; i < slice.count; i += kThreads) {
+      const float v = slice.at(i);
+      const uint64_t w = weight(v, slice.begin + i);
+      if (w == 0) continue;
+      uint32_t bits, first;
+      order(v, &bits, &first);
+      if (!in_pivot(bits, first, slice.begin + i)) continue;
+      const uint32_t bin = digit(levels, bits, first, slice.begin + i);
+      atomicAdd(&shared.mass[bin], static_cast<unsigned long long>(w));
+      atomicAdd(&shared.count[bin], 1u);
+    }
+    team.sync();
+    if (team.rank == 0) {  // a thread has two bins, of all CTAs
+      uint64_t mass[2] = {0, 0};
+      uint32_t count[2] = {0, 0};
+      for (int other = 0; other < team.size; ++other) {
+        const unsigned long long* masses = team.at(shared.mass, other);
+        const unsigned* counts = team.at(shared.count, other);
+        mass[0] += masses[2 * tid], mass[1] += masses[2 * tid + 1];
+        count[0] += counts[2 * tid], count[1] += counts[2 * tid + 1];
+      }
+      uint64_t upto = mass[0] + mass[1];
+#pragma unroll
+      for (int step = 1; step < 32; step *= 2) {
+        const uint64_t other = __shfl_up_sync(~0u, upto, step);
+        if (lane >= step) upto += other;
+      }
+      if (lane == 31) shared.warp_sums[warp] = upto;
+      __syncthreads();
+      uint64_t before = upto - mass[0] - mass[1];
+      for (int other = 0; other < warp; ++other) before += shared.warp_sums[other];
+#pragma unroll
+      for (int k = 0; k < 2; ++k) {
+        if (before < wanted && wanted <= before + mass[k]) {
+          shared.pivot.before = before;
+          shared.pivot.bin = 2 * tid + k;
+          shared.pivot.count = count[k];
+        }
+        before += mass[k];
+      }
+    }
+    team.sync();
+    const Pivot* pivot = team.at(&shared.pivot, 0);
+    const uint32_t bin = pivot->bin, count = pivot->count;
+    wanted -= pivot->before;
+#pragma unroll
+    for (int level = 0; level < kLevels; ++level) {
+      if (level == levels) pivots[level] = bin;
+    }
+    ++levels;
+    if (count <= kListed || levels == kLevels) break;
+  }
+  unsigned* listed = team.at(&shared.listed, 0);
+  Listed* list = team.at(shared.list, 0);
+  for (int i = tid; i < slice.count; i += kThreads) {
+    const float v = slice.at(i);
+    const uint64_t w = weight(v, slice.begin + i);
+    if (w == 0) continue;
+    uint32_t bits, first;
+    order(v, &bits, &first);
+    if (!in_pivot(bits, first, slice.begin + i)) continue;
+    const unsigned place = atomicAdd(listed, 1u);
+    if (place < kListed) list[place] = {bits, slice.begin + i, w};
+  }
+  team.sync();
+  if (team.rank == 0 && tid < shared.listed) {
+    const Listed mine = shared.list[tid];
+    uint64_t before = 0;
+    for (unsigned i = 0; i < shared.listed; ++i) {
+      const Listed other = shared.list[i];
+      if (other.order > mine.order || (other.order == mine.order && other.id < mine.id)) before += other.weight;
+    }
+    if (before < wanted && wanted <= before + mine.weight) shared.pivot.order = mine.order, shared.pivot.id = mine.id;
+  }
+  team.sync();
+  *found_order = team.at(&shared.pivot, 0)->order;
+  *found_id = team.at(&shared.pivot, 0)->id;
+}
+
+// Bias, penalties and forbidden ids on this CTA's slice.
+__device__ void change_logits(const DrawState& state, const Slice& slice, uint32_t* occurrences) {
+  const int tid = threadIdx.x;
+  const auto inside = [&](int32_t id) { return id >= slice.begin && id < slice.begin + slice.count; };
+  if (state.bias_count > 0) {  // the first of equal ids adds them all, in their order
+    for (int i = tid; i < state.bias_count; i += kThreads) {
+      const int32_t id = state.bias[i].id;
+      if (!inside(id) || (i > 0 && state.bias[i - 1].id == id)) continue;
+      float v = slice.values[id - slice.begin];
+      for (int j = i; j < state.bias_count && state.bias[j].id == id; ++j) v += state.bias[j].value;
+      slice.values[id - slice.begin] = v;
+    }
+    __syncthreads();
+  }
+  if (state.history != nullptr) {
+    const bool repetition = state.repetition != 1.f, answer = state.presence != 0.f || state.frequency != 0.f;
+    const int from = state.window > 0 ? max(0, state.token_count - state.window) : 0;
+    for (int i = from + tid; i < state.token_count; i += kThreads) {
+      const int32_t id = state.history[i];
+      if (!inside(id)) continue;
+      if (repetition) atomicOr(&occurrences[id], 0x80000000u);
+      if (answer && i >= state.answer_start) atomicAdd(&occurrences[id], 1u);
+    }
+    __syncthreads();
+    for (int i = from + tid; i < state.token_count; i += kThreads) {
+      const int32_t id = state.history[i];
+      if (!inside(id)) continue;
+      const uint32_t seen = atomicExch(&occurrences[id], 0u);  // one thread finds it
+      if (seen == 0) continue;
+      float v = slice.values[id - slice.begin];
+      if (seen >> 31) v = v > 0.f ? __fdiv_rn(v, state.repetition) : __fmul_rn(v, state.repetition);
+      for (uint32_t n = 0; n < (seen & 0x7fffffffu); ++n) v = __fsub_rn(v, __fadd_rn(state.frequency, n == 0 ? state.presence : 0.f));
+      slice.values[id - slice.begin] = v;
+    }
+    __syncthreads();
+  }
+  if (state.step < state.forbidden_until) {
+    if (tid < state.forbidden_count && inside(state.forbidden[tid])) slice.values[state.forbidden[tid] - slice.begin] = -INFINITY;
+    __syncthreads();
+  }
+}
+
+// Hands the id over, and makes the step's input that of the step behind it. By one thread of the team.
+__device__ void publish(DrawState* state, int row, const StepRows& step, bool advance, int32_t* ring, int max_draws, int32_t id) {
+  ring[state->ring_step * max_draws + row] = id;
+  state->ring_step = (state->ring_step + 1) % kRingSteps;
+  if (!advance) return;
+  if (state->history != nullptr) state->history[state->token_count] = id;
+  ++state->token_count;
+  ++state->step;
+  const_cast<int32_t*>(step.tokens)[row] = id;
+  ++const_cast<int32_t*>(step.positions)[row];
+  ++const_cast<StepSequence*>(step.sequences)[row].length;
+}
+
+template <bool kCluster>
+__global__ void __launch_bounds__(kThreads, 1) draw_rows(DrawScratch scratch, StepRows step, bool advance, const float* logits, int vocab) {
+  extern __shared__ __align__(16) unsigned char bytes[];
+  Shared& shared = *reinterpret_cast<Shared*>(bytes);
+  const Team<kCluster> team;
+  const int row = blockIdx.x / team.size, tid = threadIdx.x, warp = tid / 32, lane = tid % 32;
+  DrawState* const there = scratch.states + row;
+  if (there->logit_row < 0) return;
+  static_assert(sizeof(DrawState) % 4 == 0 && sizeof(DrawState) / 4 <= kThreads, "a thread copies a word");
+  if (tid < static_cast<int>(sizeof(DrawState) / 4)) {
+    reinterpret_cast<uint32_t*>(&shared.state)[tid] = reinterpret_cast<const uint32_t*>(there)[tid];
+  }
+  __syncthreads();
+  const DrawState& state = shared.state;
+
+  const int per_cta = (vocab + team.size - 1) / team.size;
+  Slice slice;
+  slice.begin = min(vocab, team.rank * per_cta);
+  slice.count = min(vocab, slice.begin + per_cta) - slice.begin;
+  slice.values = scratch.logits != nullptr ? scratch.logits + static_cast<int64_t>(row) * vocab + slice.begin
+                                           : reinterpret_cast<float*>(bytes + sizeof(Shared));
+  const float* from = logits + static_cast<int64_t>(state.logit_row) * vocab + slice.begin;
+#pragma unroll 4
+  for (int i = tid; i < slice.count; i += kThreads) slice.values[i] = __ldcg(from + i);
+  __syncthreads();
+  change_logits(state, slice, scratch.occurrences + static_cast<int64_t>(row) * vocab);
+
+  float best = -INFINITY;
+  int32_t best_id = 0x7fffffff;
+  uint64_t possible = 0;
+  for (int i = tid; i < slice.count; i += kThreads) {
+    const float v = slice.at(i);
+    if (v > best || best_id == 0x7fffffff) best = v, best_id = slice.begin + i;
+    possible += v > -INFINITY;
+  }
+  warp_best(best, best_id);
+  if (lane == 0) shared.best_logit[warp] = best, shared.best_id[warp] = best_id;
+  __syncthreads();
+  if (warp == 0) {
+    best = shared.best_logit[lane], best_id = shared.best_id[lane];
+    warp_best(best, best_id);
+    if (lane == 0) shared.team_best = best, shared.team_best_id = best_id;
+  }
+  possible = team_sum(team, shared, possible, 0);  // its barrier also shows the bests
+  best = -INFINITY, best_id = 0x7fffffff;
+  if (lane < team.size) best = *team.at(&shared.team_best, lane), best_id = *team.at(&shared.team_best_id, lane);
+  warp_best(best, best_id);
+  if (state.greedy || possible == 0) {
+    if (team.rank == 0 && tid == 0) publish(there, row, step, advance, scratch.ring, scratch.max_draws, best_id);
+    team.sync();  // nobody leaves while others read its memory
+    return;
+  }
+
+  const Scale scale{best, state.scale, state.scale_low};
+  Left left;
+  const auto by_logit = [&](float v, uint32_t* bits, uint32_t* bin) {
+    *bits = ordered_bits(v);
+    *bin = static_cast<uint32_t>(fminf((best - v) * 32.f, kBins - 1.f));
+  };
+  if (state.top_k > 0 && static_cast<uint64_t>(state.top_k) < possible) {
+    const auto one = [&](float v, int32_t) -> uint64_t { return v > -INFINITY; };
+    select(team, shared, slice, static_cast<uint64_t>(state.top_k), one, by_logit, &left.order, &left.id);
+  }
+  const auto weight = [&](float v, int32_t id) -> uint64_t { return v > -INFINITY && left.holds(scale, v, id) ? scale.weight(v) : 0; };
+  const auto mine = [&](auto value) {
+    uint64_t sum = 0;
+    for (int i = tid; i < slice.count; i += kThreads) sum += value(slice.at(i), slice.begin + i);
+    return sum;
+  };
+  // The part of a sum that a cut wants reached.
+  const auto share = [](double part, uint64_t all) {
+    const double wanted = ceil(part * static_cast<double>(all));
+    return wanted < 1. ? 1ull : wanted >= static_cast<double>(all) ? all : static_cast<uint64_t>(wanted);
+  };
+  if (state.top_p < 1) {
+    const uint64_t all = team_sum(team, shared, mine(weight), 1);
+    uint32_t order;
+    int32_t id;
+    select(team, shared, slice, share(state.top_p, all), weight, by_logit, &order, &id);
+    left.order = order, left.id = id;
+  }
+  left.min_weight = state.min_weight;
+  if (state.typical_p < 1) {
+    const uint64_t all = team_sum(team, shared, mine(weight), 0);
+    const auto spread = [&](float v, int32_t id) -> uint64_t {
+      const uint64_t w = weight(v, id);
+      const float2 x = scale.distance(v);
+      return w == 0 ? 0 : static_cast<uint64_t>(static_cast<float>(w) * 0x1p-8f * (x.x + x.y));
+    };
+    const uint64_t moment = team_sum(team, shared, mine(spread), 1);
+    // The surprise of a token is its distance plus the logarithm of the sum, and the entropy their mean: the logarithm cancels.
+    const float centre = static_cast<float>(static_cast<double>(moment) * 256. / static_cast<double>(all));
+    uint32_t order;
+    int32_t id;
+    const auto by_oddness = [&](float v, uint32_t* bits, uint32_t* bin) {
+      *bits = Left::oddness(scale, v, centre);
+      *bin = static_cast<uint32_t>(fminf(__uint_as_float(~*bits) * 64.f, kBins - 1.f));
+    };
+    select(team, shared, slice, share(state.typical_p, all), weight, by_oddness, &order, &id);
+    left.centre = centre, left.typical_order = order, left.typical_id = id, left.typical = true;
+  }
+
+  // A warp has a run of ids; the one that holds the random number walks through it.
+  const int per_warp = (slice.count + kWarps - 1) / kWarps;
+  const int first = min(slice.count, warp * per_warp), last = min(slice.count, first + per_warp);
+  uint64_t run = 0;
+  for (int i = first + lane; i < last; i += 32) run += weight(slice.at(i), slice.begin + i);
+  const uint64_t warp_run = warp_sum64(run);
+  uint64_t before = 0;
+  const uint64_t all = team_sum(team, shared, run, 1, &before);
+  uint64_t target = static_cast<uint64_t>(philox_uniform(state.seed, state.step) * static_cast<double>(all));
+  if (target >= all) target = all - 1;
+  for (int other = 0; other < warp; ++other) before += shared.warp_sums[other];
+  if (before <= target && target < before + warp_run) {
+    for (int i = first; i < last; i += 32) {
+      const uint64_t w = i + lane < last ? weight(slice.at(i + lane), slice.begin + i + lane) : 0;
+      uint64_t upto = w;
+#pragma unroll
+      for (int step_size = 1; step_size < 32; step_size *= 2) {
+        const uint64_t other = __shfl_up_sync(~0u, upto, step_size);
+        if (lane >= step_size) upto += other;
+      }
+      if (before + upto - w <= target && target < before + upto) {
+        publish(there, row, step, advance, scratch.ring, scratch.max_draws, slice.begin + i + lane);
+      }
+      before += __shfl_sync(~0u, upto, 31);
+    }
+  }
+  team.sync();
+}
+
+int slice_bytes(int64_t vocab, bool cluster) {
+  const int64_t team = cluster ? kClusterSize : 1;
+  return static_cast<int>((vocab + team - 1) / team * 4);
+}
+
+// Machine code of another generation has no clusters in it, whatever the device can do.
+bool has_clusters() {
+  cudaFuncAttributes attributes;
+  if (cudaFuncGetAttributes(&attributes, draw_rows<true>) != cudaSuccess) {
+    cudaGetLastError();
+    return false;
+  }
+  return attributes.ptxVersion >= 90;
+}
+
+}  // namespace
+
+Status prepare_sampling(int shared_optin) {
+  NBL_CUDA(cudaFuncSetAttribute(draw_rows<true>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_optin));
+  NBL_CUDA(cudaFuncSetAttribute(draw_rows<false>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_optin));
+  return {};
+}
+
+DrawPlan plan_draw(int64_t vocab, int shared_optin) {
+  DrawPlan plan;
+  plan.cluster = has_clusters();
+  const int64_t slice = slice_bytes(vocab, plan.cluster);
+  plan.copies = static_cast<int64_t>(sizeof(Shared)) + slice > shared_optin;
+  plan.shared_bytes = static_cast<int>(sizeof(Shared) + (plan.copies ? 0 : slice));
+  return plan;
+}
+
+Status draw_tokens(const DrawScratch& scratch, const DrawPlan& plan, const StepRows& step, int rows, bool advance, const float* logits,
+                   int64_t vocab, cudaStream_t stream) {
+  if (plan.cluster) {
+    cudaLaunchConfig_t config = {};
+    config.gridDim = dim3(static_cast<unsigned>(rows * kClusterSize));
+    config.blockDim = dim3(kThreads);
+    config.dynamicSmemBytes = static_cast<size_t>(plan.shared_bytes);
+    config.stream = stream;
+    cudaLaunchAttribute cluster = {};
+    cluster.id = cudaLaunchAttributeClusterDimension;
+    cluster.val.clusterDim.x = kClusterSize, cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
+    config.attrs = &cluster;
+    config.numAttrs = 1;
+    NBL_CUDA(cudaLaunchKernelEx(&config, draw_rows<true>, scratch, step, advance, logits, static_cast<int>(vocab)));
+  } else {
+    draw_rows<false><<<rows, kThreads, plan.shared_bytes, stream>>>(scratch, step, advance, logits, static_cast<int>(vocab));
+    NBL_LAUNCHED("draw_rows");
+  }
+  return {};
+}
+
+}  // namespace nbl::cuda
