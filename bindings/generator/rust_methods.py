@@ -12,7 +12,8 @@ from generator.rust_examples import EXAMPLES
 
 NUMBERS = {"i32": "i32", "i64": "i64", "u32": "u32", "u64": "u64", "f32": "f32", "f64": "f64", "size": "usize", "option": "OptionId",
            "prop": "Prop", "token": "TokenId", "status": "i32"}
-SHARED = ("model", "job", "config")         # Sync: no method takes &mut self; what they cannot do at the same time, the library refuses
+SHARED = ("model", "job", "config")         # Sync: what a shared reference reaches may be concurrent, or the library refuses it
+EXCLUSIVE = ("model_move",)                 # changes what the other methods read, so that the compiler keeps them apart
 CANCELLED = ("session", "job")              # handles with a CancelHandle
 RECORDS = {"session_next": "Token", "log_next": "LogLine"}  # functions that give numbers beside a text
 BYTES = ("token_bytes",)                    # caller's buffers that need not be UTF-8
@@ -38,7 +39,8 @@ class Method:
 
     def take_handle(self, arg):
         if arg is self.fn.args[0] and not self.is_new:
-            self.receiver = "&mut self" if self.fn.thread == "own" and not arg.const else "&self"
+            changes = self.fn.thread == "own" and not arg.const or self.fn.name in EXCLUSIVE
+            self.receiver = "&mut self" if changes else "&self"
             if arg.type == "config":
                 self.before.append("let config = self.handle()?;")
             self.call.append("config" if arg.type == "config" else "self.raw.as_ptr()")

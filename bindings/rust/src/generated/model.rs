@@ -127,7 +127,7 @@ impl Model {
     /// [`ErrorKind::Busy`](crate::ErrorKind::Busy) while sessions exist.
     ///
     /// May run for long.
-    pub fn move_to(&self, device: Device) -> Result<()> {
+    pub fn move_to(&mut self, device: Device) -> Result<()> {
         support::check(|err| unsafe { sys::nbl_model_move(self.raw.as_ptr(), device.0, err) })?;
         Ok(())
     }

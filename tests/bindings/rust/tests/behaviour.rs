@@ -222,7 +222,7 @@ fn a_config_tells_its_first_problem_where_it_is_used() {
 
 #[test]
 fn a_model_moves_only_without_sessions() {
-    let own = load();
+    let mut own = load();
     let session = Session::new(&own, &Config::new()).unwrap();
     assert_eq!(own.move_to(Device::CPU).unwrap_err().kind(), ErrorKind::Busy);
     drop(session);
