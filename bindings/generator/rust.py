@@ -41,7 +41,7 @@ C_TYPES = {"const char *": "*const c_char", "char *": "*mut c_char", "char **": 
 
 
 def identifier(name):
-    """A name that Rust allows."""
+    """A name that Rust allows: move -> r#move, self -> self_."""
     return name + "_" if name in NEVER_RAW else language.escape(name, KEYWORDS, "r#%s")
 
 
@@ -293,7 +293,7 @@ def codes(api):
             doc = {"status": "The C API's number for it.", "message": "What was found, what was expected, the way out.",
                    "detail": rust.doc(fn.doc)}[field]
             accessors += rustdoc(doc, "    ") + "    pub fn %s(&self) -> %s {\n        %sself.0.%s\n    }\n\n" % (field, kind, ref, field)
-    out += ERROR % accessors.rstrip("\n").join(("", "\n"))
+    out += ERROR % (accessors.rstrip("\n") + "\n")
     for block in api.constants:
         name, doc = BLOCKS[block["prefix"]], rust.doc(block["doc"])
         rows = [(n, value, rust.doc(text)) for n, value, text in block["values"]]

@@ -12,12 +12,11 @@ from generator.rust_examples import EXAMPLES
 
 NUMBERS = {"i32": "i32", "i64": "i64", "u32": "u32", "u64": "u64", "f32": "f32", "f64": "f64", "size": "usize", "option": "OptionId",
            "prop": "Prop", "token": "TokenId", "status": "i32"}
-SHARED = ("model", "job", "config")         # Sync: what a shared reference reaches may be concurrent, or the library refuses it
+SHARED = ("model", "job")                   # Sync: what a shared reference reaches may be concurrent, or the library refuses it
 EXCLUSIVE = ("model_move",)                 # changes what the other methods read, so that the compiler keeps them apart
 CANCELLED = ("session", "job")              # handles with a CancelHandle
 RECORDS = {"session_next": "Token", "log_next": "LogLine"}  # functions that give numbers beside a text
 BYTES = ("token_bytes",)                    # caller's buffers that need not be UTF-8
-GUESS = {"text": "%s.len() + 16", "": "0"}  # the first capacity of a caller's array: tokens of a text are fewer than its bytes
 
 
 class Method:
@@ -169,7 +168,8 @@ class Method:
         names = [arg.name for arg in arrays]
         slots = names + ["_: *mut ()", "_: *mut ()"][:3 - len(names)]
         text = next((identifier(arg.name) for arg in self.fn.args if arg.kind == "text"), "")
-        guess = "count" if self.fn.name in language.CALLER_SIZED else (GUESS["text"] % text if text else GUESS[""])
+        # The first capacity: a text has fewer tokens than bytes; of anything else the library tells how much there is.
+        guess = "count" if self.fn.name in language.CALLER_SIZED else text + ".len() + 16" if text else "0"
         call = "support::arrays(%s, |%s, capacity, count, err| %s)" % (guess, ", ".join(slots), self.unsafe_call())
         kinds = [NUMBERS[arg.type] for arg in arrays]
         if len(arrays) == 1:
@@ -191,9 +191,6 @@ class Method:
         if kind == "option":
             return "Option<OptionId>", lines + ["Some(%s).filter(|&id| id != 0).map(OptionId)" % call]
         return NUMBERS[kind], lines + [call]
-
-    def name(self):
-        return self.names.function(self.fn).split("::")[-1].split("`")[0]
 
     def text(self, indent="    "):
         kind, lines = self.body()
@@ -296,7 +293,7 @@ def handle_type(handle):
     """The struct, its Drop, and what it may do among threads."""
     name, raw = pascal(handle["name"]), "nbl_" + handle["name"]
     cancelled = handle["name"] in CANCELLED
-    out = rustdoc(handle["doc"] + "\n\n" + EXAMPLES.get(handle["name"], "")).rstrip("/ \n") + "\n"
+    out = rustdoc(handle["doc"] + "\n\n" + EXAMPLES[handle["name"]])
     out += "pub struct %s {\n    pub(super) raw: NonNull<sys::%s>,\n%s}\n\n" % (name, raw, "    cancel: support::Canceller,\n" if cancelled else "")
     out += "// SAFETY: no function of the C API cares which thread it is called from.\nunsafe impl Send for %s {}\n" % name
     if handle["name"] in SHARED:
@@ -471,12 +468,12 @@ def begin(fn, names):
     return out + "    pub fn stream(&mut self) -> Stream<'_> {\n        Stream { session: self, ended: false }\n    }\n"
 
 
-def methods(api, names, fns):
+def methods(api, names, fns, indent="    "):
     out = []
     for fn in fns:
         if fn.name in language.HIDDEN or fn.release or fn.group == "error":
             continue
-        out.append(begin(fn, names) if fn.name == "session_begin" else Method(fn, names, api).text())
+        out.append(begin(fn, names) if fn.name == "session_begin" else Method(fn, names, api).text(indent))
     return out
 
 
@@ -514,7 +511,7 @@ def outputs(api):
         add(name, "[`%s`]." % pascal(name), text, own)
     devices = [fn for fn in groups[""] if fn.group == "device"]
     rest = [fn for fn in groups[""] if fn.group != "device"]
-    library = "\n".join(text.replace("\n    ", "\n").removeprefix("    ") for text in methods(api, names, rest) if text)
+    library = "\n".join(methods(api, names, rest, indent=""))
     files_body = "\n".join(methods(api, names, devices)) + "\n" + properties(api, names, "device")
     body = RECORD_TYPES[""].lstrip("\n") + "\n" + library + "\nimpl Device {\n" + files_body.rstrip("\n") + "\n}\n"
     add("library", "The library itself, its log, its options by number, and the devices.", body, ("LogLine",))

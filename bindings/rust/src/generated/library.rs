@@ -49,8 +49,8 @@ pub fn log_level(level: LogLevel) {
     unsafe { sys::nbl_log_level(level.number()) };
 }
 
-/// The next line of the log. `None` when none came in time; without a timeout it waits for ever. The oldest lines
-/// are dropped when nobody reads.
+/// The next line of the log. `None` when none came in time; without a timeout it waits for ever. The oldest lines are
+/// dropped when nobody reads.
 ///
 /// May run for long.
 ///
