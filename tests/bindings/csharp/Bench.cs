@@ -1,6 +1,7 @@
 // What a token costs on its way out:  mono bench.exe MODEL_DIR [STEPS]   writes "csharp NNN ns/token".
 // A batch computes the tokens; the clock runs only while Next hands out those that are ready, so that the figure is the call,
-// the text's way to a string, and what the library itself does to give a token. The same in C is its lower bound.
+// the text's way to a string, and what the library itself does to give a token. tests/bench/binding_overhead.py puts the
+// languages side by side.
 using System;
 using System.Collections.Generic;
 using System.Diagnostics;

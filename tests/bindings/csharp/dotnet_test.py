@@ -49,7 +49,11 @@ static class Program {
       Require((await All(again.StreamAsync(5), CancellationToken.None)).Length > 0, "again");
     }
   }
-  static int Main(string[] arguments) { Run(arguments[0]).GetAwaiter().GetResult(); Console.WriteLine("fine"); return 0; }
+  static int Main(string[] arguments) {
+    if (arguments.Length > 1) System.Runtime.InteropServices.NativeLibrary.Load(arguments[1]);
+    Run(arguments[0]).GetAwaiter().GetResult(); Console.WriteLine("fine");
+    return 0;
+  }
 }
 """
 CONFIG = """{"runtimeOptions": {"framework": {"name": "Microsoft.NETCore.App", "version": "3.1.0"}, "rollForward": "Major",
@@ -78,9 +82,9 @@ class Frameworks(unittest.TestCase):
     def path(cls, name):
         return os.path.join(cls.folder.name, name)
 
-    def run_beside(self, folder):
+    def run_beside(self, folder, *more):
         environment = dict(os.environ, LD_LIBRARY_PATH=folder)
-        result = subprocess.run((DOTNET, "exec", self.path("program.exe"), MODEL), env=environment, capture_output=True, encoding="utf-8", timeout=120)
+        result = subprocess.run((DOTNET, "exec", self.path("program.exe"), MODEL) + more, env=environment, capture_output=True, encoding="utf-8", timeout=120)
         self.assertEqual((result.returncode, result.stdout), (0, "fine\n"), result.stderr)
 
     def test_streams_asynchronously(self):
@@ -91,6 +95,11 @@ class Frameworks(unittest.TestCase):
         os.mkdir(versioned)
         os.symlink(LIBRARY, os.path.join(versioned, "libnibble.so.1"))
         self.run_beside(versioned)
+
+    def test_takes_the_library_that_the_program_has_loaded(self):
+        elsewhere = self.path("elsewhere.so")
+        os.symlink(LIBRARY, elsewhere)
+        self.run_beside("/nowhere", elsewhere)
 
 
 if __name__ == "__main__":
