@@ -26,16 +26,7 @@ void layer_norm(const Norm& norm, const float* x, int64_t n, float* out) {
 }
 
 void embedding_row(const Embedding& table, int64_t row, int64_t width, float* out) {
-  const uint8_t* from = static_cast<const uint8_t*>(table.data) + row * width * dtype_bytes(table.type);
-  if (table.type == DType::kF32) {
-    std::memcpy(out, from, static_cast<size_t>(width) * 4);
-    return;
-  }
-  for (int64_t i = 0; i < width; ++i) {
-    uint16_t half;  // copied, because the mapping of a checkpoint need not be aligned
-    std::memcpy(&half, from + 2 * i, 2);
-    out[i] = table.type == DType::kF16 ? f16_to_float(half) : bf16_to_float(half);
-  }
+  widen(table.type, static_cast<const uint8_t*>(table.data) + row * width * dtype_bytes(table.type), width, out);
 }
 
 }  // namespace

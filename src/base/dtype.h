@@ -62,15 +62,15 @@ inline uint16_t float_to_bf16(float value) {
   return static_cast<uint16_t>((bits + 0x7fffu + (bits >> 16 & 1)) >> 16);
 }
 
+// Without branches, so that loops over it become vector code on every instruction set.
 inline float f16_to_float(uint16_t half) {
   const uint32_t sign = static_cast<uint32_t>(half & 0x8000u) << 16;
-  const uint32_t exponent = half >> 10 & 0x1f;
-  const uint32_t mantissa = half & 0x3ffu;
-  if (exponent == 0x1f) return bits_to_float(sign | 0x7f800000u | mantissa << 13);
-  if (exponent != 0) return bits_to_float(sign | (exponent + 112) << 23 | mantissa << 13);
-  // Subnormal: mantissa * 2^-24, exact in float32.
-  const float magnitude = static_cast<float>(mantissa) * 5.9604644775390625e-8f;
-  return bits_to_float(sign | float_to_bits(magnitude));
+  const uint32_t exponent = half & 0x7c00u;
+  const uint32_t normal = (static_cast<uint32_t>(half & 0x7fffu) << 13) + (112u << 23);
+  // Subnormal: (2^-14 + mantissa * 2^-24) - 2^-14. It is exact, and no float here is subnormal for a host that flushes those.
+  const uint32_t subnormal = float_to_bits(bits_to_float(normal + (1u << 23)) - 6.103515625e-5f);
+  const uint32_t infinite = normal + (112u << 23);  // or NaN
+  return bits_to_float(sign | (exponent == 0 ? subnormal : exponent == 0x7c00u ? infinite : normal));
 }
 
 // Rounds to nearest, ties to even; overflow becomes infinity; subnormals are kept.
@@ -87,6 +87,37 @@ inline uint16_t float_to_f16(float value) {
   }
   const uint32_t rounded = magnitude + 0xfffu + (magnitude >> 13 & 1);
   return sign | static_cast<uint16_t>((rounded - 0x38000000u) >> 13);
+}
+
+// The largest |x|; NaN or infinite if one of them is not finite. Magnitudes are compared as integers, which is vector code.
+inline float largest_magnitude(const float* x, int64_t count) {
+  int32_t most = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const int32_t magnitude = static_cast<int32_t>(float_to_bits(x[i]) & 0x7fffffffu);
+    most = magnitude > most ? magnitude : most;
+  }
+  return bits_to_float(static_cast<uint32_t>(most));
+}
+
+// `count` values of F16, BF16 or F32 as float32. They may lie anywhere: the mapping of a checkpoint need not be aligned.
+inline void widen(DType type, const void* values, int64_t count, float* out) {
+  const uint8_t* from = static_cast<const uint8_t*>(values);
+  if (type == DType::kF32) {
+    std::memcpy(out, from, static_cast<size_t>(count) * 4);
+    return;
+  }
+  const auto each = [&](auto to_float) {
+    for (int64_t i = 0; i < count; ++i) {
+      uint16_t half;
+      std::memcpy(&half, from + 2 * i, 2);
+      out[i] = to_float(half);
+    }
+  };
+  if (type == DType::kF16) {
+    each([](uint16_t half) { return f16_to_float(half); });
+  } else {
+    each([](uint16_t half) { return bf16_to_float(half); });
+  }
 }
 
 }  // namespace nbl

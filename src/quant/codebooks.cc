@@ -20,6 +20,17 @@ constexpr uint32_t kNf4Bits[16] = {0xBF800000, 0xBF3239B1, 0xBF066B30, 0xBECA32A
 constexpr uint32_t kFp4Bits[16] = {0x00000000, 0x3BAAAAAB, 0x3F2AAAAB, 0x3F800000, 0x3EAAAAAB, 0x3F000000, 0x3E2AAAAB, 0x3E800000,
                                    0x00000000, 0xBBAAAAAB, 0xBF2AAAAB, 0xBF800000, 0xBEAAAAAB, 0xBF000000, 0xBE2AAAAB, 0xBE800000};
 
+constexpr uint32_t kNf4Midpoints[15] = {0xBF591CD8, 0xBF1C5270, 0xBEEB8480, 0xBEADEA76, 0xBE703CEC, 0xBE0D38BC, 0xBD3A7871, 0x3D22FAFF,
+                                        0x3DF64862, 0x3E5067E0, 0x3E9582D4, 0x3EC753F9, 0x3F006D04, 0x3F248DAF, 0x3F5C89DA};
+constexpr uint32_t kFp4Steps[7] = {0x3B2AAAB9, 0x3DB00000, 0x3E555555, 0x3E955555, 0x3ED55556, 0x3F155550, 0x3F555555};
+
+template <size_t kCount>
+inline int count_below(const uint32_t (&steps)[kCount], float x) {
+  int count = 0;
+  for (uint32_t step : steps) count += x > bits_to_float(step);
+  return count;
+}
+
 // The signed dynamic map of 256 values (create_dynamic_map(True, 7, 8)), ascending.
 std::array<float, 256> dynamic_map() {
   std::vector<float> positive;
@@ -71,26 +82,18 @@ uint8_t dynamic_code(const std::array<float, 256>& map, float x) {
 const std::array<float, 16> kNf4Codebook = from_bits(kNf4Bits);
 const std::array<float, 16> kFp4Codebook = from_bits(kFp4Bits);
 
-// The number of midpoints below x; a tie goes to the lower code.
-uint8_t nf4_code(float x) {
-  static constexpr uint32_t kThresholds[15] = {0xBF591CD8, 0xBF1C5270, 0xBEEB8480, 0xBEADEA76, 0xBE703CEC, 0xBE0D38BC, 0xBD3A7871, 0x3D22FAFF,
-                                               0x3DF64862, 0x3E5067E0, 0x3E9582D4, 0x3EC753F9, 0x3F006D04, 0x3F248DAF, 0x3F5C89DA};
-  uint8_t code = 0;
-  for (int step = 8; step > 0; step /= 2) {
-    if (x > bits_to_float(kThresholds[code + step - 1])) code = static_cast<uint8_t>(code + step);
-  }
-  return code;
+// A code is the number of midpoints below x; a tie goes to the lower code. All are compared, because that is vector code
+// where a search is not.
+void nf4_codes(const float* x, int64_t count, uint8_t* codes) {
+  for (int64_t i = 0; i < count; ++i) codes[i] = static_cast<uint8_t>(count_below(kNf4Midpoints, x[i]));
 }
 
-uint8_t fp4_code(float x) {
-  const uint8_t sign = x < 0 ? 8 : 0;
-  const float magnitude = std::fabs(x);
-  static constexpr struct { uint32_t above; uint8_t code; } kSteps[7] = {
-      {0x3F555555, 3}, {0x3F155550, 2}, {0x3ED55556, 5}, {0x3E955555, 4}, {0x3E555555, 7}, {0x3DB00000, 6}, {0x3B2AAAB9, 1}};
-  for (const auto& step : kSteps) {
-    if (magnitude > bits_to_float(step.above)) return sign | step.code;
+// Magnitudes ascend over the codes 0, 1, 6, 7, 4, 5, 2, 3; bit 3 is the sign.
+void fp4_codes(const float* x, int64_t count, uint8_t* codes) {
+  for (int64_t i = 0; i < count; ++i) {
+    const int rank = count_below(kFp4Steps, std::fabs(x[i]));
+    codes[i] = static_cast<uint8_t>((rank ^ (rank & 2) << 1) | (x[i] < 0 ? 8 : 0));
   }
-  return sign;
 }
 
 void double_quantize(std::vector<float>& absmax) {

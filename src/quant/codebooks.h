@@ -10,9 +10,9 @@ namespace nbl {
 extern const std::array<float, 16> kNf4Codebook;
 extern const std::array<float, 16> kFp4Codebook;
 
-// Code of x, which was divided by its block's largest magnitude.
-uint8_t nf4_code(float x);
-uint8_t fp4_code(float x);
+// Codes of values that were divided by their block's largest magnitude.
+void nf4_codes(const float* x, int64_t count, uint8_t* codes);
+void fp4_codes(const float* x, int64_t count, uint8_t* codes);
 
 // Replaces block scales by what bitsandbytes' double quantization makes of them: 8-bit codes of a dynamic map in blocks
 // of 256, less their mean.

@@ -31,21 +31,14 @@ Result<std::vector<float>> floats_of(const TensorView& tensor) {
         .with("tensor", tensor.name);
   }
   std::vector<float> out(tensor.elements());
+  if (tensor.dtype != DType::kF64) {
+    widen(tensor.dtype, tensor.data, tensor.elements(), out.data());
+    return out;
+  }
   for (size_t i = 0; i < out.size(); ++i) {
-    switch (tensor.dtype) {
-      case DType::kF32: std::memcpy(&out[i], tensor.data + 4 * i, 4); break;
-      case DType::kF64: {
-        double value;
-        std::memcpy(&value, tensor.data + 8 * i, 8);
-        out[i] = static_cast<float>(value);
-        break;
-      }
-      default: {
-        uint16_t half;
-        std::memcpy(&half, tensor.data + 2 * i, 2);
-        out[i] = tensor.dtype == DType::kF16 ? f16_to_float(half) : bf16_to_float(half);
-      }
-    }
+    double value;
+    std::memcpy(&value, tensor.data + 8 * i, 8);
+    out[i] = static_cast<float>(value);
   }
   return out;
 }

@@ -12,15 +12,9 @@ namespace {
 
 using Method = LoadQuantOptions::Method;
 
-// Element `at` of the flattened matrix, in its own type's value.
-float element(const QuantWeight& plain, int64_t at) {
-  if (plain.value_type == DType::kF32) return static_cast<const float*>(plain.dense)[at];
-  const uint16_t half = static_cast<const uint16_t*>(plain.dense)[at];
-  return plain.value_type == DType::kF16 ? f16_to_float(half) : bf16_to_float(half);
-}
-
+// `count` values of the flattened matrix from `first` on.
 void widen(const QuantWeight& plain, int64_t first, int64_t count, float* out) {
-  for (int64_t i = 0; i < count; ++i) out[i] = element(plain, first + i);
+  widen(plain.value_type, static_cast<const uint8_t*>(plain.dense) + first * dtype_bytes(plain.value_type), count, out);
 }
 
 QuantWeight quantize_codebook(const QuantWeight& plain, const LoadQuantOptions& options) {
@@ -37,17 +31,12 @@ QuantWeight quantize_codebook(const QuantWeight& plain, const LoadQuantOptions& 
     for (int64_t b = first; b < last; ++b) {
       const int64_t begin = b * block, length = std::min(block, count - begin);
       widen(plain, begin, length, values.data());
-      float most = 0;
-      for (int64_t i = 0; i < length; ++i) most = std::max(most, std::fabs(values[i]));
+      const float most = largest_magnitude(values.data(), length);
       absmax[b] = most;
       // An all-zero block gets the code of zero.
       const float reciprocal = most > 0 ? 1.0f / most : 0.0f;
-      uint8_t* codes = out.codes.data() + begin;
-      if (fp4) {
-        for (int64_t i = 0; i < length; ++i) codes[i] = fp4_code(values[i] * reciprocal);
-      } else {
-        for (int64_t i = 0; i < length; ++i) codes[i] = nf4_code(values[i] * reciprocal);
-      }
+      for (int64_t i = 0; i < length; ++i) values[i] *= reciprocal;
+      (fp4 ? fp4_codes : nf4_codes)(values.data(), length, out.codes.data() + begin);
     }
   });
   if (options.double_quant) double_quantize(absmax);
@@ -71,11 +60,8 @@ QuantWeight quantize_int8(const QuantWeight& plain, const LoadQuantOptions& opti
     std::vector<float> row(k);
     for (int64_t r = first; r < last; ++r) {
       widen(plain, r * k, k, row.data());
-      float most = 0;
-      for (float& value : row) {
-        value = f16_to_float(float_to_f16(value));  // the tool casts to half precision first
-        most = std::max(most, std::fabs(value));
-      }
+      for (float& value : row) value = f16_to_float(float_to_f16(value));  // the tool casts to half precision first
+      const float most = largest_magnitude(row.data(), k);
       const float scale = most > 0 ? 127.0f / most : 0.0f;
       uint8_t* codes = out.codes.data() + r * k;
       for (int64_t i = 0; i < k; ++i) codes[i] = static_cast<uint8_t>(std::nearbyint(row[i] * scale) + 128.0f);

@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstring>
+#include <vector>
 
 namespace nbl {
 namespace {
@@ -43,6 +45,31 @@ TEST(Half, RoundsToNearestEven) {
   }
   EXPECT_EQ(float_to_f16(65519.9f), 0x7bff);
   EXPECT_EQ(float_to_f16(65520.0f), 0x7c00);
+}
+
+// A checkpoint's header may have any length, so its values may lie anywhere.
+TEST(Widen, ReadsFromAnyAddress) {
+  std::vector<uint8_t> bytes(1 + 4 * 100);
+  for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<uint8_t>(i * 37 % 120);  // no NaN
+  for (const DType type : {DType::kF16, DType::kBF16, DType::kF32}) {
+    std::vector<float> out(100);
+    widen(type, bytes.data() + 1, 100, out.data());
+    for (size_t i = 0; i < out.size(); ++i) {
+      uint32_t bits = 0;
+      std::memcpy(&bits, bytes.data() + 1 + i * dtype_bytes(type), dtype_bytes(type));
+      const double expected = type == DType::kF16 ? half_by_definition(static_cast<uint16_t>(bits)) : bits_to_float(type == DType::kBF16 ? bits << 16 : bits);
+      ASSERT_EQ(out[i], expected) << dtype_name(type) << " " << i;
+    }
+  }
+}
+
+TEST(LargestMagnitude, IsThatOfEitherSignAndTellsWhatIsNotFinite) {
+  const std::vector<float> values = {0.5f, -3.0f, 1e-40f, 2.0f};
+  EXPECT_EQ(largest_magnitude(values.data(), 4), 3.0f);
+  EXPECT_EQ(largest_magnitude(values.data(), 0), 0.0f);
+  const std::vector<float> infinite = {1.0f, -INFINITY}, not_a_number = {INFINITY, -NAN};
+  EXPECT_EQ(largest_magnitude(infinite.data(), 2), INFINITY);
+  EXPECT_TRUE(std::isnan(largest_magnitude(not_a_number.data(), 2)));
 }
 
 TEST(BFloat16, RoundsToNearestEven) {

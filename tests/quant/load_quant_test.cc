@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstring>
 #include <filesystem>
 
@@ -40,6 +41,31 @@ TEST(LoadQuant, PublishedVectors) {
   EXPECT_EQ(nf4->scales[0], 0.5f);
   options.method = LoadQuantOptions::Method::kFp4;
   EXPECT_EQ(hex_of_codes(quantize_on_load(plain_of(halves, 1, 64), options)->codes), "b6a5c29b7d2f31a4d2e36a5c29b7a5f31a4d2e36a5c2eb7a5c30b4d2f36a4d2e");
+}
+
+// By the definition of the types: NF4 takes the nearest value, the lower one on a tie; FP4 compares magnitudes with the steps of
+// bitsandbytes' decision tree.
+TEST(LoadQuant, EveryHalfGetsTheCodeOfItsType) {
+  constexpr struct { double above; int code; } kFp4Tree[7] = {{0.00260417, 1}, {0.0859375, 6}, {0.20833333, 7}, {0.29166667, 4},
+                                                              {0.4166667, 5}, {0.583333, 2}, {0.8333333, 3}};
+  std::vector<float> values;
+  for (int bits = 0; bits <= 0x3c00; ++bits) {
+    values.push_back(f16_to_float(static_cast<uint16_t>(bits)));
+    values.push_back(-values.back());
+  }
+  std::vector<uint8_t> nf4(values.size()), fp4(values.size());
+  nf4_codes(values.data(), static_cast<int64_t>(values.size()), nf4.data());
+  fp4_codes(values.data(), static_cast<int64_t>(values.size()), fp4.data());
+  for (size_t i = 0; i < values.size(); ++i) {
+    int nearest = 0;
+    for (int code = 1; code < 16; ++code) {
+      if (std::fabs(static_cast<double>(kNf4Codebook[code]) - values[i]) < std::fabs(static_cast<double>(kNf4Codebook[nearest]) - values[i])) nearest = code;
+    }
+    ASSERT_EQ(nf4[i], nearest) << values[i];
+    int code = 0;
+    for (const auto& step : kFp4Tree) code = std::fabs(values[i]) > step.above ? step.code : code;
+    ASSERT_EQ(fp4[i], code | (values[i] < 0 ? 8 : 0)) << values[i];
+  }
 }
 
 TEST(LoadQuant, Int8RowsAsPublished) {
