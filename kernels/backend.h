@@ -12,6 +12,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -132,6 +133,21 @@ class Backend {
   // the spec) or never. `parts` are only borrowed. When parts are permuted their k_order must be equal: if it is not,
   // kState, and the caller packs them one by one.
   virtual Result<std::shared_ptr<const PackedWeight>> pack(const std::vector<const QuantWeight*>& parts, WeightRole role) const = 0;
+  // The same for parts that can be had one after another: load(i) gives part i and is called once for each, in order. A
+  // backend that packs each before it asks for the next holds one plain matrix at a time; this one holds all.
+  using PartLoader = std::function<Result<QuantWeight>(size_t part)>;
+  virtual Result<std::shared_ptr<const PackedWeight>> pack_in_turn(const std::vector<WeightSpec>& specs, const PartLoader& load,
+                                                                   WeightRole role) const {
+    std::vector<QuantWeight> weights(specs.size());
+    std::vector<const QuantWeight*> parts;
+    for (size_t i = 0; i < specs.size(); ++i) {
+      Result<QuantWeight> part = load(i);
+      if (!part.ok()) return part.status();
+      weights[i] = std::move(part).value();
+      parts.push_back(&weights[i]);
+    }
+    return pack(parts, role);
+  }
   // Bytes that pack() will take, without data, to within 2 %.
   virtual int64_t packed_bytes(const std::vector<WeightSpec>& parts, WeightRole role) const = 0;
 

@@ -44,33 +44,31 @@ class CpuBackend final : public Backend {
   }
 
   bool can_fuse(const std::vector<WeightSpec>& parts) const override {
-    for (const WeightSpec& part : parts) {
-      const WeightSpec& first = parts.front();
-      if (part.format != first.format || part.in_features != first.in_features || part.bits != first.bits ||
-          part.group_size != first.group_size || part.value_type != first.value_type ||
-          part.scale_type != first.scale_type || part.symmetric != first.symmetric ||
-          part.permuted != first.permuted)
-        return false;
-    }
-    return !parts.empty();
+    return !parts.empty() && std::all_of(parts.begin(), parts.end(), [&](const WeightSpec& part) {
+      return part.symmetric == parts.front().symmetric && can_follow(parts.front(), part);
+    });
   }
 
   Result<std::shared_ptr<const PackedWeight>> pack(const std::vector<const QuantWeight*>& parts,
                                                    WeightRole role) const override {
-    if (parts.empty()) return error(Code::kArgument, "there is no matrix to pack");
     std::vector<WeightSpec> specs;
-    for (const QuantWeight* part : parts) {
-      NBL_RETURN_IF_ERROR(check_spec(*part));
-      specs.push_back(*part);
-    }
-    if (!can_fuse(specs))
-      return error(Code::kArgument, "%s: matrices of different formats cannot be fused",
-                   parts.front()->source.c_str());
-    try {
-      return CpuWeight::pack(parts, role, precision_, kernels_, *pool_);
-    } catch (const std::bad_alloc&) {
-      return error(Code::kNoMemory, "%s: no memory to pack it", parts.front()->source.c_str());
-    }
+    for (const QuantWeight* part : parts) specs.push_back(*part);
+    return pack(
+        specs, [&](size_t i) { return Result<const QuantWeight*>(parts[i]); }, role);
+  }
+
+  Result<std::shared_ptr<const PackedWeight>> pack_in_turn(const std::vector<WeightSpec>& specs,
+                                                           const PartLoader& load,
+                                                           WeightRole role) const override {
+    QuantWeight part;
+    return pack(
+        specs,
+        [&](size_t i) -> Result<const QuantWeight*> {
+          part = QuantWeight();  // before the next one is there
+          NBL_ASSIGN_OR_RETURN(part, load(i));
+          return &part;
+        },
+        role);
   }
 
   int64_t packed_bytes(const std::vector<WeightSpec>& parts, WeightRole role) const override {
@@ -109,9 +107,21 @@ class CpuBackend final : public Backend {
   Status matmul(const PackedWeight& packed, const float* x, int64_t m, float* y) const override;
 
  private:
+  Result<std::shared_ptr<const PackedWeight>> pack(const std::vector<WeightSpec>& specs,
+                                                   const CpuWeight::Parts& part, WeightRole role) const {
+    if (specs.empty()) return error(Code::kArgument, "there is no matrix to pack");
+    for (const WeightSpec& spec : specs) NBL_RETURN_IF_ERROR(check_spec(spec));
+    try {
+      return CpuWeight::pack(specs, part, role, precision_, kernels_, *pool_, arena_);
+    } catch (const std::bad_alloc&) {
+      return error(Code::kNoMemory, "%s: no memory to pack it", specs.front().source.c_str());
+    }
+  }
+
   const Kernels& kernels_;
   const CpuPrecision precision_;
   const std::shared_ptr<Pool> pool_;
+  mutable Arena arena_;
 };
 
 Status CpuBackend::matmul(const PackedWeight& packed, const float* x, int64_t m, float* y) const {

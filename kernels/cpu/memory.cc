@@ -2,6 +2,8 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
+
 namespace nbl {
 namespace cpu {
 
@@ -50,6 +52,22 @@ bool Memory::allocate(int64_t bytes, bool huge) {
   }
   data_ = reinterpret_cast<uint8_t*>(at);
   return true;
+}
+
+std::shared_ptr<uint8_t> Arena::allocate(int64_t bytes) {
+  constexpr int64_t kBlock = int64_t{32} << 20, kHuge = static_cast<int64_t>(kHugePage);
+  if (bytes < 0 || bytes > kMost) return nullptr;
+  bytes = (bytes + 256 + 63) / 64 * 64;  // kernels may read a vector beyond the end
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (!block_ || bytes > block_->bytes() - used_) {
+    auto block = std::make_shared<Memory>();
+    if (!block->allocate(std::max(kBlock, (bytes + kHuge - 1) / kHuge * kHuge), true)) return nullptr;
+    block_ = std::move(block);
+    used_ = 0;
+  }
+  uint8_t* data = block_->data() + used_;
+  used_ += bytes;
+  return std::shared_ptr<uint8_t>(block_, data);
 }
 
 }  // namespace cpu

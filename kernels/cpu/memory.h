@@ -3,6 +3,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
+#include <mutex>
 #include <utility>
 
 namespace nbl {
@@ -30,6 +32,19 @@ class Memory {
   int64_t bytes_ = 0;
   void* base_ = nullptr;  // what was mapped
   size_t mapped_ = 0;
+};
+
+// Packed weights, one behind another in blocks of huge pages: a matrix of its own mapping would have small pages
+// where it is smaller than a huge one, and at its end, and is read slower there.
+class Arena {
+ public:
+  // Zeroed; null when there is not that much. Its block is given back with the last piece of it.
+  std::shared_ptr<uint8_t> allocate(int64_t bytes);
+
+ private:
+  std::mutex mutex_;
+  std::shared_ptr<Memory> block_;
+  int64_t used_ = 0;
 };
 
 // Hands out aligned pieces of one block: first count, then allocate, then take the same pieces again.

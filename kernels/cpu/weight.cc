@@ -87,14 +87,15 @@ int64_t position_of(const Layout& layout, int64_t group_size, int64_t p) {
   return p / group_size * layout.blocks_per_group * layout.block + p % group_size;
 }
 
-// The rows of the parts, one after another.
 struct Row {
   const QuantWeight* part;
   int64_t n;
 };
 
+// Packs one part, whose first row is row `begin` of the whole.
 struct Packer {
-  const std::vector<const QuantWeight*>* parts;
+  const QuantWeight* part;
+  int64_t begin;
   const Layout* layout;
   uint8_t* data;
   uint8_t* scales;
@@ -103,21 +104,10 @@ struct Packer {
   uint8_t* low_scales;
   float* slack;
 
-  bool row(int64_t index, Row* out) const {
-    for (const QuantWeight* part : *parts) {
-      if (index < part->out_features) {
-        *out = {part, index};
-        return true;
-      }
-      index -= part->out_features;
-    }
-    return false;  // padding of the last panel
-  }
-
   void panel(int64_t index, uint8_t* codes) const {
     for (int r = 0; r < kPanel; ++r) {
-      Row source;
-      if (!row(index * kPanel + r, &source)) continue;
+      const Row source = {part, index * kPanel + r - begin};
+      if (source.n < 0 || source.n >= part->out_features) continue;  // of another part, or padding
       uint8_t* out = data + index * layout->panel_bytes;
       if (layout->split) {
         split_row(source, index, r);
@@ -197,7 +187,9 @@ struct Packer {
         const uint16_t half = layout->scale_type == kScaleF16 ? float_to_f16(scale) : float_to_bf16(scale);
         std::memcpy(scales + at * 2, &half, 2);
       }
-      if (layout->has_zeros) zeros[at] = w.zeros[source.n * groups + group];
+      if (layout->has_zeros)
+        zeros[at] =
+            w.zeros.empty() ? static_cast<uint8_t>(1 << (w.bits - 1)) : w.zeros[source.n * groups + group];
     }
   }
 
@@ -207,31 +199,36 @@ struct Packer {
     const QuantWeight& w = *source.part;
     uint8_t* high_out = data + index * layout->panel_bytes + 4 * r;
     uint8_t* low_out = low + index * layout->panel_bytes + 4 * r;
+    const uint8_t* from =
+        static_cast<const uint8_t*>(w.dense) + source.n * w.in_features * dtype_bytes(w.value_type);
     double lost = 0, size = 0;  // squares of what view() alone leaves out, and of the row
     float values[kMaxBlock];
     for (int64_t b = 0; b < layout->blocks; ++b) {
       const int64_t start = b * layout->block, count = std::min(layout->block, w.in_features - start);
-      float top = 0, check = 0;
-      for (int64_t i = 0; i < count; ++i) {
-        values[i] = dense_value(w, source.n * w.in_features + start + i);
-        top = std::max(top, std::fabs(values[i]));
-        check += values[i] * 0.0f;
-      }
+      widen(w.value_type, from + start * dtype_bytes(w.value_type), count, values);
+      for (int64_t i = 0; i < count; ++i) size += static_cast<double>(values[i]) * values[i];
       // A value that is not finite makes the whole row NaN, as it would be in a product.
-      const float scale = check == 0.0f ? round_up_to_bf16(top / 32767.0f) : check;
+      const float nothing = largest_magnitude(values, count) * 0.0f;
+      if (nothing != 0.0f) std::fill(values, values + count, 0.0f);
+      const float scale = round_up_to_bf16(largest_magnitude(values, count) / 32767.0f) + nothing;
       const float inverse = scale > 0 ? 1.0f / scale : 0.0f;
+      alignas(16) uint8_t high_bytes[kMaxBlock] = {}, low_bytes[kMaxBlock] = {};
+      int32_t squares = 0;
       for (int64_t i = 0; i < count; ++i) {
-        const int32_t q =
-            check == 0.0f
-                ? std::clamp(static_cast<int32_t>(std::lrint(values[i] * inverse)), -32767, 32767) + 32768
-                : 32768;
-        const int64_t at = (start + i) / 4 * 64 + (start + i) % 4;
-        high_out[at] = static_cast<uint8_t>(q >> 8);
-        low_out[at] = static_cast<uint8_t>(q & 255);
-        const double rest = scale * static_cast<double>((q & 255) - 128);
-        lost += rest * rest;
-        size += static_cast<double>(values[i]) * values[i];
+        // Adding 1.5 * 2^23 leaves the rounded integer in the lower bits.
+        const int32_t rounded =
+            static_cast<int32_t>(float_to_bits(values[i] * inverse + 12582912.0f) - 0x4b400000u);
+        const int32_t q = std::min(std::max(rounded, -32767), 32767) + 32768;
+        const int32_t rest = (q & 255) - 128;
+        high_bytes[i] = static_cast<uint8_t>(q >> 8);
+        low_bytes[i] = static_cast<uint8_t>(q);
+        squares += rest * rest;
       }
+      for (int64_t i = 0; i < count; i += 4) {
+        std::memcpy(high_out + 16 * (start + i), high_bytes + i, 4);
+        std::memcpy(low_out + 16 * (start + i), low_bytes + i, 4);
+      }
+      lost += static_cast<double>(scale) * scale * squares;
       const int64_t at = ((index * layout->blocks + b) * kPanel + r) * 2;
       const uint16_t low_scale = float_to_bf16(scale), high_scale = float_to_bf16(256 * scale);
       std::memcpy(scales + at, &high_scale, 2);
@@ -239,17 +236,6 @@ struct Packer {
     }
     // A little more, for the rounding of both sums in float32.
     slack[index * kPanel + r] = static_cast<float>(1.01 * std::sqrt(lost) + 2e-5 * std::sqrt(size));
-  }
-
-  static float dense_value(const QuantWeight& w, int64_t at) {
-    if (w.value_type == DType::kF32) {
-      float value;
-      std::memcpy(&value, static_cast<const uint8_t*>(w.dense) + 4 * at, 4);
-      return value;
-    }
-    uint16_t half;
-    std::memcpy(&half, static_cast<const uint8_t*>(w.dense) + 2 * at, 2);
-    return w.value_type == DType::kF16 ? f16_to_float(half) : bf16_to_float(half);
   }
 
   static float round_up_to_bf16(float value) {
@@ -339,6 +325,12 @@ Layout layout_of(const std::vector<WeightSpec>& parts, WeightRole role, CpuPreci
   return layout;
 }
 
+bool can_follow(const WeightSpec& first, const WeightSpec& part) {
+  return part.format == first.format && part.in_features == first.in_features && part.bits == first.bits &&
+         part.group_size == first.group_size && part.value_type == first.value_type &&
+         part.scale_type == first.scale_type && part.permuted == first.permuted;
+}
+
 bool CpuWeight::same_input(const CpuWeight& other) const {
   return integers_ == other.integers_ && columns_ == other.columns_ && view_.block == other.view_.block &&
          view_.blocks == other.view_.blocks && view_.last_block == other.view_.last_block &&
@@ -361,47 +353,71 @@ void CpuWeight::make_integer_codebook() {
   view_.zero = 128.0f;
 }
 
-Result<std::shared_ptr<const PackedWeight>> CpuWeight::pack(const std::vector<const QuantWeight*>& parts,
+Result<std::shared_ptr<const PackedWeight>> CpuWeight::pack(std::vector<WeightSpec> specs, const Parts& next,
                                                             WeightRole role, CpuPrecision precision,
-                                                            const Kernels& kernels, Pool& pool) {
-  const QuantWeight& first = *parts.front();
-  std::vector<WeightSpec> specs;
-  for (const QuantWeight* part : parts) {
-    NBL_RETURN_IF_ERROR(check_data(*part));
-    if (part->k_order != first.k_order || part->codebook != first.codebook)
-      return error(Code::kState,
-                   "%s: the matrices to fuse order their columns differently; pack them one by one",
-                   describe(*part).c_str());
-    specs.push_back(*part);
-  }
+                                                            const Kernels& kernels, Pool& pool,
+                                                            Arena& arena) {
+  NBL_ASSIGN_OR_RETURN(const QuantWeight* part, next(0));
+  NBL_RETURN_IF_ERROR(check_data(*part));
+  // What only the data tell: whether zeros are needed, where columns stand, and the codebook.
+  for (WeightSpec& spec : specs) spec.symmetric = part->symmetric;
+  const std::vector<int32_t> k_order = part->k_order;
+  const WeightSpec first = *part;
   const Layout layout = layout_of(specs, role, precision);
-  WeightSpec spec = first;
-  spec.out_features = layout.rows;
-  std::shared_ptr<CpuWeight> weight(new CpuWeight(spec));
+  WeightSpec whole = first;
+  whole.out_features = layout.rows;
+  std::shared_ptr<CpuWeight> weight(new CpuWeight(whole));
+  weight->codebook_ = part->codebook;
   const int64_t data_bytes = round_up(layout.panels * layout.panel_bytes, 64);
   const int64_t plane_bytes = data_bytes + layout.scale_bytes + layout.zero_bytes;
-  if (!weight->memory_.allocate(plane_bytes * (layout.split ? 2 : 1) + layout.slack_bytes, true))
+  weight->memory_ = arena.allocate(plane_bytes * (layout.split ? 2 : 1) + layout.slack_bytes);
+  if (!weight->memory_)
     return error(Code::kNoMemory, "%s: no memory for %lld bytes of packed weights", describe(first).c_str(),
                  static_cast<long long>(layout.bytes()));
 
-  uint8_t* data = weight->memory_.data();
-  const Packer packer{&parts,
-                      &layout,
-                      data,
-                      data + data_bytes,
-                      data + data_bytes + layout.scale_bytes,
-                      data + plane_bytes,
-                      data + plane_bytes + data_bytes,
-                      reinterpret_cast<float*>(data + 2 * plane_bytes)};
+  uint8_t* data = weight->memory_.get();
+  Packer packer{part,
+                0,
+                &layout,
+                data,
+                data + data_bytes,
+                data + data_bytes + layout.scale_bytes,
+                data + plane_bytes,
+                data + plane_bytes + data_bytes,
+                reinterpret_cast<float*>(data + 2 * plane_bytes)};
   const int64_t scratch = round_up(layout.positions + 64, 64);
   std::vector<uint8_t> codes(static_cast<size_t>(scratch * pool.threads()));
-  // Each worker packs the panels that it will read: their pages are then near it.
-  pool.run([&](int thread, int threads) {
-    for (int64_t p = layout.panels * thread / threads; p < layout.panels * (thread + 1) / threads; ++p)
-      packer.panel(p, codes.data() + scratch * thread);
-  });
+  for (size_t i = 0; i < specs.size(); ++i) {
+    if (i > 0) {
+      packer.begin += part->out_features;
+      NBL_ASSIGN_OR_RETURN(part, next(i));
+      NBL_RETURN_IF_ERROR(check_data(*part));
+      packer.part = part;
+      if (!can_follow(first, *part) || part->out_features != specs[i].out_features)
+        return error(Code::kArgument, "%s: matrices of different formats cannot be fused",
+                     describe(*part).c_str());
+      if (part->k_order != k_order || part->codebook != weight->codebook_ ||
+          (first.symmetric && !part->symmetric))
+        return error(Code::kState,
+                     "%s: the matrices to fuse order their columns or place their zeros differently; pack "
+                     "them one by one",
+                     describe(*part).c_str());
+    }
+    const int64_t first_panel = packer.begin / kPanel;
+    const int64_t panels = (packer.begin + part->out_features + kPanel - 1) / kPanel - first_panel;
+    pool.run([&](int thread, int threads) {
+      if (i == 0 && specs.size() > 1) {
+        // Each worker touches first the panels that it will read: their pages are then near it.
+        const int64_t last = layout.panels * (thread + 1) / threads * layout.panel_bytes;
+        for (int64_t at = layout.panels * thread / threads * layout.panel_bytes; at < last; at += 4096)
+          data[at] = 0;
+        pool.barrier();
+      }
+      for (int64_t p = panels * thread / threads; p < panels * (thread + 1) / threads; ++p)
+        packer.panel(first_panel + p, codes.data() + scratch * thread);
+    });
+  }
 
-  weight->codebook_ = first.codebook;
   weight->columns_ = layout.columns;
   weight->positions_ = layout.positions;
   weight->bytes_ = layout.bytes();
@@ -413,7 +429,7 @@ Result<std::shared_ptr<const PackedWeight>> CpuWeight::pack(const std::vector<co
     weight->order_.assign(static_cast<size_t>(layout.positions), -1);
     for (int64_t p = 0; p < layout.columns; ++p)
       weight->order_[static_cast<size_t>(position_of(layout, first.group_size, p))] =
-          first.k_order.empty() ? static_cast<int32_t>(p) : first.k_order[static_cast<size_t>(p)];
+          k_order.empty() ? static_cast<int32_t>(p) : k_order[static_cast<size_t>(p)];
   }
   WeightView& view = weight->view_;
   view.data = data;

@@ -13,6 +13,7 @@
 #pragma once
 
 #include <array>
+#include <functional>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -48,11 +49,16 @@ struct Layout {
 Status check_spec(const WeightSpec& spec);
 Layout layout_of(const std::vector<WeightSpec>& parts, WeightRole role, CpuPrecision precision);
 
+// Whether `part` can stand below `first` in one matrix.
+bool can_follow(const WeightSpec& first, const WeightSpec& part);
+
 class CpuWeight final : public PackedWeight {
  public:
-  static Result<std::shared_ptr<const PackedWeight>> pack(const std::vector<const QuantWeight*>& parts,
+  // part(i) gives the i-th matrix, which lives until the next one is asked for: each is packed before that.
+  using Parts = std::function<Result<const QuantWeight*>(size_t)>;
+  static Result<std::shared_ptr<const PackedWeight>> pack(std::vector<WeightSpec> specs, const Parts& part,
                                                           WeightRole role, CpuPrecision precision,
-                                                          const Kernels& kernels, Pool& pool);
+                                                          const Kernels& kernels, Pool& pool, Arena& arena);
 
   int64_t bytes() const override { return bytes_; }
   // The lower plane of a split head is read for the few rows only that may be the best.
@@ -82,7 +88,7 @@ class CpuWeight final : public PackedWeight {
   std::array<float, 16> codebook_{};
   std::array<uint8_t, 16> high_bytes_{}, low_bytes_{};
   std::vector<int32_t> order_;
-  Memory memory_;
+  std::shared_ptr<uint8_t> memory_;
   int64_t columns_ = 0, positions_ = 0, bytes_ = 0;
   bool integers_ = false;
   std::string kernel_;

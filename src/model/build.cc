@@ -35,6 +35,7 @@ class Builder {
 
  private:
   Status block(int64_t layer, Block& out);
+  Result<QuantWeight> load(const std::string& module, int64_t rows, int64_t columns) const;
   Status linears(const LinearPlan& plan, std::vector<Linear>& out);
   Status linear(const LinearPlan& plan, Linear& out);
   Result<bool> try_fused(const LinearPlan& plan, std::vector<Linear>& out);
@@ -70,10 +71,17 @@ Status Builder::report(uint64_t done) {
   return {};
 }
 
+// A weight that is not in the files' pages any more gives them back before it is packed.
+Result<QuantWeight> Builder::load(const std::string& module, int64_t rows, int64_t columns) const {
+  NBL_ASSIGN_OR_RETURN(QuantWeight weight, loader_->load(module, rows, columns));
+  if (!weight.dense) loader_->release(module);
+  return weight;
+}
+
 Status Builder::linear(const LinearPlan& plan, Linear& out) {
   const int64_t rows = plan.out_features();
   {
-    NBL_ASSIGN_OR_RETURN(const QuantWeight weight, loader_->load(plan.names[0], rows, plan.in_features));
+    NBL_ASSIGN_OR_RETURN(const QuantWeight weight, load(plan.names[0], rows, plan.in_features));
     NBL_ASSIGN_OR_RETURN(out.weight, backend_.pack({&weight}, plan.role));
   }
   NBL_ASSIGN_OR_RETURN(out.bias, loader_->bias(plan.names[0], rows));
@@ -92,16 +100,14 @@ Result<bool> Builder::try_fused(const LinearPlan& plan, std::vector<Linear>& out
     specs.push_back(std::move(spec));
   }
   if (!backend_.can_fuse(specs)) return false;
-  std::vector<QuantWeight> weights;
-  std::vector<const QuantWeight*> parts;
-  weights.reserve(plan.names.size());
-  for (size_t i = 0; i < plan.names.size(); ++i) {
-    NBL_ASSIGN_OR_RETURN(QuantWeight weight, loader_->load(plan.names[i], plan.part_rows[i], plan.in_features));
-    weights.push_back(std::move(weight));
-    parts.push_back(&weights.back());
-  }
   Linear linear;
-  auto packed = backend_.pack(parts, plan.role);
+  auto packed = backend_.pack_in_turn(
+      specs,
+      [&](size_t i) {
+        if (i > 0) loader_->release(plan.names[i - 1]);
+        return load(plan.names[i], plan.part_rows[i], plan.in_features);
+      },
+      plan.role);
   if (!packed.ok() && packed.status().code() == Code::kState) return false;  // their k_orders differ
   NBL_RETURN_IF_ERROR(packed.status());
   linear.weight = std::move(packed).value();
