@@ -154,7 +154,10 @@ template <int kCode>
 static inline VF dense_panel(const uint8_t* data, const float* x, int64_t length) {
   VF s0 = vf_set1(0), s1 = s0, s2 = s0, s3 = s0;
   int64_t k = 0;
+  constexpr int64_t kBytes = kCode == kF32 ? 64 : 32;  // of a column
   for (; k + 4 <= length; k += 4) {
+    fetch_ahead(data + k * kBytes);
+    fetch_ahead(data + k * kBytes + 64);
     s0 = vf_fma(load_values<kCode>(data, k), vf_set1(x[k]), s0);
     s1 = vf_fma(load_values<kCode>(data, k + 1), vf_set1(x[k + 1]), s1);
     s2 = vf_fma(load_values<kCode>(data, k + 2), vf_set1(x[k + 2]), s2);
@@ -173,6 +176,7 @@ static inline VF codebook_panel(const WeightView* w, int64_t panel, const float*
     const int64_t length = block_length(w, b);
     VF s0 = vf_set1(0), s1 = s0, s2 = s0, s3 = s0;
     for (int64_t c = 0; c < length / 8; ++c, data += 64, x += 8) {
+      fetch_ahead(data);
       const VI packed = vi_load(data);
       s0 = vf_fma(table_look(table, packed), vf_set1(x[0]), s0);
       s1 = vf_fma(table_look(table, vi_srl(packed, 8)), vf_set1(x[1]), s1);

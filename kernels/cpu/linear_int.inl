@@ -7,6 +7,13 @@
 // A codebook's values are 16-bit integers here, 256 * high + low, of which the product low * lo is left out:
 // it is 2^-16 of the whole, no more than the rounding of the activations.
 
+// Asks for weights that one token's loops will come to. What the machine fetches by itself ends at small
+// pages and comes late: one thread reads a sixth more with this.
+static inline void fetch_ahead(const uint8_t* data) {
+  constexpr int64_t kAhead = 8192;
+  __builtin_prefetch(data + kAhead);
+}
+
 static inline VF load_scales(const WeightView* w, int64_t at) {
   switch (w->scale_type) {
     case kScaleF16:
@@ -92,10 +99,12 @@ static inline __attribute__((always_inline)) void add_dots(const IntTile& t, con
 #pragma GCC unroll 2
     for (int p = 0; p < kPanelCount; ++p) w[p] = w_load(weights[p] + 64 * q);
 #pragma GCC unroll 8
-    for (int i = 0; i < kCount; ++i)
+    for (int i = 0; i < kCount; ++i) {
+      const Four four = four_load(a + 4 * i);
 #pragma GCC unroll 2
       for (int p = 0; p < kPanelCount; ++p)
-        acc[i][p] = kWide ? dot_wide(acc[i][p], w[p], a + 4 * i) : dot(acc[i][p], w[p], a + 4 * i);
+        acc[i][p] = kWide ? dot_wide(acc[i][p], w[p], four) : dot(acc[i][p], w[p], four);
+    }
   }
 }
 
@@ -118,14 +127,24 @@ static inline __attribute__((always_inline)) void int_tile(const IntTile& t) {
   if (t.planes == 2 || t.low[0]) times_256(acc);
   if (t.planes == 2) add_dots<kCount, kWide>(t, t.w, t.a + t.plane, acc);
   if (t.low[0]) add_dots<kCount, kWide>(t, t.low, t.a, acc);
+  // Copies, because the compiler must assume that the stores below change `t`.
+  const float *scales = t.scales, *sums = t.sums;
+  float* sum = t.sum;
+  VF scale[kPanelCount], zero[kPanelCount];
+#pragma GCC unroll 2
+  for (int p = 0; p < kPanelCount; ++p) {
+    scale[p] = t.scale[p];
+    zero[p] = t.zero[p];
+  }
 #pragma GCC unroll 8
-  for (int i = 0; i < kCount; ++i)
+  for (int i = 0; i < kCount; ++i, sum += 32) {
+    const VF token_scale = vf_set1(scales[i]), token_sum = vf_set1(sums[i]);
 #pragma GCC unroll 2
     for (int p = 0; p < kPanelCount; ++p) {
-      float* sum = t.sum + i * 32 + p * kPanel;
-      const VF whole = vf_fnma(t.zero[p], vf_set1(t.sums[i]), vf_from_vi(acc[i][p]));
-      vf_store(sum, vf_fma(vf_mul(t.scale[p], vf_set1(t.scales[i])), whole, vf_load(sum)));
+      const VF whole = vf_fnma(zero[p], token_sum, vf_from_vi(acc[i][p]));
+      vf_store(sum + p * kPanel, vf_fma(vf_mul(scale[p], token_scale), whole, vf_load(sum + p * kPanel)));
     }
+  }
 }
 
 template <int kWide, int kPanelCount>

@@ -21,7 +21,7 @@ static inline __attribute__((always_inline)) void narrow_dots(const uint8_t* w, 
       const W bytes = w_load(w + 64 * q);
 #pragma GCC unroll 8
       for (int i = 0; i < kCount; ++i) {
-        const __m256i four = four_bytes(a + 4 * i);
+        const __m256i four = four_load(a + 4 * i);
         add_words(&sums[i].a, _mm256_maddubs_epi16(bytes.a, four));
         add_words(&sums[i].b, _mm256_maddubs_epi16(bytes.b, four));
       }

@@ -12,6 +12,7 @@ static inline VF int4_panel(const WeightView* w, int64_t panel, const ActView* a
     const int64_t length = block_length(w, b);
     VI low_hi = vi_set1(0), low_lo = low_hi, high_hi = low_hi, high_lo = low_hi;
     for (int64_t k = 0; k < length; k += 8, data += 64) {
+      fetch_ahead(data);
       const W packed = w_load(data);
       const W low = w_and(packed, low_mask), high = w_and(packed, high_mask);
       low_hi = dot(low_hi, low, codes + k);
@@ -37,7 +38,9 @@ static inline bool few_bits_panel(const WeightView* w, int64_t panel, const ActV
   for (int64_t b = 0; b < w->blocks; ++b) {
     const int64_t length = block_length(w, b);
     VI hi0 = vi_set1(0), hi1 = hi0, lo0 = hi0, lo1 = hi0;
-    for (int64_t k = 0; k < length; k += 16, data += three ? 96 : 64)
+    for (int64_t k = 0; k < length; k += 16, data += three ? 96 : 64) {
+      fetch_ahead(data);
+      if (three) fetch_ahead(data + 64);
       for (int i = 0; i < 4; i += 2) {
         const W first = few_bits(data, i, three), second = few_bits(data, i + 1, three);
         const int8_t* at = codes + k + 4 * i;
@@ -46,6 +49,7 @@ static inline bool few_bits_panel(const WeightView* w, int64_t panel, const ActV
         hi1 = dot(hi1, second, at + 4);
         lo1 = dot(lo1, second, at + length + 4);
       }
+    }
     codes += 2 * length;
     const int64_t at = panel * w->blocks + b;
     const VI whole = vi_add(vi_sll(vi_add(hi0, hi1), 8), vi_add(lo0, lo1));
@@ -64,6 +68,8 @@ static inline VF int8_panel(const WeightView* w, int64_t panel, const ActView* a
     const int64_t length = block_length(w, b);
     VI hi0 = vi_set1(0), hi1 = hi0, lo0 = hi0, lo1 = hi0;
     for (int64_t k = 0; k < length; k += 8, data += 128) {
+      fetch_ahead(data);
+      fetch_ahead(data + 64);
       const W first = w_load(data), second = w_load(data + 64);
       hi0 = dot(hi0, first, codes + k);
       lo0 = dot(lo0, first, codes + length + k);
@@ -90,6 +96,7 @@ static inline bool codebook_int_panel(const WeightView* w, int64_t panel, const 
     const int64_t length = block_length(w, b);
     VI hi0 = vi_set1(0), hi1 = hi0, cross0 = hi0, cross1 = hi0, cross2 = hi0, cross3 = hi0;
     for (int64_t k = 0; k < length; k += 8, data += 64) {
+      fetch_ahead(data);
       const W packed = w_load(data);
       const W first = w_low_nibbles(packed), second = w_high_nibbles(packed);
       const W high0 = bytes_look(high_table, first), high1 = bytes_look(high_table, second);

@@ -8,7 +8,7 @@ struct Narrow {
 };  // 16-bit sums: plane, half of the panel
 
 static inline void int4_step(Narrow* s, W w, const int8_t* hi, const int8_t* lo) {
-  const __m256i h = four_bytes(hi), l = four_bytes(lo);
+  const __m256i h = four_load(hi), l = four_load(lo);
   add_words(&s->hi_a, _mm256_maddubs_epi16(w.a, h));
   add_words(&s->hi_b, _mm256_maddubs_epi16(w.b, h));
   add_words(&s->lo_a, _mm256_maddubs_epi16(w.a, l));
@@ -40,6 +40,7 @@ static inline VF int4_panel(const WeightView* w, int64_t panel, const ActView* a
       const int64_t stop = length - k < 32 ? length : k + 32;
       Narrow s = {none, none, none, none};
       for (; k < stop; k += 8, data += 64) {
+        fetch_ahead(data);
         const W packed = w_load(data);
         int4_step(&s, w_low_nibbles(packed), codes + k, codes + length + k);
         int4_step(&s, w_high_nibbles(packed), codes + k + 4, codes + length + k + 4);
@@ -63,6 +64,8 @@ static inline bool few_bits_panel(const WeightView* w, int64_t panel, const ActV
     const int64_t length = block_length(w, b);
     VI hi = vi_set1(0), lo = hi;
     for (int64_t k = 0; k < length; k += 16, data += three ? 96 : 64) {
+      fetch_ahead(data);
+      if (three) fetch_ahead(data + 64);
       Narrow s = {none, none, none, none};
       for (int i = 0; i < 4; ++i)
         int4_step(&s, few_bits(data, i, three), codes + k + 4 * i, codes + length + k + 4 * i);
@@ -84,8 +87,9 @@ static inline VF int8_panel(const WeightView* w, int64_t panel, const ActView* a
     const int64_t length = block_length(w, b);
     VI even = vi_set1(0), odd = even;
     for (int64_t k = 0; k < length; k += 4, data += 64) {
+      fetch_ahead(data);
       const W packed = w_load(data);
-      const __m256i h = four_bytes(codes + k), l = four_bytes(codes + length + k);
+      const __m256i h = four_load(codes + k), l = four_load(codes + length + k);
       // 256 * high + low, the low byte sign-extended.
       const __m256i x_even =
           _mm256_add_epi16(_mm256_slli_epi16(h, 8), _mm256_srai_epi16(_mm256_slli_epi16(l, 8), 8));

@@ -172,20 +172,20 @@ static inline Bytes bytes_load(const uint8_t* p) {
 static inline W bytes_look(Bytes t, W code) {
   return {_mm256_shuffle_epi8(t, code.a), _mm256_shuffle_epi8(t, code.b)};
 }
-static inline __m256i four_bytes(const int8_t* a) {
+typedef __m256i Four;
+static inline Four four_load(const int8_t* a) {
   int32_t bits;
   memcpy(&bits, a, 4);
   return _mm256_set1_epi32(bits);
 }
-static inline VI dot(VI acc, W w, const int8_t* a) {
-  const __m256i four = four_bytes(a);
-  return {NBL_DOT256(acc.a, w.a, four), NBL_DOT256(acc.b, w.b, four)};
+static inline VI dot(VI acc, W w, Four a) {
+  return {NBL_DOT256(acc.a, w.a, a), NBL_DOT256(acc.b, w.b, a)};
 }
+static inline VI dot(VI acc, W w, const int8_t* a) { return dot(acc, w, four_load(a)); }
 #ifdef NBL_DOT256_WIDE
-static inline VI dot_wide(VI acc, W w, const int8_t* a) {
-  const __m256i four = four_bytes(a);
-  return {NBL_DOT256_WIDE(acc.a, w.a, four), NBL_DOT256_WIDE(acc.b, w.b, four)};
+static inline VI dot_wide(VI acc, W w, Four a) {
+  return {NBL_DOT256_WIDE(acc.a, w.a, a), NBL_DOT256_WIDE(acc.b, w.b, a)};
 }
 #else
-static inline VI dot_wide(VI acc, W w, const int8_t* a) { return dot(acc, w, a); }
+static inline VI dot_wide(VI acc, W w, Four a) { return dot(acc, w, a); }
 #endif

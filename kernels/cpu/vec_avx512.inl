@@ -95,9 +95,19 @@ static inline Bytes bytes_load(const uint8_t* p) {
 }
 static inline W bytes_look(Bytes t, W code) { return _mm512_shuffle_epi8(t, code); }
 // Inline assembly because GCC 12 copies and spills accumulators around the intrinsic; the broadcast is part
-// of it.
+// of it. Where several panels take the same activations, `Four` broadcasts once: loads bind those loops.
 static inline VI dot(VI acc, W w, const int8_t* a) {
   __asm__("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(acc) : "v"(w), "m"(*(const int32_t*)a));
   return acc;
 }
-static inline VI dot_wide(VI acc, W w, const int8_t* a) { return dot(acc, w, a); }
+typedef __m512i Four;
+static inline Four four_load(const int8_t* a) {
+  int32_t bits;
+  memcpy(&bits, a, 4);
+  return _mm512_set1_epi32(bits);
+}
+static inline VI dot(VI acc, W w, Four a) {
+  __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(w), "v"(a));
+  return acc;
+}
+static inline VI dot_wide(VI acc, W w, Four a) { return dot(acc, w, a); }

@@ -242,5 +242,8 @@ static inline VI dot(VI acc, W w, const int8_t* a) {
       w.v[4 * i] * a[0] + w.v[4 * i + 1] * a[1] + w.v[4 * i + 2] * a[2] + w.v[4 * i + 3] * a[3];
   return acc;
 }
+// The four activations `a` of a dot(), ready for several.
+typedef const int8_t* Four;
+static inline Four four_load(const int8_t* a) { return a; }
 // The same for codes above 127.
-static inline VI dot_wide(VI acc, W w, const int8_t* a) { return dot(acc, w, a); }
+static inline VI dot_wide(VI acc, W w, Four a) { return dot(acc, w, a); }
