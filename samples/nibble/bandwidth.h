@@ -9,7 +9,7 @@
 namespace bandwidth {
 
 // Reads a buffer of `bytes` that no cache holds with `threads` threads; the best of `passes`, in bytes a second.
-double probe(int threads, int64_t bytes = int64_t{1} << 30, int passes = 3);
+double probe(int threads, int64_t bytes = int64_t{1} << 30, int passes = 5);
 
 // Cores this process may run on.
 int usable_cores();

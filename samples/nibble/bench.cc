@@ -110,8 +110,9 @@ void run(BenchFlags flags) {
     flags.load.directory = directory;
     const bool synthetic = directory.empty();
     const client::Model model = synthetic ? synthesize(flags) : load(flags.load);
+    const double before = probes ? bandwidth::probe(threads) : 0;
     Json result = measure(flags, model.get(), synthetic ? flags.shape + " " + flags.format : directory);
-    if (probes) add_bandwidth(bandwidth::probe(threads), &result);
+    if (probes) add_bandwidth(std::max(before, bandwidth::probe(threads)), &result);
     if (!flags.json && !flags.csv) print_table(result);
     results.push_back(std::move(result));
   }
