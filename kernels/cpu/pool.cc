@@ -3,34 +3,22 @@
 #include <sched.h>
 
 #include <algorithm>
-#include <chrono>
 #include <fstream>
 #include <string>
 #include <system_error>
-
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
 
 namespace nbl {
 namespace cpu {
 
 namespace {
 
-constexpr int kSpins = 1024;  // at a barrier before the core is offered to others
-constexpr auto kStayAwake = std::chrono::microseconds(1000);  // after a job: sampling a token is shorter
-
-inline void relax() {
-#if defined(__x86_64__)
-  _mm_pause();
-#elif defined(__aarch64__)
-  __asm__ volatile("yield");
-#endif
-}
+constexpr int32_t kLeastSpin = 4, kMostSpin = 50;  // microseconds at a barrier
+constexpr int32_t kJobSpins =
+    20;  // the wait for the next job is that much longer: sampling a token is shorter
 
 }  // namespace
 
-Pool::Pool(int threads, bool spin) : spin_(spin) {
+Pool::Pool(int threads, bool spin) : most_spin_us_(spin ? kMostSpin : kLeastSpin), spin_us_(most_spin_us_) {
   threads = std::max(1, threads);
   workers_.reserve(static_cast<size_t>(threads - 1));
   for (int i = 1; i < threads; ++i) {
@@ -45,11 +33,7 @@ Pool::Pool(int threads, bool spin) : spin_(spin) {
 
 Pool::~Pool() {
   stop_.store(true);
-  {
-    std::lock_guard<std::mutex> lock(sleep_mutex_);
-    generation_.fetch_add(1);
-  }
-  wake_.notify_all();
+  begun_.raise();
   for (std::thread& worker : workers_) worker.join();
 }
 
@@ -59,18 +43,11 @@ void Pool::run_job(Function function, void* context) {
     const uint64_t ticket = next_ticket_++;
     turn_changed_.wait(lock, [&] { return now_serving_ == ticket; });
   }
-  if (threads_ > 1) {
-    function_ = function;
-    context_ = context;
-    running_.store(threads_ - 1, std::memory_order_relaxed);
-    generation_.fetch_add(1, std::memory_order_seq_cst);
-    if (sleeping_.load(std::memory_order_seq_cst) > 0) {
-      { std::lock_guard<std::mutex> lock(sleep_mutex_); }
-      wake_.notify_all();
-    }
-  }
+  function_ = function;
+  context_ = context;
+  if (threads_ > 1) begun_.raise();
   function(context, 0, threads_);
-  for (int turns = 0; running_.load(std::memory_order_acquire) > 0;) wait_a_little(&turns);
+  barrier();
   {
     std::lock_guard<std::mutex> lock(turn_mutex_);
     ++now_serving_;
@@ -79,49 +56,27 @@ void Pool::run_job(Function function, void* context) {
 }
 
 void Pool::work(int thread) {
-  for (uint64_t seen = 0;; ++seen) {
-    if (!wait_for_job(seen)) return;
+  for (uint32_t jobs = 0;; ++jobs) {
+    const int32_t spin = spin_us_.load(std::memory_order_relaxed);
+    begun_.wait(jobs, spin > kLeastSpin ? spin * kJobSpins : 0);
+    if (stop_.load()) return;
     function_(context_, thread, threads_);
-    running_.fetch_sub(1, std::memory_order_release);
-  }
-}
-
-// Returns when job number seen + 1 is there; false when the pool ends.
-bool Pool::wait_for_job(uint64_t seen) {
-  if (spin_) {
-    const auto until = std::chrono::steady_clock::now() + kStayAwake;
-    do {
-      for (int i = 0; i < 256; ++i) {
-        if (generation_.load(std::memory_order_acquire) > seen) return !stop_.load();
-        relax();
-      }
-    } while (std::chrono::steady_clock::now() < until);
-  }
-  std::unique_lock<std::mutex> lock(sleep_mutex_);
-  sleeping_.fetch_add(1, std::memory_order_seq_cst);
-  wake_.wait(lock, [&] { return generation_.load(std::memory_order_seq_cst) > seen; });
-  sleeping_.fetch_sub(1, std::memory_order_relaxed);
-  return !stop_.load();
-}
-
-void Pool::wait_a_little(int* turns) const {
-  // A host with more runnable threads than cores must be able to run the one that is waited for.
-  if (++*turns > (spin_ ? kSpins : 64)) {
-    sched_yield();
-  } else {
-    relax();
+    barrier();
   }
 }
 
 void Pool::barrier() {
   if (threads_ == 1) return;
-  const uint32_t phase = phase_.load(std::memory_order_relaxed);
+  const uint32_t passed = passed_.value();
   if (arrived_.fetch_add(1, std::memory_order_acq_rel) == threads_ - 1) {
     arrived_.store(0, std::memory_order_relaxed);
-    phase_.store(phase + 1, std::memory_order_release);
-    return;
+    passed_.raise();
+  } else {
+    const int32_t spin = spin_us_.load(std::memory_order_relaxed);
+    const bool enough = passed_.wait(passed, spin);
+    spin_us_.store(enough ? std::min(spin + 1, most_spin_us_) : std::max(spin / 2, kLeastSpin),
+                   std::memory_order_relaxed);
   }
-  for (int turns = 0; phase_.load(std::memory_order_acquire) == phase;) wait_a_little(&turns);
 }
 
 namespace {

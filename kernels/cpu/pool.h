@@ -1,8 +1,8 @@
 // Pool: the backend's threads. A job is one function that all of them run at once, meeting at barriers.
 //
 // One job runs at a time; callers wait for their turn in the order they came, so that several sessions of one
-// model share the cores instead of fighting for them. The caller is thread 0 of its own job. Workers spin for
-// a while when a job has ended, because the next token's is near, and then sleep.
+// model share the cores instead of fighting for them. The caller is thread 0 of its own job. Whoever waits,
+// at a barrier or for the next job, spins for a while and then sleeps (event_count.h).
 #pragma once
 
 #include <atomic>
@@ -11,6 +11,8 @@
 #include <mutex>
 #include <thread>
 #include <vector>
+
+#include "kernels/cpu/event_count.h"
 
 namespace nbl {
 namespace cpu {
@@ -39,11 +41,8 @@ class Pool {
   using Function = void (*)(void* context, int thread, int threads);
   void run_job(Function function, void* context);
   void work(int thread);
-  bool wait_for_job(uint64_t seen);
-  void wait_a_little(int* turns) const;
 
   int threads_ = 1;
-  const bool spin_;
   std::vector<std::thread> workers_;
 
   // Whose turn it is.
@@ -51,18 +50,19 @@ class Pool {
   std::condition_variable turn_changed_;
   uint64_t next_ticket_ = 0, now_serving_ = 0;
 
-  // The job. `generation_` grows with each one; workers that sleep wait for `wake_`.
+  // The job. It begins when `begun_` is raised, and ends when every thread has met the others once more.
   Function function_ = nullptr;
   void* context_ = nullptr;
-  alignas(64) std::atomic<uint64_t> generation_{0};
-  alignas(64) std::atomic<int> running_{0};  // workers that have not finished the job
   std::atomic<bool> stop_{false};
-  std::atomic<int> sleeping_{0};
-  std::mutex sleep_mutex_;
-  std::condition_variable wake_;
+  EventCount begun_;
 
-  alignas(64) std::atomic<int> arrived_{0};
-  alignas(64) std::atomic<uint32_t> phase_{0};
+  alignas(64) std::atomic<int> arrived_{0};  // threads that wait at the barrier
+  EventCount passed_;                        // barriers that all have reached
+
+  // How long a thread spins at a barrier: the longest time while that is enough, ever shorter while threads
+  // have to sleep all the same, because others want the cores.
+  const int32_t most_spin_us_;
+  std::atomic<int32_t> spin_us_;
 };
 
 // Physical cores that this process may use: its affinity mask without hyperthread siblings, capped by its
