@@ -9,19 +9,22 @@ import (
 
 // SetDevice: where the model runs: auto (the first GPU, else the CPU), cpu, ref (the reference in double), cuda,
 // cuda:1, ...
-// default "auto" (load)
+//
+// For: load. Default "auto".
 func (c *Config) SetDevice(value string) *Config {
 	return c.keep(c.SetString(OptDevice, value))
 }
 
 // SetNThreads: threads of the CPU backend; 0: the physical cores that this process may use.
-// from 0 to 1024; default 0 (load)
+//
+// For: load. From 0 to 1024; default 0.
 func (c *Config) SetNThreads(value int) *Config {
 	return c.keep(c.SetInt64(OptNThreads, int64(value)))
 }
 
 // SetCPUISA: instruction set of the CPU kernels. One that the machine lacks is refused at load.
-// one of "auto", "generic", "avx2", "avxvnni", "avx512vnni"; default "auto" (load)
+//
+// For: load. One of "auto", "generic", "avx2", "avxvnni", "avx512vnni"; default "auto".
 func (c *Config) SetCPUISA(value string) *Config {
 	return c.keep(c.SetString(OptCPUISA, value))
 }
@@ -29,40 +32,46 @@ func (c *Config) SetCPUISA(value string) *Config {
 // SetCPUPrecision: activations of the CPU kernels: exact16 (16-bit integers per group, closer to exact than
 // float16), fast8 (8 bits while reading the prompt), fastest8 (8 bits always), fp32 (float32, and weights
 // rounded as the quantizing tool does).
-// one of "exact16", "fast8", "fastest8", "fp32"; default "exact16" (load)
+//
+// For: load. One of "exact16", "fast8", "fastest8", "fp32"; default "exact16".
 func (c *Config) SetCPUPrecision(value string) *Config {
 	return c.keep(c.SetString(OptCPUPrecision, value))
 }
 
 // SetSpin: whether worker threads spin briefly between the stages of a step; 0 for hosts with more threads than
 // cores.
-// default true (load)
+//
+// For: load. Default true.
 func (c *Config) SetSpin(value bool) *Config {
 	return c.keep(c.SetInt64(OptSpin, flag(value)))
 }
 
 // SetLoadQuant: quantizes float weights while loading, as bitsandbytes does. Config.MergeJSON also takes
 // load_in_4bit, load_in_8bit, bnb_4bit_quant_type.
-// one of "none", "nf4", "fp4", "int8"; default "none" (load)
+//
+// For: load. One of "none", "nf4", "fp4", "int8"; default "none".
 func (c *Config) SetLoadQuant(value string) *Config {
 	return c.keep(c.SetString(OptLoadQuant, value))
 }
 
 // SetQuantBlock: block size of nf4 and fp4: a power of two.
-// from 32 to 4096; default 64 (load)
+//
+// For: load. From 32 to 4096; default 64.
 func (c *Config) SetQuantBlock(value int) *Config {
 	return c.keep(c.SetInt64(OptQuantBlock, int64(value)))
 }
 
 // SetDoubleQuant: whether the block scales of nf4 and fp4 are quantized too.
-// default false (load)
+//
+// For: load. Default false.
 func (c *Config) SetDoubleQuant(value bool) *Config {
 	return c.keep(c.SetInt64(OptDoubleQuant, flag(value)))
 }
 
 // AddSkip: modules that Config.SetLoadQuant leaves alone: a full path, its end behind a dot, or one of its
 // segments. Empty: the output head.
-// (load)
+//
+// For: load.
 func (c *Config) AddSkip(values ...string) *Config {
 	for _, value := range values {
 		if err := c.AddString(OptSkip, value); err != nil {
@@ -74,45 +83,52 @@ func (c *Config) AddSkip(values ...string) *Config {
 
 // SetInt8Threshold: LLM.int8 as it was published, for int8 matrices: activations are rounded to 8 bits a row,
 // but for those of at least this size; 0: for none. Negative: they are not rounded, which is more exact.
-// from -1 to 65504; default -1 (load)
+//
+// For: load. From -1 to 65504; default -1.
 func (c *Config) SetInt8Threshold(value float64) *Config {
 	return c.keep(c.SetFloat64(OptInt8Threshold, value))
 }
 
 // SetChatTemplate: a Jinja chat template that replaces the checkpoint's.
-// (load)
+//
+// For: load.
 func (c *Config) SetChatTemplate(value string) *Config {
 	return c.keep(c.SetString(OptChatTemplate, value))
 }
 
 // SetContext: tokens that a session may hold, prompt and answer together; 0: the smaller of 4096 and what the
 // model was trained for. Their cache is reserved when the session is made.
-// from 0 to 16777216; default 0 (session, estimate)
+//
+// For: session, estimate. From 0 to 16777216; default 0.
 func (c *Config) SetContext(value int) *Config {
 	return c.keep(c.SetInt64(OptContext, int64(value)))
 }
 
 // SetKVDtype: type of the cached keys and values; int8 where the backend has it.
-// one of "f16", "f32", "int8"; default "f16" (session, estimate)
+//
+// For: session, estimate. One of "f16", "f32", "int8"; default "f16".
 func (c *Config) SetKVDtype(value string) *Config {
 	return c.keep(c.SetString(OptKVDtype, value))
 }
 
 // SetPrefillChunk: prompt tokens computed at a time: bounds scratch memory and how long a cancel takes.
-// from 1 to 65536; default 512 (session, estimate)
+//
+// For: session, estimate. From 1 to 65536; default 512.
 func (c *Config) SetPrefillChunk(value int) *Config {
 	return c.keep(c.SetInt64(OptPrefillChunk, int64(value)))
 }
 
 // SetLogits: whether Session.Logits gives the last token's logits or those of every token of the last append.
-// one of "last", "all"; default "last" (session)
+//
+// For: session. One of "last", "all"; default "last".
 func (c *Config) SetLogits(value string) *Config {
 	return c.keep(c.SetString(OptLogits, value))
 }
 
 // SetTemperature: 0: greedy. The start is what the checkpoint's generation_config.json says, greedy where it
 // says nothing.
-// from 0.0 to 1000.0; default 0.0 (session, generation)
+//
+// For: session, generation. From 0.0 to 1000.0; default 0.0.
 func (c *Config) SetTemperature(value float64) *Config {
 	return c.keep(c.SetFloat64(OptTemperature, value))
 }
@@ -124,7 +140,8 @@ func (s *Session) SetTemperature(value float64) error {
 }
 
 // SetTopK draws from the k most probable tokens; 0: from all.
-// from 0 to 2147483647; default 0 (session, generation)
+//
+// For: session, generation. From 0 to 2147483647; default 0.
 func (c *Config) SetTopK(value int) *Config {
 	return c.keep(c.SetInt64(OptTopK, int64(value)))
 }
@@ -135,7 +152,8 @@ func (s *Session) SetTopK(value int) error {
 }
 
 // SetTopP draws from the smallest set of tokens whose probabilities reach p.
-// from 0.0 to 1.0; default 1.0 (session, generation)
+//
+// For: session, generation. From 0.0 to 1.0; default 1.0.
 func (c *Config) SetTopP(value float64) *Config {
 	return c.keep(c.SetFloat64(OptTopP, value))
 }
@@ -146,7 +164,8 @@ func (s *Session) SetTopP(value float64) error {
 }
 
 // SetMinP draws from tokens of at least min_p times the best one's probability.
-// from 0.0 to 1.0; default 0.0 (session, generation)
+//
+// For: session, generation. From 0.0 to 1.0; default 0.0.
 func (c *Config) SetMinP(value float64) *Config {
 	return c.keep(c.SetFloat64(OptMinP, value))
 }
@@ -157,7 +176,8 @@ func (s *Session) SetMinP(value float64) error {
 }
 
 // SetTypicalP: locally typical sampling (arXiv:2202.00666).
-// from 0.0 to 1.0; default 1.0 (session, generation)
+//
+// For: session, generation. From 0.0 to 1.0; default 1.0.
 func (c *Config) SetTypicalP(value float64) *Config {
 	return c.keep(c.SetFloat64(OptTypicalP, value))
 }
@@ -169,7 +189,8 @@ func (s *Session) SetTypicalP(value float64) error {
 
 // SetRepetitionPenalty divides the positive logits of tokens that occurred, prompt included, and multiplies the
 // negative ones.
-// from 0.01 to 100.0; default 1.0 (session, generation)
+//
+// For: session, generation. From 0.01 to 100.0; default 1.0.
 func (c *Config) SetRepetitionPenalty(value float64) *Config {
 	return c.keep(c.SetFloat64(OptRepetitionPenalty, value))
 }
@@ -181,7 +202,8 @@ func (s *Session) SetRepetitionPenalty(value float64) error {
 }
 
 // SetPresencePenalty subtracted once from the logit of a token that occurred in the answer.
-// from -100.0 to 100.0; default 0.0 (session, generation)
+//
+// For: session, generation. From -100.0 to 100.0; default 0.0.
 func (c *Config) SetPresencePenalty(value float64) *Config {
 	return c.keep(c.SetFloat64(OptPresencePenalty, value))
 }
@@ -192,7 +214,8 @@ func (s *Session) SetPresencePenalty(value float64) error {
 }
 
 // SetFrequencyPenalty subtracted for each time a token occurred in the answer.
-// from -100.0 to 100.0; default 0.0 (session, generation)
+//
+// For: session, generation. From -100.0 to 100.0; default 0.0.
 func (c *Config) SetFrequencyPenalty(value float64) *Config {
 	return c.keep(c.SetFloat64(OptFrequencyPenalty, value))
 }
@@ -203,7 +226,8 @@ func (s *Session) SetFrequencyPenalty(value float64) error {
 }
 
 // SetPenaltyWindow: only the last so many tokens count for penalties; 0: all.
-// from 0 to 16777216; default 0 (session, generation)
+//
+// For: session, generation. From 0 to 16777216; default 0.
 func (c *Config) SetPenaltyWindow(value int) *Config {
 	return c.keep(c.SetInt64(OptPenaltyWindow, int64(value)))
 }
@@ -214,7 +238,8 @@ func (s *Session) SetPenaltyWindow(value int) error {
 }
 
 // SetSeed: the same seed, prompt, options and device give the same answer.
-// default 0 (session, generation)
+//
+// For: session, generation. Default 0.
 func (c *Config) SetSeed(value int64) *Config {
 	return c.keep(c.SetInt64(OptSeed, value))
 }
@@ -225,7 +250,8 @@ func (s *Session) SetSeed(value int64) error {
 }
 
 // SetMaxLength ends a generation when prompt and answer together have so many tokens; 0: the context.
-// from 0 to 16777216; default 0 (session, generation)
+//
+// For: session, generation. From 0 to 16777216; default 0.
 func (c *Config) SetMaxLength(value int) *Config {
 	return c.keep(c.SetInt64(OptMaxLength, int64(value)))
 }
@@ -236,7 +262,8 @@ func (s *Session) SetMaxLength(value int) error {
 }
 
 // SetMinNewTokens: end-of-text is not drawn before so many tokens.
-// from 0 to 16777216; default 0 (session, generation)
+//
+// For: session, generation. From 0 to 16777216; default 0.
 func (c *Config) SetMinNewTokens(value int) *Config {
 	return c.keep(c.SetInt64(OptMinNewTokens, int64(value)))
 }
@@ -247,7 +274,8 @@ func (s *Session) SetMinNewTokens(value int) error {
 }
 
 // SetIgnoreEOS goes on behind end-of-text.
-// default false (session, generation)
+//
+// For: session, generation. Default false.
 func (c *Config) SetIgnoreEOS(value bool) *Config {
 	return c.keep(c.SetInt64(OptIgnoreEOS, flag(value)))
 }
@@ -258,7 +286,8 @@ func (s *Session) SetIgnoreEOS(value bool) error {
 }
 
 // SetSkipSpecial: special tokens of the answer give no text.
-// default true (session, generation)
+//
+// For: session, generation. Default true.
 func (c *Config) SetSkipSpecial(value bool) *Config {
 	return c.keep(c.SetInt64(OptSkipSpecial, flag(value)))
 }
@@ -269,7 +298,8 @@ func (s *Session) SetSkipSpecial(value bool) error {
 }
 
 // AddStop: texts that end a generation; they and what follows are not part of the answer.
-// (session, generation)
+//
+// For: session, generation.
 func (c *Config) AddStop(values ...string) *Config {
 	for _, value := range values {
 		if err := c.AddString(OptStop, value); err != nil {
@@ -290,7 +320,8 @@ func (s *Session) AddStop(values ...string) error {
 }
 
 // AddStopIDs: token ids, that end a generation.
-// (session, generation)
+//
+// For: session, generation.
 func (c *Config) AddStopIDs(values ...int) *Config {
 	for _, value := range values {
 		if err := c.AddString(OptStopIDs, strconv.Itoa(value)); err != nil {
@@ -311,13 +342,15 @@ func (s *Session) AddStopIDs(values ...int) error {
 }
 
 // SetBatchSessions: sessions that a batch may hold.
-// from 1 to 4096; default 64 (batch)
+//
+// For: batch. From 1 to 4096; default 64.
 func (c *Config) SetBatchSessions(value int) *Config {
 	return c.keep(c.SetInt64(OptBatchSessions, int64(value)))
 }
 
 // AddBenchPrompt: prompt lengths to measure; none: 128 and 512.
-// (bench)
+//
+// For: bench.
 func (c *Config) AddBenchPrompt(values ...int) *Config {
 	for _, value := range values {
 		if err := c.AddString(OptBenchPrompt, strconv.Itoa(value)); err != nil {
@@ -328,13 +361,15 @@ func (c *Config) AddBenchPrompt(values ...int) *Config {
 }
 
 // SetBenchDecode: tokens to decode behind each prompt.
-// from 1 to 1048576; default 64 (bench)
+//
+// For: bench. From 1 to 1048576; default 64.
 func (c *Config) SetBenchDecode(value int) *Config {
 	return c.keep(c.SetInt64(OptBenchDecode, int64(value)))
 }
 
 // AddBenchBatch: batch sizes to measure; none: 1.
-// (bench)
+//
+// For: bench.
 func (c *Config) AddBenchBatch(values ...int) *Config {
 	for _, value := range values {
 		if err := c.AddString(OptBenchBatch, strconv.Itoa(value)); err != nil {
@@ -345,20 +380,23 @@ func (c *Config) AddBenchBatch(values ...int) *Config {
 }
 
 // SetBenchRepeats: repetitions; the median is told, and the best.
-// from 1 to 1000; default 3 (bench)
+//
+// For: bench. From 1 to 1000; default 3.
 func (c *Config) SetBenchRepeats(value int) *Config {
 	return c.keep(c.SetInt64(OptBenchRepeats, int64(value)))
 }
 
 // SetPerplexityWindow: tokens of a window. Windows do not overlap; each is run alone; an incomplete last one is
 // dropped.
-// from 2 to 16777216; default 512 (perplexity)
+//
+// For: perplexity. From 2 to 16777216; default 512.
 func (c *Config) SetPerplexityWindow(value int) *Config {
 	return c.keep(c.SetInt64(OptPerplexityWindow, int64(value)))
 }
 
 // SetPerplexityMaxWindows measures only the first so many windows; 0: all.
-// from 0 to 16777216; default 0 (perplexity)
+//
+// For: perplexity. From 0 to 16777216; default 0.
 func (c *Config) SetPerplexityMaxWindows(value int) *Config {
 	return c.keep(c.SetInt64(OptPerplexityMaxWindows, int64(value)))
 }

@@ -88,23 +88,23 @@ func answer(session *nibble.Session, messages []nibble.Message, interrupts <-cha
 		case <-ctx.Done():
 		}
 	}()
-	if err := session.StartChat(ctx, nibble.Chat{Messages: messages}, 200); err != nil && !errors.Is(err, nibble.ErrCancelled) {
-		return "", err
-	} else if err == nil {
-		var text strings.Builder
-		for session.Next() {
-			text.WriteString(session.Text())
-			fmt.Print(session.Text())
-		}
-		if !errors.Is(session.Err(), nibble.ErrCancelled) {
-			fmt.Println()
-			return text.String(), session.Err()
-		}
+	var text strings.Builder
+	err := session.StartChat(ctx, nibble.Chat{Messages: messages}, 200)
+	for err == nil && session.Next() {
+		text.WriteString(session.Text())
+		fmt.Print(session.Text())
+	}
+	if err == nil {
+		err = session.Err()
+	}
+	if errors.Is(err, nibble.ErrCancelled) {
 		fmt.Println(" [stopped]")
 		return text.String(), nil
 	}
-	fmt.Println(" [stopped]")
-	return "", nil
+	if err == nil {
+		fmt.Println()
+	}
+	return text.String(), err
 }
 
 func readLines() <-chan string {
