@@ -660,7 +660,8 @@ namespace Nibble
             fixed (byte* valuePointer = valueBytes)
             {
                 IntPtr error = IntPtr.Zero;
-                int status = Native.nbl_config_set_str(configLease.Pointer, (int)option, valuePointer, (UIntPtr)valueBytes.Length, &error);
+                int status = Native.nbl_config_set_str(configLease.Pointer, (int)option, valuePointer, (UIntPtr)valueBytes.Length,
+                    &error);
                 Errors.Check(status, error);
             }
         }
@@ -673,7 +674,8 @@ namespace Nibble
             fixed (byte* valuePointer = valueBytes)
             {
                 IntPtr error = IntPtr.Zero;
-                int status = Native.nbl_config_add_str(configLease.Pointer, (int)option, valuePointer, (UIntPtr)valueBytes.Length, &error);
+                int status = Native.nbl_config_add_str(configLease.Pointer, (int)option, valuePointer, (UIntPtr)valueBytes.Length,
+                    &error);
                 Errors.Check(status, error);
             }
         }
@@ -1422,7 +1424,8 @@ namespace Nibble
                 byte* resultText;
                 UIntPtr resultLength;
                 IntPtr error = IntPtr.Zero;
-                int status = Native.nbl_model_estimate(dirPointer, (UIntPtr)dirBytes.Length, configLease.Pointer, &resultText, &resultLength, &error);
+                int status = Native.nbl_model_estimate(dirPointer, (UIntPtr)dirBytes.Length, configLease.Pointer, &resultText,
+                    &resultLength, &error);
                 Errors.Check(status, error);
                 return Text.Take(resultText, resultLength);
             }
@@ -1448,7 +1451,8 @@ namespace Nibble
         }
 
         /// <summary>The same as Load on a thread of its own, with progress. Cancelling the token ends it.</summary>
-        public static Task<Model> LoadAsync(string dir, Config config = null, IProgress<JobProgress> progress = null, CancellationToken cancellationToken = default(CancellationToken))
+        public static Task<Model> LoadAsync(string dir, Config config = null, IProgress<JobProgress> progress = null,
+            CancellationToken cancellationToken = default(CancellationToken))
         {
             Job job = StartLoad(dir, config);
             return Work.Run(job, job.TakeModel, progress, cancellationToken);
@@ -1464,7 +1468,8 @@ namespace Nibble
             {
                 IntPtr resultCreated;
                 IntPtr error = IntPtr.Zero;
-                int status = Native.nbl_model_load_start(dirPointer, (UIntPtr)dirBytes.Length, configLease.Pointer, &resultCreated, &error);
+                int status = Native.nbl_model_load_start(dirPointer, (UIntPtr)dirBytes.Length, configLease.Pointer, &resultCreated,
+                    &error);
                 Errors.Check(status, error);
                 return new Job(resultCreated);
             }
@@ -1483,14 +1488,16 @@ namespace Nibble
             {
                 IntPtr resultCreated;
                 IntPtr error = IntPtr.Zero;
-                int status = Native.nbl_model_synthesize(requestPointer, (UIntPtr)requestBytes.Length, configLease.Pointer, &resultCreated, &error);
+                int status = Native.nbl_model_synthesize(requestPointer, (UIntPtr)requestBytes.Length, configLease.Pointer,
+                    &resultCreated, &error);
                 Errors.Check(status, error);
                 return new Model(resultCreated);
             }
         }
 
         /// <summary>The same as Synthesize on a thread of its own. The token is looked at before it begins.</summary>
-        public static Task<Model> SynthesizeAsync(string request, Config config = null, CancellationToken cancellationToken = default(CancellationToken))
+        public static Task<Model> SynthesizeAsync(string request, Config config = null,
+            CancellationToken cancellationToken = default(CancellationToken))
         {
             return Work.Run(() => Synthesize(request, config), null, cancellationToken);
         }
@@ -1569,7 +1576,8 @@ namespace Nibble
                     IntPtr error = IntPtr.Zero;
                     int status;
                     fixed (int* idsPointer = idsArray)
-                        status = Native.nbl_tokenize(modelLease.Pointer, textPointer, (UIntPtr)textBytes.Length, (uint)flags, idsPointer, (UIntPtr)idsArray.Length, &idsCount, &error);
+                        status = Native.nbl_tokenize(modelLease.Pointer, textPointer, (UIntPtr)textBytes.Length, (uint)flags, idsPointer,
+                            (UIntPtr)idsArray.Length, &idsCount, &error);
                     if (!Errors.IsTooSmall(status, error))
                     {
                         Errors.Check(status, error);
@@ -1602,12 +1610,14 @@ namespace Nibble
                     fixed (int* idsPointer = idsArray)
                     fixed (ulong* beginPointer = beginArray)
                     fixed (ulong* endPointer = endArray)
-                        status = Native.nbl_tokenize_spans(modelLease.Pointer, textPointer, (UIntPtr)textBytes.Length, (uint)flags, idsPointer, (UIntPtr)idsArray.Length, &idsCount, beginPointer, endPointer, &error);
+                        status = Native.nbl_tokenize_spans(modelLease.Pointer, textPointer, (UIntPtr)textBytes.Length, (uint)flags,
+                            idsPointer, (UIntPtr)idsArray.Length, &idsCount, beginPointer, endPointer, &error);
                     if (!Errors.IsTooSmall(status, error))
                     {
                         Errors.Check(status, error);
                         TokenSpan[] rows = new TokenSpan[checked((int)idsCount)];
-                        for (int i = 0; i < rows.Length; ++i) rows[i] = new TokenSpan(idsArray[i], (long)beginArray[i], (long)endArray[i]);
+                        for (int i = 0; i < rows.Length; ++i) rows[i] = new TokenSpan(idsArray[i], (long)beginArray[i],
+                            (long)endArray[i]);
                         return rows;
                     }
                     idsArray = new int[checked((int)idsCount)];
@@ -1634,7 +1644,8 @@ namespace Nibble
                     fixed (byte* textGrown = textHeap)
                     {
                         byte* textPointer = textHeap == null ? textStack : textGrown;
-                        int status = Native.nbl_detokenize(modelLease.Pointer, idsPointer, (UIntPtr)ids.Length, (uint)flags, textPointer, (UIntPtr)textCapacity, &textLength, &error);
+                        int status = Native.nbl_detokenize(modelLease.Pointer, idsPointer, (UIntPtr)ids.Length, (uint)flags, textPointer,
+                            (UIntPtr)textCapacity, &textLength, &error);
                         if (!Errors.IsTooSmall(status, error))
                         {
                             Errors.Check(status, error);
@@ -1662,7 +1673,8 @@ namespace Nibble
                     fixed (byte* textGrown = textHeap)
                     {
                         byte* textPointer = textHeap == null ? textStack : textGrown;
-                        int status = Native.nbl_token_bytes(modelLease.Pointer, id, textPointer, (UIntPtr)textCapacity, &textLength, &error);
+                        int status = Native.nbl_token_bytes(modelLease.Pointer, id, textPointer, (UIntPtr)textCapacity, &textLength,
+                            &error);
                         if (!Errors.IsTooSmall(status, error))
                         {
                             Errors.Check(status, error);
@@ -1688,7 +1700,8 @@ namespace Nibble
                 byte* resultText;
                 UIntPtr resultLength;
                 IntPtr error = IntPtr.Zero;
-                int status = Native.nbl_chat_render(modelLease.Pointer, requestPointer, (UIntPtr)requestBytes.Length, &resultText, &resultLength, &error);
+                int status = Native.nbl_chat_render(modelLease.Pointer, requestPointer, (UIntPtr)requestBytes.Length, &resultText,
+                    &resultLength, &error);
                 Errors.Check(status, error);
                 return Text.Take(resultText, resultLength);
             }
@@ -1714,7 +1727,8 @@ namespace Nibble
             {
                 IntPtr resultCreated;
                 IntPtr error = IntPtr.Zero;
-                int status = Native.nbl_perplexity_start(modelLease.Pointer, configLease.Pointer, textPointer, (UIntPtr)textBytes.Length, &resultCreated, &error);
+                int status = Native.nbl_perplexity_start(modelLease.Pointer, configLease.Pointer, textPointer, (UIntPtr)textBytes.Length,
+                    &resultCreated, &error);
                 Errors.Check(status, error);
                 return new Job(resultCreated);
             }
@@ -1864,7 +1878,8 @@ namespace Nibble
             fixed (byte* valuePointer = valueBytes)
             {
                 IntPtr error = IntPtr.Zero;
-                int status = Native.nbl_session_add_str(sessionLease.Pointer, (int)option, valuePointer, (UIntPtr)valueBytes.Length, &error);
+                int status = Native.nbl_session_add_str(sessionLease.Pointer, (int)option, valuePointer, (UIntPtr)valueBytes.Length,
+                    &error);
                 Errors.Check(status, error);
             }
         }
@@ -1925,7 +1940,8 @@ namespace Nibble
             fixed (byte* textPointer = textBytes)
             {
                 IntPtr error = IntPtr.Zero;
-                int status = Native.nbl_session_append_text(sessionLease.Pointer, textPointer, (UIntPtr)textBytes.Length, (uint)flags, &error);
+                int status = Native.nbl_session_append_text(sessionLease.Pointer, textPointer, (UIntPtr)textBytes.Length, (uint)flags,
+                    &error);
                 Errors.Check(status, error);
             }
         }
@@ -2007,7 +2023,8 @@ namespace Nibble
                     fixed (byte* textGrown = textHeap)
                     {
                         byte* textPointer = textHeap == null ? textStack : textGrown;
-                        int status = Native.nbl_session_next(sessionLease.Pointer, &idValue, textPointer, (UIntPtr)textCapacity, &textLength, &error);
+                        int status = Native.nbl_session_next(sessionLease.Pointer, &idValue, textPointer, (UIntPtr)textCapacity,
+                            &textLength, &error);
                         if (!Errors.IsTooSmall(status, error))
                         {
                             Errors.Check(status, error);
@@ -2051,14 +2068,16 @@ namespace Nibble
                 byte* resultText;
                 UIntPtr resultLength;
                 IntPtr error = IntPtr.Zero;
-                int status = Native.nbl_session_generate(sessionLease.Pointer, promptPointer, (UIntPtr)promptBytes.Length, maxTokens, &resultText, &resultLength, &error);
+                int status = Native.nbl_session_generate(sessionLease.Pointer, promptPointer, (UIntPtr)promptBytes.Length, maxTokens,
+                    &resultText, &resultLength, &error);
                 Errors.Check(status, error);
                 return Text.Take(resultText, resultLength);
             }
         }
 
         /// <summary>The same as Generate on a thread of its own. Cancelling the token cancels the session.</summary>
-        public Task<string> GenerateAsync(string prompt, long maxTokens = -1, CancellationToken cancellationToken = default(CancellationToken))
+        public Task<string> GenerateAsync(string prompt, long maxTokens = -1,
+            CancellationToken cancellationToken = default(CancellationToken))
         {
             return Work.Run(() => Generate(prompt, maxTokens), Cancel, cancellationToken);
         }
@@ -2115,7 +2134,8 @@ namespace Nibble
                     IntPtr error = IntPtr.Zero;
                     int status;
                     fixed (int* idsPointer = idsArray)
-                        status = Native.nbl_session_tokens(sessionLease.Pointer, from, idsPointer, (UIntPtr)idsArray.Length, &idsCount, &error);
+                        status = Native.nbl_session_tokens(sessionLease.Pointer, from, idsPointer, (UIntPtr)idsArray.Length, &idsCount,
+                            &error);
                     if (!Errors.IsTooSmall(status, error))
                     {
                         Errors.Check(status, error);
@@ -2142,7 +2162,8 @@ namespace Nibble
                     IntPtr error = IntPtr.Zero;
                     int status;
                     fixed (float* logitsPointer = logitsArray)
-                        status = Native.nbl_session_logits(sessionLease.Pointer, logitsPointer, (UIntPtr)logitsArray.Length, &logitsCount, &error);
+                        status = Native.nbl_session_logits(sessionLease.Pointer, logitsPointer, (UIntPtr)logitsArray.Length,
+                            &logitsCount, &error);
                     if (!Errors.IsTooSmall(status, error))
                     {
                         Errors.Check(status, error);
@@ -2170,7 +2191,8 @@ namespace Nibble
                 int status;
                 fixed (int* idsPointer = idsArray)
                 fixed (float* logprobsPointer = logprobsArray)
-                    status = Native.nbl_session_top(sessionLease.Pointer, idsPointer, (UIntPtr)idsArray.Length, &idsCount, logprobsPointer, &error);
+                    status = Native.nbl_session_top(sessionLease.Pointer, idsPointer, (UIntPtr)idsArray.Length, &idsCount,
+                        logprobsPointer, &error);
                 Errors.Check(status, error);
                 TokenProbability[] rows = new TokenProbability[checked((int)idsCount)];
                 for (int i = 0; i < rows.Length; ++i) rows[i] = new TokenProbability(idsArray[i], logprobsArray[i]);

@@ -69,8 +69,9 @@ namespace Nibble
                 }
                 catch (DllNotFoundException missing)
                 {
-                    throw new DllNotFoundException("libnibble.so was not found: put it beside Nibble.dll, install it (then ldconfig), or name its " +
-                                                   "folder in LD_LIBRARY_PATH before the program starts. " + missing.Message, missing);
+                    throw new DllNotFoundException(
+                        "libnibble.so was not found: put it beside Nibble.dll, install it (then ldconfig), or name its folder in " +
+                        "LD_LIBRARY_PATH before the program starts. " + missing.Message, missing);
                 }
                 fits = true;
             }
@@ -85,7 +86,8 @@ namespace Nibble
             // A later minor version has another hash, rightly: it has only added to the API.
             if (serves && (Native.nbl_abi_version() != Native.AbiVersion || hash == Native.ApiHash)) return;
             throw new NibbleException(Status.Abi, string.Format(CultureInfo.InvariantCulture,
-                "Nibble.dll was generated for nibble {0} (API {1}), the library that it found is nibble {2} (API {3}); use the two of one release",
+                "Nibble.dll was generated for nibble {0} (API {1}), the library that it found is nibble {2} (API {3}); " +
+                "use the two of one release",
                 Native.Version, Native.ApiHash, Text.From(Native.nbl_version()), hash));
         }
 
@@ -390,7 +392,8 @@ namespace Nibble
                 messages[i].Write(json, name);
             }
             json.Append(']');
-            if (AddGenerationPrompt != null) json.Append(",\"add_generation_prompt\":").Append(AddGenerationPrompt.Value ? "true" : "false");
+            if (AddGenerationPrompt == true) json.Append(",\"add_generation_prompt\":true");
+            if (AddGenerationPrompt == false) json.Append(",\"add_generation_prompt\":false");
             if (ContinueFinalMessage) json.Append(",\"continue_final_message\":true");
             if (SpellSpecial) json.Append(",\"spell_special\":true");
             if (Tools != null) json.Append(",\"tools\":").Append(Tools);

@@ -12,6 +12,10 @@ NUMBERS = {"i32": "int", "i64": "long", "u32": "uint", "u64": "ulong", "f32": "f
            "option": "Option", "prop": "Prop", "status": "Status"}
 SHOWN = {"ulong": "long"}                       # what users get: counts and offsets fit
 DEFAULTS = {"max_tokens": "-1", "timeout_ms": "-1"}  # below zero: no limit
+FIELD_NAMES = {"ids": "id", "logprobs": "log_probability"}
+FIELD_DOCS = {"ids": "The token.", "begin": "The offset of its first byte in the text's UTF-8.", "end": "The offset behind its last byte.",
+              "logprobs": "The natural logarithm of its probability.", "done": "What is done of it.",
+              "total": "What there is to do; 0 while that is not known."}
 BYTES = ("token_bytes",)                        # buffers that need not be text
 ROWS = {"tokenize_spans": "TokenSpan", "session_top": "TokenProbability"}  # parallel arrays become rows
 GROUPS = {"job_progress": "JobProgress"}        # several numbers become one structure
@@ -166,7 +170,8 @@ class Method:
                 kind = self.type_of(arg)
                 native = {"u32": "(uint)"}.get(arg.type, "(int)")
                 device = self.is_self(index)
-                out.append("device" if device else name if kind == NUMBERS[arg.type] and kind not in ("Option", "Prop", "Status") else native + name)
+                same = kind == NUMBERS[arg.type] and kind not in ("Option", "Prop", "Status")
+                out.append("device" if device else name if same else native + name)
             elif arg.kind == "out":
                 out.append("&%sValue" % name)
         return out + (["&error"] if self.fn.fallible else [])
@@ -198,20 +203,23 @@ class Method:
                 inner.append("fixed (%s* %sPointer = %s)" % (NUMBERS[arg.type], name, name))
             elif arg.kind == "same":
                 lines.append("if (%s == null) throw new ArgumentNullException(\"%s\");" % (name, name))
-                lines.append("if (%s.Length != %s.Length) throw new ArgumentException(\"as many as %s are needed\", \"%s\");" % (name, arg.base, arg.base, name))
+                lines.append("if (%s.Length != %s.Length) throw new ArgumentException(\"as many as %s are needed\", \"%s\");" % (
+                    name, arg.base, arg.base, name))
                 inner.append("fixed (%s* %sPointer = %s)" % (NUMBERS[arg.type], name, name))
             elif arg.kind == "beside" and not self.array:
                 lines.append("%s[] %sArray = new %s[%s.Length];" % (NUMBERS[arg.type], name, NUMBERS[arg.type], arg.base))
                 inner.append("fixed (%s* %sPointer = %sArray)" % (NUMBERS[arg.type], name, name))
         if self.array:
-            extent = "count" if self.fn.name in CALLER_SIZED else "64 + textBytes.Length / 2" if any(a.name == "text" for a in self.fn.args) else "64"
+            of_text = any(a.name == "text" for a in self.fn.args)
+            extent = "count" if self.fn.name in CALLER_SIZED else "64 + textBytes.Length / 2" if of_text else "64"
             if self.fn.name in CALLER_SIZED:
                 lines.append("if (count < 0) throw new ArgumentOutOfRangeException(\"count\");")
             for arg in self.arrays():
                 lines.append("%s[] %sArray = new %s[%s];" % (NUMBERS[arg.type], self.name_of(arg), NUMBERS[arg.type], extent))
         if self.buffer:
             name = self.name_of(self.buffer)
-            lines += ["byte* %sStack = stackalloc byte[%d];" % (name, STACK_BYTES), "byte[] %sHeap = null;" % name, "int %sCapacity = %d;" % (name, STACK_BYTES)]
+            lines += ["byte* %sStack = stackalloc byte[%d];" % (name, STACK_BYTES), "byte[] %sHeap = null;" % name,
+                      "int %sCapacity = %d;" % (name, STACK_BYTES)]
         lines += inner + (["{"] + ["    " + line for line in self.call()] + ["}"] if inner else self.call())
         if not self.cancels:
             return lines
@@ -220,6 +228,9 @@ class Method:
 
     def arrays(self):
         return [a for a in self.fn.args if a.kind in ("array", "beside")]
+
+    def pins(self):
+        return ["fixed (%s* %sPointer = %sArray)" % (NUMBERS[a.type], self.name_of(a), self.name_of(a)) for a in self.arrays()]
 
     def call(self):
         call = "Native.nbl_%s(%s)" % (self.fn.name, ", ".join(self.arguments()))
@@ -234,7 +245,8 @@ class Method:
         for arg in self.fn.args:
             name = self.name_of(arg)
             if arg.kind == "out":
-                local.append("%s %sValue;" % ({"Option": "int", "Prop": "int", "Status": "int"}.get(NUMBERS[arg.type], NUMBERS[arg.type]), name))
+                kind = NUMBERS[arg.type]
+                local.append("%s %sValue;" % ("int" if kind in ("Option", "Prop", "Status") else kind, name))
             elif arg.kind == "string":
                 local += ["byte* %sText;" % name, "UIntPtr %sLength;" % name]
             elif arg.kind == "new":
@@ -247,15 +259,15 @@ class Method:
         if self.retried:
             return ["for (;;)", "{"] + ["    " + line for line in local + self.retry(call)] + ["}"]
         if self.array:
-            pins = ["fixed (%s* %sPointer = %sArray)" % (NUMBERS[a.type], self.name_of(a), self.name_of(a)) for a in self.arrays()]
-            return local + ["int status;"] + pins + ["    status = %s;" % call] + self.finish()
+            return local + ["int status;"] + self.pins() + ["    status = %s;" % call] + self.finish()
         return local + ["int status = %s;" % call] + self.finish()
 
     def retry(self, call):
         """The call in a loop: once more with as much room as the library says is needed."""
         if self.buffer:
             name = self.name_of(self.buffer)
-            lines = ["fixed (byte* %sGrown = %sHeap)" % (name, name), "{", "    byte* %sPointer = %sHeap == null ? %sStack : %sGrown;" % (name, name, name, name)]
+            lines = ["fixed (byte* %sGrown = %sHeap)" % (name, name), "{"]
+            lines += ["    byte* %sPointer = %sHeap == null ? %sStack : %sGrown;" % (name, name, name, name)]
             lines += ["    int status = %s;" % call, "    if (!Errors.IsTooSmall(status, error))", "    {"]
             lines += ["        " + line for line in self.finish()]
             if not self.positive and self.returned == "void":
@@ -263,7 +275,7 @@ class Method:
             lines += ["    }", "}", "%sCapacity = checked((int)%sLength);" % (name, name), "%sHeap = new byte[%sCapacity];" % (name, name)]
             return lines
         name = self.name_of(self.array)
-        lines = ["int status;"] + ["fixed (%s* %sPointer = %sArray)" % (NUMBERS[a.type], self.name_of(a), self.name_of(a)) for a in self.arrays()]
+        lines = ["int status;"] + self.pins()
         lines += ["    status = %s;" % call, "if (!Errors.IsTooSmall(status, error))", "{"]
         lines += ["    " + line for line in self.finish()] + ["}"]
         for arg in self.arrays():
@@ -279,8 +291,8 @@ class Method:
             row = ROWS.get(self.fn.name)
             if not row:
                 return lines + ["Array.Resize(ref %sArray, checked((int)%sCount));" % (name, name), "return %sArray;" % name]
-            fields = ", ".join("%sArray[i]" % self.name_of(a) if NUMBERS[a.type] not in SHOWN else "(%s)%sArray[i]" % (SHOWN[NUMBERS[a.type]], self.name_of(a))
-                               for a in self.arrays())
+            casts = ["(%s)" % SHOWN[NUMBERS[a.type]] if NUMBERS[a.type] in SHOWN else "" for a in self.arrays()]
+            fields = ", ".join("%s%sArray[i]" % (cast, self.name_of(a)) for cast, a in zip(casts, self.arrays()))
             lines += ["%s[] rows = new %s[checked((int)%sCount)];" % (row, row, name)]
             return lines + ["for (int i = 0; i < rows.Length; ++i) rows[i] = new %s(%s);" % (row, fields), "return rows;"]
         results = self.results()
@@ -313,16 +325,18 @@ class Method:
         cancels = self.instance and self.fn.self_arg.type + "_cancel" in self.cs.fns
         doc = "The same as %s on a thread of its own. " % member
         doc += "Cancelling the token cancels the %s." % self.fn.self_arg.type if cancels else "The token is looked at before it begins."
-        return "%s        public %sTask%s %sAsync(%s)\n        {\n            return Work.Run(() => %s(%s), %s, cancellationToken);\n        }\n" % (
-            comment(doc, "        "), "" if self.instance else "static ", "" if kind == "void" else "<%s>" % kind, member, ", ".join(params), member, names,
-            "Cancel" if cancels else "null")
+        static, result = "" if self.instance else "static ", "" if kind == "void" else "<%s>" % kind
+        out = comment(doc, "        ") + "        public %sTask%s %sAsync(%s)\n        {\n" % (static, result, member, ", ".join(params))
+        cancel = "Cancel" if cancels else "null"
+        return out + "            return Work.Run(() => %s(%s), %s, cancellationToken);\n        }\n" % (member, names, cancel)
 
     def job_text(self, start, params):
         """The asynchronous form of a function that can also run as a job: with progress, and a cancel that ends it."""
         params.insert(len(params) - 1, "IProgress<JobProgress> progress = null")
-        take = next(self.cs.member(fn) for fn in self.api.fns if fn.name.startswith("job_take_") and any(a.kind == "new" and a.type == self.made for a in fn.args))
+        take = self.cs.member(self.cs.fns["job_take_" + self.made])
         doc = "The same as %s on a thread of its own, with progress. Cancelling the token ends it." % self.cs.member(self.fn)
-        out = "%s        public static Task<%s> %sAsync(%s)\n        {\n" % (comment(doc, "        "), self.returned, self.cs.member(self.fn), ", ".join(params))
+        out = comment(doc, "        ")
+        out += "        public static Task<%s> %sAsync(%s)\n        {\n" % (self.returned, self.cs.member(self.fn), ", ".join(params))
         out += "            Job job = %s(%s);\n" % (self.cs.member(start), ", ".join(n for _, n, _ in self.params))
         return out + "            return Work.Run(job, job.%s, progress, cancellationToken);\n        }\n" % take
 
@@ -331,8 +345,8 @@ class Method:
         begin = Method(self.cs.fns[self.fn.self_arg.type + "_begin"], self.api, self.cs)
         params = ", ".join("%s %s = %s" % p for p in begin.params) + ", CancellationToken cancellationToken = default(CancellationToken)"
         names = ", ".join(["this"] + [n for _, n, _ in begin.params] + ["cancellationToken"])
-        doc = ("Arms a generation and gives its text as it comes: whole characters, in pieces. It begins with the first piece that is asked for. The token "
-               "or Cancel ends it with an OperationCanceledException; what came before stays in the session.")
+        doc = ("Arms a generation and gives its text as it comes: whole characters, in pieces. It begins with the first piece that is "
+               "asked for. The token or Cancel ends it with an OperationCanceledException; what came before stays in the session.")
         again = "The same for \"await foreach\": each piece is computed on a thread of the pool."
         form = "%s        public %s<string> %s(%s)\n        {\n            return Pieces.%s(%s);\n        }\n"
         out = form % (comment(doc, "        "), "IEnumerable", "Stream", params, "Stream", names)
@@ -352,20 +366,21 @@ class Method:
         if not self.has_async:
             return out
         text = self.async_text().replace("string request", "ChatRequest request")
-        check = "            if (request == null) throw new ArgumentNullException(\"request\");\n            string json = request.ToJson();\n"
-        return out + "\n" + text.replace("            return", check + "            return").replace("%s(request)" % member, "%s(json)" % member)
+        check = "            if (request == null) throw new ArgumentNullException(\"request\");\n"
+        check += "            string json = request.ToJson();\n"
+        text = text.replace("            return", check + "            return")
+        return out + "\n" + text.replace("%s(request)" % member, "%s(json)" % member)
 
     def structure(self):
         """The structure that the function gives, "" where it gives none."""
         row = ROWS.get(self.fn.name) or GROUPS.get(self.fn.name)
         if not row or self.fn.name in HIDDEN:
             return ""
-        docs = {"ids": "The token.", "begin": "The offset of its first byte in the text's UTF-8.", "end": "The offset behind its last byte.",
-                "logprobs": "The natural logarithm of its probability.", "done": "What is done of it.", "total": "What there is to do; 0 while that is not known."}
         given = self.arrays() or [a for a in self.fn.args if a.kind == "out"]
-        fields = [(SHOWN.get(NUMBERS[a.type], NUMBERS[a.type]), a.name, pascal({"ids": "id", "logprobs": "log_probability"}.get(a.name, a.name))) for a in given]
-        out = comment(("A row of what %s gives." if self.fn.name in ROWS else "What %s gives.") % self.cs.function(self.fn), "    ") + "    public struct %s\n    {\n" % row
+        fields = [(SHOWN.get(NUMBERS[a.type], NUMBERS[a.type]), a.name, pascal(FIELD_NAMES.get(a.name, a.name))) for a in given]
+        doc = ("A row of what %s gives." if self.fn.name in ROWS else "What %s gives.") % self.cs.function(self.fn)
+        out = comment(doc, "    ") + "    public struct %s\n    {\n" % row
         for kind, name, member in fields:
-            out += comment(docs[name], "        ") + "        public %s %s { get; private set; }\n\n" % (kind, member)
+            out += comment(FIELD_DOCS[name], "        ") + "        public %s %s { get; private set; }\n\n" % (kind, member)
         out += "        internal %s(%s) : this()\n        {\n" % (row, ", ".join("%s %s" % (k, camel(n)) for k, n, _ in fields))
         return out + "".join("            %s = %s;\n" % (member, camel(name)) for _, name, member in fields) + "        }\n    }\n"

@@ -15,8 +15,8 @@ RENAMED = {
     "config_set_i64": "SetInt64", "config_set_f64": "SetDouble", "config_set_str": "SetString", "session_set_i64": "SetInt64",
     "session_set_f64": "SetDouble", "log_level": "SetLevel", "option_describe": "DescribeOption", "token_bytes": "GetTokenBytes",
     "chat_render": "RenderChat", "session_clear": "ClearOption", "session_bias": "SetBias", "session_tokens": "GetTokens",
-    "session_logits": "GetLogits", "session_top": "GetTop", "job_progress": "GetProgress", "job_result": "GetResult", "job_memory": "PeakBytes",
-    "config_add_str": "AddString", "session_add_str": "AddString"}
+    "session_logits": "GetLogits", "session_top": "GetTop", "job_progress": "GetProgress", "job_result": "GetResult",
+    "job_memory": "PeakBytes", "config_add_str": "AddString", "session_add_str": "AddString"}
 PROPERTIES = ("version", "abi_version", "device_count", "device_name", "option_count", "job_stage", "job_memory")  # read without arguments
 GROUP_CLASSES = {"library": "Library", "log": "Log", "device": "Device", "config": "Config"}
 CONSTANT_CLASSES = {"TOKENIZE": "TokenizeFlags", "DETOKENIZE": "DetokenizeFlags", "STOP": "StopReason", "LOG": "LogLevel"}
@@ -103,3 +103,16 @@ def comment(text, indent, tag="summary"):
         return whole
     lines = textwrap.wrap(text, 120 - len(indent))
     return "%s/// <%s>\n%s%s/// </%s>\n" % (indent, tag, "".join("%s/// %s\n" % (indent, line) for line in lines), indent, tag)
+
+
+def wrapped(text, limit=138):
+    """C# with its long lines broken behind a comma; comments are short already."""
+    out = []
+    for line in text.split("\n"):
+        indent = " " * (len(line) - len(line.lstrip()) + 4)
+        while len(line) > limit and ", " in line[len(indent) + 4:limit]:
+            cut = line.rindex(", ", 0, limit) + 1
+            out.append(line[:cut])
+            line = indent + line[cut + 1:]
+        out.append(line)
+    return "\n".join(out)

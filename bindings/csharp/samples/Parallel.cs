@@ -29,7 +29,8 @@ internal static class Parallel
                 Task<string>[] answers = Enumerable.Range(0, sessions).Select(seed => Answer(model, prompt, seed)).ToArray();
                 for (int seed = 0; seed < sessions; ++seed)
                 {
-                    output.Write("== seed " + seed.ToString(CultureInfo.InvariantCulture) + "\n" + prompt + answers[seed].GetAwaiter().GetResult() + "\n");
+                    string answer = answers[seed].GetAwaiter().GetResult();
+                    output.Write("== seed " + seed.ToString(CultureInfo.InvariantCulture) + "\n" + prompt + answer + "\n");
                 }
             }
             return 0;

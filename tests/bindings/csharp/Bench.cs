@@ -20,7 +20,8 @@ internal static class Bench
         using (Model model = Model.Load(arguments[0]))
         using (Batch batch = new Batch(model))
         {
-            List<Session> sessions = Enumerable.Range(0, Sessions).Select(seed => new Session(model, new Config { Context = 512 }) { Seed = seed, IgnoreEos = true }).ToList();
+            List<Session> sessions = Enumerable.Range(0, Sessions).Select(seed =>
+                new Session(model, new Config { Context = 512 }) { Seed = seed, IgnoreEos = true }).ToList();
             foreach (Session session in sessions)
             {
                 session.AppendText("Once upon a time", TokenizeFlags.AddSpecial);

@@ -97,7 +97,8 @@ internal static unsafe class Contract
         Refused("nbl_model_describe", Native.nbl_model_describe(IntPtr.Zero, null, null, &error), ref error);
         Refused("nbl_model_move", Native.nbl_model_move(IntPtr.Zero, 0, &error), ref error);
         Refused("nbl_tokenize", Native.nbl_tokenize(IntPtr.Zero, null, UIntPtr.Zero, 0, null, UIntPtr.Zero, null, &error), ref error);
-        Refused("nbl_tokenize_spans", Native.nbl_tokenize_spans(IntPtr.Zero, null, UIntPtr.Zero, 0, null, UIntPtr.Zero, null, null, null, &error), ref error);
+        Refused("nbl_tokenize_spans", Native.nbl_tokenize_spans(IntPtr.Zero, null, UIntPtr.Zero, 0, null, UIntPtr.Zero, null, null, null,
+            &error), ref error);
         Refused("nbl_detokenize", Native.nbl_detokenize(IntPtr.Zero, null, UIntPtr.Zero, 0, null, UIntPtr.Zero, null, &error), ref error);
         Refused("nbl_token_bytes", Native.nbl_token_bytes(IntPtr.Zero, 0, null, UIntPtr.Zero, null, &error), ref error);
         Refused("nbl_chat_render", Native.nbl_chat_render(IntPtr.Zero, null, UIntPtr.Zero, null, null, &error), ref error);
@@ -127,7 +128,8 @@ internal static unsafe class Contract
         Refused("nbl_batch_add", Native.nbl_batch_add(IntPtr.Zero, IntPtr.Zero, &error), ref error);
         Refused("nbl_batch_remove", Native.nbl_batch_remove(IntPtr.Zero, IntPtr.Zero, &error), ref error);
         Refused("nbl_batch_step", Native.nbl_batch_step(IntPtr.Zero, null, &error), ref error);
-        Refused("nbl_perplexity_start", Native.nbl_perplexity_start(IntPtr.Zero, IntPtr.Zero, null, UIntPtr.Zero, null, &error), ref error);
+        Refused("nbl_perplexity_start", Native.nbl_perplexity_start(IntPtr.Zero, IntPtr.Zero, null, UIntPtr.Zero, null, &error),
+            ref error);
         Refused("nbl_bench_start", Native.nbl_bench_start(IntPtr.Zero, IntPtr.Zero, null, &error), ref error);
         Refused("nbl_job_wait", Native.nbl_job_wait(IntPtr.Zero, 0, &error), ref error);
         Refused("nbl_job_progress", Native.nbl_job_progress(IntPtr.Zero, null, null, &error), ref error);
@@ -151,14 +153,16 @@ internal static unsafe class Contract
         Expect((int)Status.Busy == -5 && Library.StatusName(Status.Busy) == "NBL_E_BUSY", "Status.Busy");
         Expect((int)Status.Cancelled == -6 && Library.StatusName(Status.Cancelled) == "NBL_E_CANCELLED", "Status.Cancelled");
         Expect((int)Status.NoMemory == -7 && Library.StatusName(Status.NoMemory) == "NBL_E_NO_MEMORY", "Status.NoMemory");
-        Expect((int)Status.NoDeviceMemory == -8 && Library.StatusName(Status.NoDeviceMemory) == "NBL_E_NO_DEVICE_MEMORY", "Status.NoDeviceMemory");
+        Expect((int)Status.NoDeviceMemory == -8 && Library.StatusName(Status.NoDeviceMemory) == "NBL_E_NO_DEVICE_MEMORY",
+            "Status.NoDeviceMemory");
         Expect((int)Status.Device == -9 && Library.StatusName(Status.Device) == "NBL_E_DEVICE", "Status.Device");
         Expect((int)Status.DeviceLost == -10 && Library.StatusName(Status.DeviceLost) == "NBL_E_DEVICE_LOST", "Status.DeviceLost");
         Expect((int)Status.Io == -11 && Library.StatusName(Status.Io) == "NBL_E_IO", "Status.Io");
         Expect((int)Status.NotFound == -12 && Library.StatusName(Status.NotFound) == "NBL_E_NOT_FOUND", "Status.NotFound");
         Expect((int)Status.Format == -13 && Library.StatusName(Status.Format) == "NBL_E_FORMAT", "Status.Format");
         Expect((int)Status.Unsupported == -14 && Library.StatusName(Status.Unsupported) == "NBL_E_UNSUPPORTED", "Status.Unsupported");
-        Expect((int)Status.UnknownOption == -15 && Library.StatusName(Status.UnknownOption) == "NBL_E_UNKNOWN_OPTION", "Status.UnknownOption");
+        Expect((int)Status.UnknownOption == -15 && Library.StatusName(Status.UnknownOption) == "NBL_E_UNKNOWN_OPTION",
+            "Status.UnknownOption");
         Expect((int)Status.OptionValue == -16 && Library.StatusName(Status.OptionValue) == "NBL_E_OPTION_VALUE", "Status.OptionValue");
         Expect((int)Status.ContextFull == -17 && Library.StatusName(Status.ContextFull) == "NBL_E_CONTEXT_FULL", "Status.ContextFull");
         Expect((int)Status.Template == -18 && Library.StatusName(Status.Template) == "NBL_E_TEMPLATE", "Status.Template");
@@ -256,7 +260,8 @@ internal static unsafe class Contract
     {
         string described = Config.DescribeOption(option);
         Expect((int)option == value && Config.OptionAt(index) == option, "Option." + option);
-        Expect(Regex.IsMatch(described, "\"name\"\\s*:\\s*\"" + name + "\"") && Regex.IsMatch(described, "\"type\"\\s*:\\s*\"" + type + "\""),
+        Expect(Regex.IsMatch(described, "\"name\"\\s*:\\s*\"" + name + "\"") &&
+               Regex.IsMatch(described, "\"type\"\\s*:\\s*\"" + type + "\""),
                "Option." + option + ": " + described);
     }
 

@@ -24,12 +24,14 @@ internal static class Check
 
     internal static void Equal<T>(T expected, T found, string what = "")
     {
-        if (!EqualityComparer<T>.Default.Equals(expected, found)) throw new CheckFailed(what + ": expected [" + expected + "], found [" + found + "]");
+        if (EqualityComparer<T>.Default.Equals(expected, found)) return;
+        throw new CheckFailed(what + ": expected [" + expected + "], found [" + found + "]");
     }
 
     internal static void Same<T>(IEnumerable<T> expected, IEnumerable<T> found, string what = "")
     {
-        if (!expected.SequenceEqual(found)) throw new CheckFailed(what + ": expected [" + string.Join(" ", expected) + "], found [" + string.Join(" ", found) + "]");
+        if (expected.SequenceEqual(found)) return;
+        throw new CheckFailed(what + ": expected [" + string.Join(" ", expected) + "], found [" + string.Join(" ", found) + "]");
     }
 
     internal static T Throws<T>(Action action, string what = "") where T : Exception
@@ -122,7 +124,8 @@ internal static class Runner
         if (wanted == "exit") return ExitAlive.Run();
         int passed = 0, failed = 0;
         IEnumerable<MethodInfo> tests = Assembly.GetExecutingAssembly().GetTypes().Where(type => type.Name.EndsWith("Tests"))
-            .OrderBy(type => type.Name).SelectMany(type => type.GetMethods(BindingFlags.Public | BindingFlags.Static | BindingFlags.DeclaredOnly));
+            .OrderBy(type => type.Name).SelectMany(type =>
+                type.GetMethods(BindingFlags.Public | BindingFlags.Static | BindingFlags.DeclaredOnly));
         foreach (MethodInfo test in tests)
         {
             string name = test.DeclaringType.Name + "." + test.Name;

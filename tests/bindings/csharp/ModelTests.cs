@@ -60,7 +60,8 @@ internal static class ModelTests
             request.Messages.Add(ChatMessage.Assistant(answer));
             request.Messages.Add(ChatMessage.User("Another one."));
             session.AppendChat(request);
-            Check.True(session.ReusedTokens >= Story.GoldenIds("chat", "ids").Length, "the first turn is in the cache: " + session.ReusedTokens);
+            Check.True(session.ReusedTokens >= Story.GoldenIds("chat", "ids").Length,
+                "the first turn is in the cache: " + session.ReusedTokens);
         }
     }
 
@@ -96,12 +97,14 @@ internal static class ModelTests
 
     public static void OptionsArriveAndAreChecked()
     {
-        using (Config config = new Config { Context = 128, Temperature = 0.5, TopK = 7, IgnoreEos = true, KvDtype = "f32", Stop = { "one", "two" }, StopIds = { 5, 6 } })
+        using (Config config = new Config { Context = 128, Temperature = 0.5, TopK = 7, IgnoreEos = true, KvDtype = "f32",
+            Stop = { "one", "two" }, StopIds = { 5, 6 } })
         {
             Check.Equal(128L, config.Context);
             Check.Same(new[] { "one", "two" }, config.Stop);
             string json = config.ToJson();
-            foreach (string part in new[] { "\"context\":128", "\"top_k\":7", "\"ignore_eos\":1", "\"kv_dtype\":\"f32\"", "[\"one\",\"two\"]", "\"5\",\"6\"" })
+            foreach (string part in new[] { "\"context\":128", "\"top_k\":7", "\"ignore_eos\":1", "\"kv_dtype\":\"f32\"",
+                "[\"one\",\"two\"]", "\"5\",\"6\"" })
             {
                 Check.True(json.Replace(" ", "").Contains(part), part + " in " + json);
             }
@@ -204,7 +207,10 @@ internal static class ModelTests
             Model.Load(Story.Directory).Dispose();
             LogLevel level;
             string line;
-            while (Log.Next(out level, out line, 20)) Check.True(line.Length > 0 && level >= LogLevel.Error && level <= LogLevel.Debug, line);
+            while (Log.Next(out level, out line, 20))
+            {
+                Check.True(line.Length > 0 && level >= LogLevel.Error && level <= LogLevel.Debug, line);
+            }
             Check.Equal("", line);
         }
         finally
@@ -237,7 +243,8 @@ internal static class ModelTests
         {
             Check.Equal(Story.Model.Footprint, model.Footprint);
         }
-        Check.True(seen.Count > 0 && seen[seen.Count - 1].Done == seen[seen.Count - 1].Total && seen[seen.Count - 1].Total > 0, "the last report");
+        Check.True(seen.Count > 0 && seen[seen.Count - 1].Done == seen[seen.Count - 1].Total && seen[seen.Count - 1].Total > 0,
+            "the last report");
         Task<Model> cancelled = Model.LoadAsync(Story.Directory, null, null, new CancellationToken(true));
         Check.Throws<OperationCanceledException>(() => cancelled.GetAwaiter().GetResult());
         Check.True(cancelled.IsCanceled, "the task says so");

@@ -21,7 +21,8 @@ internal static class TextTests
         {
             if (c < 0xd800 || c > 0xdfff) all.Append(char.ConvertFromUtf32(c));
         }
-        foreach (string text in new[] { "", " ", "a", "h\u00e9llo \U0001f999!", "\u0645\u0631\u062d\u0628\u0627 \u4f60\u597d", all.ToString() }) Check.Equal(text, RoundTrip(text));
+        string[] texts = { "", " ", "a", "h\u00e9llo \U0001f999!", "\u0645\u0631\u062d\u0628\u0627 \u4f60\u597d", all.ToString() };
+        foreach (string text in texts) Check.Equal(text, RoundTrip(text));
     }
 
     public static void NulIsACharacter()
@@ -67,7 +68,8 @@ internal static class TextTests
 
     public static void HalfOfAPairIsRefusedWithItsIndex()
     {
-        foreach (KeyValuePair<string, int> bad in new Dictionary<string, int> { { "\ud83d", 0 }, { "ab\udc15c", 2 }, { "\U0001f415\ud83d\ud83d", 2 }, { "x\ud83dy", 1 }, { "\udc15\ud83d", 0 } })
+        foreach (KeyValuePair<string, int> bad in new Dictionary<string, int> { { "\ud83d", 0 }, { "ab\udc15c", 2 },
+            { "\U0001f415\ud83d\ud83d", 2 }, { "x\ud83dy", 1 }, { "\udc15\ud83d", 0 } })
         {
             string at = "index " + bad.Value;
             using (Config config = new Config())
@@ -75,12 +77,15 @@ internal static class TextTests
             {
                 List<Action> calls = new List<Action>
                 {
-                    () => Story.Model.Tokenize(bad.Key, 0), () => Story.Model.TokenizeSpans(bad.Key, 0), () => Model.Load(bad.Key), () => Model.Inspect(bad.Key),
-                    () => config.Device = bad.Key, () => config.Stop.Add(bad.Key), () => config.MergeJson(bad.Key), () => session.AppendText(bad.Key, 0),
-                    () => session.Generate(bad.Key), () => session.AppendChat(bad.Key), () => session.Stop.Add(bad.Key), () => Story.Model.RenderChat(bad.Key),
+                    () => Story.Model.Tokenize(bad.Key, 0), () => Story.Model.TokenizeSpans(bad.Key, 0),
+                    () => Model.Load(bad.Key), () => Model.Inspect(bad.Key),
+                    () => config.Device = bad.Key, () => config.Stop.Add(bad.Key), () => config.MergeJson(bad.Key),
+                    () => session.AppendText(bad.Key, 0), () => session.Generate(bad.Key), () => session.AppendChat(bad.Key),
+                    () => session.Stop.Add(bad.Key), () => Story.Model.RenderChat(bad.Key),
                     () => Story.Model.StartPerplexity(bad.Key), () => Model.Synthesize(bad.Key),
                     () => session.AppendChat(new ChatRequest(ChatMessage.User("fine"), ChatMessage.User(bad.Key))),
-                    () => Story.Model.RenderChat(new ChatRequest(new ChatMessage(bad.Key, "fine"))), () => new ChatRequest(ChatMessage.User("fine")) { Template = bad.Key }.ToJson(),
+                    () => Story.Model.RenderChat(new ChatRequest(new ChatMessage(bad.Key, "fine"))),
+                    () => new ChatRequest(ChatMessage.User("fine")) { Template = bad.Key }.ToJson(),
                 };
                 foreach (Action call in calls)
                 {
@@ -91,7 +96,8 @@ internal static class TextTests
                 Check.Equal(0, config.Stop.Count, "what was refused is not kept");
             }
         }
-        ArgumentException which = Check.Throws<ArgumentException>(() => new ChatRequest(ChatMessage.User("fine"), ChatMessage.User("ab\ud83d")).ToJson());
+        ArgumentException which = Check.Throws<ArgumentException>(
+            () => new ChatRequest(ChatMessage.User("fine"), ChatMessage.User("ab\ud83d")).ToJson());
         Check.True(which.Message.Contains("Messages[1].Content") && which.Message.Contains("index 2"), which.Message);
     }
 
@@ -108,8 +114,10 @@ internal static class TextTests
     public static void RequestsSayWhatWasAskedFor()
     {
         ChatMessage call = new ChatMessage("assistant", null) { Fields = { { "tool_calls", "[{\"name\": \"f\"}]" } } };
-        ChatRequest request = new ChatRequest(ChatMessage.System("s"), call) { AddGenerationPrompt = false, SpellSpecial = true, Tools = "[]", Template = "t", Fields = { { "x", "1" } } };
-        Check.Equal("{\"messages\":[{\"role\":\"system\",\"content\":\"s\"},{\"role\":\"assistant\",\"content\":null,\"tool_calls\":[{\"name\": \"f\"}]}]," +
+        ChatRequest request = new ChatRequest(ChatMessage.System("s"), call) { AddGenerationPrompt = false, SpellSpecial = true,
+            Tools = "[]", Template = "t", Fields = { { "x", "1" } } };
+        Check.Equal("{\"messages\":[{\"role\":\"system\",\"content\":\"s\"}," +
+                    "{\"role\":\"assistant\",\"content\":null,\"tool_calls\":[{\"name\": \"f\"}]}]," +
                     "\"add_generation_prompt\":false,\"spell_special\":true,\"tools\":[],\"template\":\"t\",\"x\":1}", request.ToJson());
         ChatRequest open = new ChatRequest(ChatMessage.User("hi"), ChatMessage.Assistant("Once")) { ContinueFinalMessage = true };
         Check.Equal("<|endoftext|><|user|>hi<|assistant|>Once", Story.Model.RenderChat(open));
@@ -164,14 +172,17 @@ internal static class TextTests
             foreach (object instance in instances)
             {
                 Type[] types = instance == null ? new[] { typeof(Model), typeof(Config) } : new[] { instance.GetType() };
-                BindingFlags flags = BindingFlags.Public | BindingFlags.DeclaredOnly | (instance == null ? BindingFlags.Static : BindingFlags.Instance);
-                foreach (MethodInfo method in types.SelectMany(type => type.GetMethods(flags)).Where(method => !method.IsSpecialName && !method.Name.EndsWith("Async")))
+                BindingFlags flags = BindingFlags.Public | BindingFlags.DeclaredOnly;
+                flags |= instance == null ? BindingFlags.Static : BindingFlags.Instance;
+                foreach (MethodInfo method in types.SelectMany(type => type.GetMethods(flags)))
                 {
+                    if (method.IsSpecialName || method.Name.EndsWith("Async")) continue;
                     ParameterInfo[] parameters = method.GetParameters();
                     for (int i = 0; i < parameters.Length; ++i)
                     {
                         if (parameters[i].ParameterType.IsValueType || parameters[i].IsOptional || parameters[i].IsOut) continue;
-                        object[] arguments = parameters.Select((parameter, index) => index == i ? null : Sample(parameter.ParameterType)).ToArray();
+                        object[] arguments = parameters.Select((parameter, index) =>
+                            index == i ? null : Sample(parameter.ParameterType)).ToArray();
                         Exception thrown = null;
                         try
                         {
@@ -182,7 +193,8 @@ internal static class TextTests
                         {
                             thrown = failure.InnerException;
                         }
-                        Check.True(thrown is ArgumentNullException && ((ArgumentNullException)thrown).ParamName == parameters[i].Name, method + " " + parameters[i].Name + ": " + thrown);
+                        Check.True(thrown is ArgumentNullException && ((ArgumentNullException)thrown).ParamName == parameters[i].Name,
+                            method + " " + parameters[i].Name + ": " + thrown);
                         ++checkedArguments;
                     }
                 }
@@ -195,6 +207,8 @@ internal static class TextTests
 
     private static object Sample(Type type)
     {
-        return type == typeof(string) ? "x" : type == typeof(int[]) ? new int[0] : type == typeof(float[]) ? new float[0] : type.IsValueType ? Activator.CreateInstance(type) : null;
+        if (type == typeof(string)) return "x";
+        if (type.IsArray) return Array.CreateInstance(type.GetElementType(), 0);
+        return type.IsValueType ? Activator.CreateInstance(type) : null;
     }
 }

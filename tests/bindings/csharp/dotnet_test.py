@@ -5,6 +5,7 @@
 """
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -56,8 +57,6 @@ static class Program {
   }
 }
 """
-CONFIG = """{"runtimeOptions": {"framework": {"name": "Microsoft.NETCore.App", "version": "3.1.0"}, "rollForward": "Major",
- "configProperties": {"System.Globalization.Invariant": true}}}"""
 
 
 class Frameworks(unittest.TestCase):
@@ -69,13 +68,15 @@ class Frameworks(unittest.TestCase):
         version, place = re.findall(r"Microsoft\.NETCore\.App (\S+) \[(.*)\]", listed)[-1]
         shared = os.path.join(place, version)
         references = ["-r:" + os.path.join(shared, name) for name in (
-            "System.Private.CoreLib.dll", "System.Runtime.dll", "System.Text.RegularExpressions.dll", "System.Console.dll", "System.ObjectModel.dll")]
+            "System.Private.CoreLib.dll", "System.Runtime.dll", "System.Text.RegularExpressions.dll", "System.Console.dll",
+            "System.ObjectModel.dll")]
         compiler = [MCS, "-langversion:7.2", "-nostdlib", "-noconfig", "-define:NETCOREAPP3_0_OR_GREATER"] + references
         dll = cls.path("Nibble.dll")
-        subprocess.run(compiler + ["-unsafe", "-target:library", "-out:" + dll] + [os.path.join(BINDING, n + ".cs") for n in ("Native", "Gen", "Nibble")], check=True)
-        for name, text in (("program.cs", PROGRAM), ("program.runtimeconfig.json", CONFIG)):
-            with open(cls.path(name), "w", encoding="utf-8") as file:
-                file.write(text)
+        sources = [os.path.join(BINDING, name + ".cs") for name in ("Native", "Gen", "Nibble")]
+        subprocess.run(compiler + ["-unsafe", "-target:library", "-out:" + dll] + sources, check=True)
+        with open(cls.path("program.cs"), "w", encoding="utf-8") as file:
+            file.write(PROGRAM)
+        shutil.copy(os.path.join(os.path.dirname(os.path.abspath(__file__)), "runtimeconfig.json"), cls.path("program.runtimeconfig.json"))
         subprocess.run(compiler + ["-r:" + dll, "-out:" + cls.path("program.exe"), cls.path("program.cs")], check=True)
 
     @classmethod
@@ -84,7 +85,8 @@ class Frameworks(unittest.TestCase):
 
     def run_beside(self, folder, *more):
         environment = dict(os.environ, LD_LIBRARY_PATH=folder)
-        result = subprocess.run((DOTNET, "exec", self.path("program.exe"), MODEL) + more, env=environment, capture_output=True, encoding="utf-8", timeout=120)
+        result = subprocess.run((DOTNET, "exec", self.path("program.exe"), MODEL) + more, env=environment, capture_output=True,
+            encoding="utf-8", timeout=120)
         self.assertEqual((result.returncode, result.stdout), (0, "fine\n"), result.stderr)
 
     def test_streams_asynchronously(self):

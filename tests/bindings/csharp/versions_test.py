@@ -53,7 +53,8 @@ class Versions(unittest.TestCase):
 
     def binding(self, native=None, gen=None):
         """Nibble.dll in the folder, of other sources."""
-        sources = [self.path("Native.cs", native or self.native), self.path("Gen.cs", gen or (BINDING / "Gen.cs").read_text(encoding="utf-8")),
+        sources = [self.path("Native.cs", native or self.native),
+                   self.path("Gen.cs", gen or (BINDING / "Gen.cs").read_text(encoding="utf-8")),
                    str(BINDING / "Nibble.cs")]
         checked(MCS, "-langversion:7.2", "-unsafe", "-target:library", "-out:" + self.path("Nibble.dll"), *sources)
 
@@ -73,7 +74,8 @@ class Versions(unittest.TestCase):
     def contract(self, library):
         """The contract test beside the Nibble.dll of the folder."""
         program = self.path("contract.exe")
-        checked(MCS, "-langversion:7.2", "-unsafe", "-nowarn:429", "-r:" + self.path("Nibble.dll"), "-out:" + program, str(BINDING / "Native.cs"), str(CONTRACT))
+        checked(MCS, "-langversion:7.2", "-unsafe", "-nowarn:429", "-r:" + self.path("Nibble.dll"), "-out:" + program,
+            str(BINDING / "Native.cs"), str(CONTRACT))
         return self.run_with(library, program, str(MODEL))
 
     @property
@@ -115,7 +117,8 @@ class Versions(unittest.TestCase):
         self.assertIn("nbl_session_truncate", result.stdout)
 
     def test_the_contract_test_notices_another_constant(self):
-        self.binding(gen=(BINDING / "Gen.cs").read_text(encoding="utf-8").replace("TopK = 3001,", "TopK = 3002,").replace("Busy = -5,", "Busy = -6,"))
+        gen = (BINDING / "Gen.cs").read_text(encoding="utf-8")
+        self.binding(gen=gen.replace("TopK = 3001,", "TopK = 3002,").replace("Busy = -5,", "Busy = -6,"))
         result = self.contract(self.real)
         self.assertEqual(result.returncode, 1, result.stdout + result.stderr)
         self.assertIn("Option.TopK", result.stdout)
