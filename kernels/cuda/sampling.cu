@@ -6,7 +6,10 @@
 // which a running sum in some order reaches a number. It is found by histograms of 2048 bins, first over the distance
 // to the best, then over the bits of the order within the bin that holds it, until that bin has few enough elements to
 // be put into order. Two passes are the rule, seven the bound, whatever the logits.
-// Bound: one reading of the logits, and some ten barriers of a cluster: about 10 us for 152,000.
+//
+// Mostly there is a shorter way: the tokens near the best one, a few hundred, decide, because there are top_k of them or
+// because they have top_p of the weight. One CTA puts these into order, one a thread, and does all cuts and the draw.
+// Bound: one reading of the logits, two passes over them in shared memory and five barriers of a cluster.
 #include <algorithm>
 #include <cmath>
 
@@ -20,15 +23,20 @@ constexpr int kThreads = 1024;
 constexpr int kWarps = kThreads / 32;
 constexpr int kClusterSize = 8;
 constexpr int kBins = 2048;
-constexpr int kListed = 1024;
+constexpr int kListed = 1024;        // elements that are put into order at once
+constexpr int kShort = 512;          // of them, where no top_k says how many there must be
+constexpr float kBinsPerUnit = 32;   // of distance from the best logit; the last bin has what is farther than 64
+constexpr uint32_t kNoBin = 0xffffffffu;
 constexpr int kLevels = 6;
 constexpr float kLargest = 3.402823466e38f;
 
+// An element and its place in an order: the larger key first. The low half is the complement of the id.
 struct Listed {
-  uint32_t order;
-  int32_t id;
+  uint64_t key;
   uint64_t weight;
 };
+__device__ __forceinline__ uint64_t key_of(uint32_t order, int32_t id) { return static_cast<uint64_t>(order) << 32 | ~static_cast<uint32_t>(id); }
+__device__ __forceinline__ int32_t id_of(uint64_t key) { return static_cast<int32_t>(~static_cast<uint32_t>(key)); }
 
 struct Pivot {
   uint64_t before;       // weight of the bins in front of it
@@ -37,7 +45,7 @@ struct Pivot {
   int32_t id;
 };
 
-struct Shared {
+struct alignas(16) Shared {
   DrawState state;
   unsigned long long mass[kBins];
   unsigned count[kBins];
@@ -47,6 +55,7 @@ struct Shared {
   uint64_t warp_sums[kWarps];
   uint64_t exchange[2];
   uint64_t sums[2];      // before this CTA, and of the whole team
+  int32_t drawn;         // from the short list; < 0: it was too short
   float best_logit[kWarps];
   int32_t best_id[kWarps];
   float team_best;
@@ -89,6 +98,9 @@ __device__ __forceinline__ uint32_t ordered_bits(float v) {
   const uint32_t bits = __float_as_uint(v == 0.f ? 0.f : v);  // -0 equals 0
   return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
 }
+__device__ __forceinline__ float float_of(uint32_t ordered) {
+  return __uint_as_float(ordered & 0x80000000u ? ordered & 0x7fffffffu : ~ordered);
+}
 
 __device__ __forceinline__ uint64_t warp_sum64(uint64_t v) {
 #pragma unroll
@@ -116,8 +128,8 @@ struct Scale {
     if (!(x < 64.f)) return make_float2(64.f, 0.f);
     return make_float2(x, fmaf(d, high, -x) + (d * low + lost * high));
   }
-  __device__ uint64_t weight(float v) const {
-    const float2 x = distance(v);
+  __device__ uint64_t weight(float v) const { return weight_at(distance(v)); }
+  __device__ static uint64_t weight_at(float2 x) {
     if (x.x >= 64.f) return 0;
     const float whole = floorf(x.x);
     return static_cast<uint64_t>(exp2f(-((x.x - whole) + x.y)) * 0x1p44f) >> static_cast<int>(whole);
@@ -148,9 +160,10 @@ struct Left {
   }
 };
 
-// Sums over the team; the sum before this CTA too. `turn` alternates, so that one exchange does not overtake another.
+// Sums over the team; the sum before this CTA too. `turn` alternates, so that no exchange overtakes the one before.
 template <bool kCluster>
-__device__ uint64_t team_sum(const Team<kCluster>& team, Shared& shared, uint64_t mine, int turn, uint64_t* before = nullptr) {
+__device__ uint64_t team_sum(const Team<kCluster>& team, Shared& shared, uint64_t mine, int& turn, uint64_t* before = nullptr) {
+  turn ^= 1;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   mine = warp_sum64(mine);
   if (lane == 0) shared.warp_sums[warp] = mine;
@@ -173,9 +186,9 @@ __device__ uint64_t team_sum(const Team<kCluster>& team, Shared& shared, uint64_
 }
 
 // Finds the element at which the running sum of weights, from the largest order down and from the lowest id up among equals,
-// reaches `wanted`: 1 .. the sum of all. weight(v, id) is 0 for elements that do not take part; order(v) gives the order, and a
-// bin that does not fall with it.
-template <bool kCluster, typename Weight, typename Order>
+// reaches `wanted`: 1 .. the sum of all. weight(v, id) is 0 for elements that do not take part, and with kUnit 1 for all
+// others; order(v) gives the order, and a bin that does not rise with it.
+template <bool kUnit, bool kCluster, typename Weight, typename Order>
 __device__ void select(const Team<kCluster>& team, Shared& shared, const Slice& slice, uint64_t wanted, Weight weight, Order order,
                        uint32_t* found_order, int32_t* found_id) {
   const int tid = threadIdx.x, warp = tid / 32, lane = tid % 32;
@@ -206,7 +219,7 @@ __device__ void select(const Team<kCluster>& team, Shared& shared, const Slice& 
       order(v, &bits, &first);
       if (!in_pivot(bits, first, slice.begin + i)) continue;
       const uint32_t bin = digit(levels, bits, first, slice.begin + i);
-      atomicAdd(&shared.mass[bin], static_cast<unsigned long long>(w));
+      if (!kUnit) atomicAdd(&shared.mass[bin], static_cast<unsigned long long>(w));
       atomicAdd(&shared.count[bin], 1u);
     }
     team.sync();
@@ -216,9 +229,10 @@ __device__ void select(const Team<kCluster>& team, Shared& shared, const Slice& 
       for (int other = 0; other < team.size; ++other) {
         const unsigned long long* masses = team.at(shared.mass, other);
         const unsigned* counts = team.at(shared.count, other);
-        mass[0] += masses[2 * tid], mass[1] += masses[2 * tid + 1];
+        if (!kUnit) mass[0] += masses[2 * tid], mass[1] += masses[2 * tid + 1];
         count[0] += counts[2 * tid], count[1] += counts[2 * tid + 1];
       }
+      if (kUnit) mass[0] = count[0], mass[1] = count[1];
       uint64_t upto = mass[0] + mass[1];
 #pragma unroll
       for (int step = 1; step < 32; step *= 2) {
@@ -260,7 +274,7 @@ __device__ void select(const Team<kCluster>& team, Shared& shared, const Slice& 
     order(v, &bits, &first);
     if (!in_pivot(bits, first, slice.begin + i)) continue;
     const unsigned place = atomicAdd(listed, 1u);
-    if (place < kListed) list[place] = {bits, slice.begin + i, w};
+    if (place < kListed) list[place] = {key_of(bits, slice.begin + i), w};
   }
   team.sync();
   if (team.rank == 0 && tid < shared.listed) {
@@ -268,13 +282,167 @@ __device__ void select(const Team<kCluster>& team, Shared& shared, const Slice& 
     uint64_t before = 0;
     for (unsigned i = 0; i < shared.listed; ++i) {
       const Listed other = shared.list[i];
-      if (other.order > mine.order || (other.order == mine.order && other.id < mine.id)) before += other.weight;
+      if (other.key > mine.key) before += other.weight;
     }
-    if (before < wanted && wanted <= before + mine.weight) shared.pivot.order = mine.order, shared.pivot.id = mine.id;
+    if (before < wanted && wanted <= before + mine.weight) {
+      shared.pivot.order = static_cast<uint32_t>(mine.key >> 32), shared.pivot.id = id_of(mine.key);
+    }
   }
   team.sync();
   *found_order = team.at(&shared.pivot, 0)->order;
   *found_id = team.at(&shared.pivot, 0)->id;
+}
+
+// The part of a sum that a cut wants reached.
+__device__ __forceinline__ uint64_t share(double part, uint64_t all) {
+  const double wanted = ceil(part * static_cast<double>(all));
+  return wanted < 1. ? 1ull : wanted >= static_cast<double>(all) ? all : static_cast<uint64_t>(wanted);
+}
+
+__device__ __forceinline__ uint64_t moment_of(uint64_t weight, float2 distance) {
+  return static_cast<uint64_t>(static_cast<float>(weight) * 0x1p-8f * (distance.x + distance.y));
+}
+// Where the surprise of a token equals the entropy. Surprise is the distance plus the logarithm of the sum of weights, and the
+// entropy the mean of it: the logarithm cancels.
+__device__ __forceinline__ float centre_of(uint64_t moment, uint64_t all) {
+  return static_cast<float>(static_cast<double>(moment) * 256. / static_cast<double>(all));
+}
+
+// Over the threads of one CTA: the sum up to this thread, and of all.
+__device__ uint64_t block_scan(Shared& shared, uint64_t mine, uint64_t* all) {
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  uint64_t upto = mine;
+#pragma unroll
+  for (int step = 1; step < 32; step *= 2) {
+    const uint64_t other = __shfl_up_sync(~0u, upto, step);
+    if (lane >= step) upto += other;
+  }
+  if (lane == 31) shared.warp_sums[warp] = upto;
+  __syncthreads();
+  const uint64_t of_lane = lane < kWarps ? shared.warp_sums[lane] : 0;
+  *all = warp_sum64(of_lane);
+  upto += warp_sum64(lane < warp ? of_lane : 0);
+  __syncthreads();
+  return upto;
+}
+
+// Puts the list into order, the largest key first (a bitonic network), and gives each thread its element.
+__device__ Listed sort_list(Shared& shared, const Listed& mine, int size) {
+  const int tid = threadIdx.x;
+  __syncthreads();
+  if (tid < size) shared.list[tid] = mine;
+  __syncthreads();
+  for (int block = 2; block <= size; block *= 2) {
+    for (int step = block / 2; step > 0; step /= 2) {
+      const int other = tid ^ step;
+      if (other > tid && other < size) {
+        const Listed a = shared.list[tid], b = shared.list[other];
+        if ((a.key < b.key) == ((tid & block) == 0)) shared.list[tid] = b, shared.list[other] = a;
+      }
+      __syncthreads();
+    }
+  }
+  return tid < size ? shared.list[tid] : Listed{0, 0};
+}
+
+// All cuts and the draw from the short list, by one CTA. `all` is the weight of all elements; top_k 0: no such cut. Leaves
+// shared.drawn at -1 when the list may not have everything that is left.
+__device__ void draw_from_list(Shared& shared, const DrawState& state, const Scale& scale, int top_k, uint64_t all) {
+  const int tid = threadIdx.x, count = static_cast<int>(shared.listed);
+  int size = 2;
+  while (size < count) size *= 2;
+  Listed mine = sort_list(shared, tid < count ? shared.list[tid] : Listed{0, 0}, size);
+  if (tid >= count || (top_k > 0 && tid >= top_k)) mine.weight = 0;
+  uint64_t sum;
+  uint64_t upto = block_scan(shared, mine.weight, &sum);
+  if (state.top_p < 1) {
+    const uint64_t wanted = share(state.top_p, top_k > 0 ? sum : all);
+    if (sum < wanted) return;
+    if (upto - mine.weight >= wanted) mine.weight = 0;
+  }
+  if (mine.weight < state.min_weight) mine.weight = 0;
+  if (state.typical_p < 1) {
+    const int32_t id = id_of(mine.key);
+    const float v = float_of(static_cast<uint32_t>(mine.key >> 32));
+    uint64_t moment;
+    block_scan(shared, mine.weight, &sum);
+    block_scan(shared, mine.weight > 0 ? moment_of(mine.weight, scale.distance(v)) : 0, &moment);
+    const uint32_t odd = Left::oddness(scale, v, centre_of(moment, sum));
+    mine = sort_list(shared, mine.weight > 0 ? Listed{key_of(odd, id), mine.weight} : Listed{0, 0}, size);
+    const uint64_t wanted = share(state.typical_p, sum);
+    upto = block_scan(shared, mine.weight, &sum);
+    if (upto - mine.weight >= wanted) mine.weight = 0;
+  }
+  mine = sort_list(shared, mine.weight > 0 ? Listed{key_of(0, id_of(mine.key)), mine.weight} : Listed{0, 0}, size);
+  upto = block_scan(shared, mine.weight, &sum);
+  uint64_t target = static_cast<uint64_t>(philox_uniform(state.seed, state.step) * static_cast<double>(sum));
+  if (target >= sum) target = sum - 1;
+  if (upto - mine.weight <= target && target < upto) shared.drawn = id_of(mine.key);
+}
+
+__device__ __forceinline__ uint32_t bin_of(float best, float v) {
+  return static_cast<uint32_t>(fminf((best - v) * kBinsPerUnit, kBins - 1.f));
+}
+
+// Tries the short way: false when the long one must be gone.
+template <bool kCluster>
+__device__ bool draw_shortly(const Team<kCluster>& team, Shared& shared, const Slice& slice, const DrawState& state, const Scale& scale, int top_k,
+                             int& turn, int32_t* drawn) {
+  const int tid = threadIdx.x;
+  for (int bin = tid; bin < kBins; bin += kThreads) shared.count[bin] = 0;
+  if (tid == 0) shared.listed = 0, shared.pivot.bin = kNoBin, shared.drawn = -1;
+  __syncthreads();
+  uint64_t weight = 0;
+  const bool wants_sum = top_k == 0 && state.top_p < 1;
+#pragma unroll 4
+  for (int i = tid; i < slice.count; i += kThreads) {
+    const float v = slice.at(i);
+    if (!(v > -INFINITY)) continue;
+    const uint32_t bin = bin_of(scale.best, v);
+    if (bin < kBins - 1) atomicAdd(&shared.count[bin], 1u);
+    if (wants_sum) weight += scale.weight(v);
+  }
+  const uint64_t all = team_sum(team, shared, weight, turn);  // its barrier also shows the counts
+  if (team.rank == 0) {
+    uint32_t count[2] = {0, 0};
+    for (int other = 0; other < team.size; ++other) {
+      const unsigned* counts = team.at(shared.count, other);
+      count[0] += counts[2 * tid], count[1] += counts[2 * tid + 1];
+    }
+    uint64_t sum;
+    const uint64_t second = block_scan(shared, count[0] + count[1], &sum), first = second - count[1], before = first - count[0];
+    const auto enough = [&](uint64_t in_front, uint64_t upto) {
+      return in_front < static_cast<uint64_t>(top_k) && static_cast<uint64_t>(top_k) <= upto && upto <= kListed;
+    };
+    int bin = -1;
+    if (top_k > 0) {
+      bin = enough(before, first) ? 2 * tid : enough(first, second) ? 2 * tid + 1 : -1;
+    } else {
+      bin = second <= kShort ? 2 * tid + 1 : first <= kShort ? 2 * tid : -1;
+    }
+    if (bin >= 0) atomicMax(reinterpret_cast<int*>(&shared.pivot.bin), min(bin, kBins - 2));  // kNoBin is -1
+  }
+  team.sync();
+  const uint32_t last = team.at(&shared.pivot, 0)->bin;
+  if (last == kNoBin) return false;
+  if (top_k == 0 && state.top_p >= 1) {
+    // All that is heavy enough must be in the list: behind it everything is farther than this.
+    const float x = (static_cast<float>(last) + 0.75f) / kBinsPerUnit * scale.high;
+    if (Scale::weight_at(make_float2(fminf(x, 64.f), 0.f)) >= state.min_weight) return false;
+  }
+  unsigned* listed = team.at(&shared.listed, 0);
+  Listed* list = team.at(shared.list, 0);
+#pragma unroll 4
+  for (int i = tid; i < slice.count; i += kThreads) {
+    const float v = slice.at(i);
+    if (!(v > -INFINITY) || bin_of(scale.best, v) > last) continue;
+    list[atomicAdd(listed, 1u)] = {key_of(ordered_bits(v), slice.begin + i), scale.weight(v)};
+  }
+  team.sync();
+  if (team.rank == 0) draw_from_list(shared, state, scale, top_k, all);
+  team.sync();
+  *drawn = *team.at(&shared.drawn, 0);
+  return *drawn >= 0;
 }
 
 // Bias, penalties and forbidden ids on this CTA's slice.
@@ -347,15 +515,18 @@ __global__ void __launch_bounds__(kThreads, 1) draw_rows(DrawScratch scratch, St
   __syncthreads();
   const DrawState& state = shared.state;
 
-  const int per_cta = (vocab + team.size - 1) / team.size;
+  const int per_cta = ((vocab + team.size - 1) / team.size + 3) / 4 * 4;
   Slice slice;
   slice.begin = min(vocab, team.rank * per_cta);
   slice.count = min(vocab, slice.begin + per_cta) - slice.begin;
   slice.values = scratch.logits != nullptr ? scratch.logits + static_cast<int64_t>(row) * vocab + slice.begin
                                            : reinterpret_cast<float*>(bytes + sizeof(Shared));
   const float* from = logits + static_cast<int64_t>(state.logit_row) * vocab + slice.begin;
+  const int quads = vocab % 4 == 0 ? slice.count / 4 : 0;  // then every row and slice is aligned
+#pragma unroll 5
+  for (int i = tid; i < quads; i += kThreads) reinterpret_cast<float4*>(slice.values)[i] = __ldcg(reinterpret_cast<const float4*>(from) + i);
 #pragma unroll 4
-  for (int i = tid; i < slice.count; i += kThreads) slice.values[i] = __ldcg(from + i);
+  for (int i = 4 * quads + tid; i < slice.count; i += kThreads) slice.values[i] = __ldcg(from + i);
   __syncthreads();
   change_logits(state, slice, scratch.occurrences + static_cast<int64_t>(row) * vocab);
 
@@ -375,7 +546,8 @@ __global__ void __launch_bounds__(kThreads, 1) draw_rows(DrawScratch scratch, St
     warp_best(best, best_id);
     if (lane == 0) shared.team_best = best, shared.team_best_id = best_id;
   }
-  possible = team_sum(team, shared, possible, 0);  // its barrier also shows the bests
+  int turn = 0;
+  possible = team_sum(team, shared, possible, turn);  // its barrier also shows the bests
   best = -INFINITY, best_id = 0x7fffffff;
   if (lane < team.size) best = *team.at(&shared.team_best, lane), best_id = *team.at(&shared.team_best_id, lane);
   warp_best(best, best_id);
@@ -386,51 +558,56 @@ __global__ void __launch_bounds__(kThreads, 1) draw_rows(DrawScratch scratch, St
   }
 
   const Scale scale{best, state.scale, state.scale_low};
+  const int top_k = static_cast<uint64_t>(state.top_k) < possible ? state.top_k : 0;
+  if (top_k > 0 || state.top_p < 1 || state.min_weight > 0) {
+    int32_t id;
+    if (draw_shortly(team, shared, slice, state, scale, top_k, turn, &id)) {
+      if (team.rank == 0 && tid == 0) publish(there, row, step, advance, scratch.ring, scratch.max_draws, id);
+      team.sync();
+      return;
+    }
+  }
+  const bool cut = top_k > 0 || state.top_p < 1 || state.min_weight > 0 || state.typical_p < 1;
   Left left;
   const auto by_logit = [&](float v, uint32_t* bits, uint32_t* bin) {
     *bits = ordered_bits(v);
-    *bin = static_cast<uint32_t>(fminf((best - v) * 32.f, kBins - 1.f));
+    *bin = bin_of(best, v);
   };
-  if (state.top_k > 0 && static_cast<uint64_t>(state.top_k) < possible) {
+  if (top_k > 0) {
     const auto one = [&](float v, int32_t) -> uint64_t { return v > -INFINITY; };
-    select(team, shared, slice, static_cast<uint64_t>(state.top_k), one, by_logit, &left.order, &left.id);
+    select<true>(team, shared, slice, static_cast<uint64_t>(top_k), one, by_logit, &left.order, &left.id);
   }
-  const auto weight = [&](float v, int32_t id) -> uint64_t { return v > -INFINITY && left.holds(scale, v, id) ? scale.weight(v) : 0; };
+  const auto weight = [&](float v, int32_t id) -> uint64_t {
+    if (!(v > -INFINITY)) return 0;
+    return !cut || left.holds(scale, v, id) ? scale.weight(v) : 0;
+  };
   const auto mine = [&](auto value) {
     uint64_t sum = 0;
     for (int i = tid; i < slice.count; i += kThreads) sum += value(slice.at(i), slice.begin + i);
     return sum;
   };
-  // The part of a sum that a cut wants reached.
-  const auto share = [](double part, uint64_t all) {
-    const double wanted = ceil(part * static_cast<double>(all));
-    return wanted < 1. ? 1ull : wanted >= static_cast<double>(all) ? all : static_cast<uint64_t>(wanted);
-  };
   if (state.top_p < 1) {
-    const uint64_t all = team_sum(team, shared, mine(weight), 1);
+    const uint64_t all = team_sum(team, shared, mine(weight), turn);
     uint32_t order;
     int32_t id;
-    select(team, shared, slice, share(state.top_p, all), weight, by_logit, &order, &id);
+    select<false>(team, shared, slice, share(state.top_p, all), weight, by_logit, &order, &id);
     left.order = order, left.id = id;
   }
   left.min_weight = state.min_weight;
   if (state.typical_p < 1) {
-    const uint64_t all = team_sum(team, shared, mine(weight), 0);
+    const uint64_t all = team_sum(team, shared, mine(weight), turn);
     const auto spread = [&](float v, int32_t id) -> uint64_t {
       const uint64_t w = weight(v, id);
-      const float2 x = scale.distance(v);
-      return w == 0 ? 0 : static_cast<uint64_t>(static_cast<float>(w) * 0x1p-8f * (x.x + x.y));
+      return w == 0 ? 0 : moment_of(w, scale.distance(v));
     };
-    const uint64_t moment = team_sum(team, shared, mine(spread), 1);
-    // The surprise of a token is its distance plus the logarithm of the sum, and the entropy their mean: the logarithm cancels.
-    const float centre = static_cast<float>(static_cast<double>(moment) * 256. / static_cast<double>(all));
+    const float centre = centre_of(team_sum(team, shared, mine(spread), turn), all);
     uint32_t order;
     int32_t id;
     const auto by_oddness = [&](float v, uint32_t* bits, uint32_t* bin) {
       *bits = Left::oddness(scale, v, centre);
       *bin = static_cast<uint32_t>(fminf(__uint_as_float(~*bits) * 64.f, kBins - 1.f));
     };
-    select(team, shared, slice, share(state.typical_p, all), weight, by_oddness, &order, &id);
+    select<false>(team, shared, slice, share(state.typical_p, all), weight, by_oddness, &order, &id);
     left.centre = centre, left.typical_order = order, left.typical_id = id, left.typical = true;
   }
 
@@ -441,7 +618,7 @@ __global__ void __launch_bounds__(kThreads, 1) draw_rows(DrawScratch scratch, St
   for (int i = first + lane; i < last; i += 32) run += weight(slice.at(i), slice.begin + i);
   const uint64_t warp_run = warp_sum64(run);
   uint64_t before = 0;
-  const uint64_t all = team_sum(team, shared, run, 1, &before);
+  const uint64_t all = team_sum(team, shared, run, turn, &before);
   uint64_t target = static_cast<uint64_t>(philox_uniform(state.seed, state.step) * static_cast<double>(all));
   if (target >= all) target = all - 1;
   for (int other = 0; other < warp; ++other) before += shared.warp_sums[other];
@@ -465,7 +642,7 @@ __global__ void __launch_bounds__(kThreads, 1) draw_rows(DrawScratch scratch, St
 
 int slice_bytes(int64_t vocab, bool cluster) {
   const int64_t team = cluster ? kClusterSize : 1;
-  return static_cast<int>((vocab + team - 1) / team * 4);
+  return static_cast<int>(((vocab + team - 1) / team + 3) / 4 * 16);
 }
 
 // Machine code of another generation has no clusters in it, whatever the device can do.
