@@ -343,6 +343,56 @@ GPU_TEST(EveryCudaCallMayFail) {
   CHECK_THAT(scenario().ok(), "after all failures");
 }
 
+// One plan and one cache through failures of every call of a step, in a prompt and in decode steps, plain and drawn.
+GPU_TEST(APlanIsUsableAfterEveryFailure) {
+  ModelOptions options;
+  options.format = formats()[0];
+  Machine machine;
+  PlanLimits limits{80, 1, 1, 100};
+  limits.max_draws = 1;
+  if (!make_machine(options, limits, &machine)) return;
+  const auto cache = make_cache(machine, 100);
+  const std::vector<int32_t> tokens = random_tokens(100, options.vocab, 5);
+  SamplingOptions sampling;
+  sampling.temperature = 1;
+  sampling.repetition_penalty = 1.2;
+  std::vector<float> logits(static_cast<size_t>(options.vocab)), wanted(logits);
+  int64_t failures = 0;
+  for (const int64_t count : {70, 1, 1, 1}) {
+    const int64_t length = cache->length();
+    const auto run = [&](float* to, DrawnToken* drawn) -> Status {
+      cache->truncate(length);
+      Batch batch;
+      batch.logits = to;
+      batch.sequences = {{cache.get(), tokens.data() + length, count, 1}};
+      NBL_RETURN_IF_ERROR(machine.plan->step(batch));
+      cache->truncate(length);
+      Draw draw;
+      draw.options = &sampling;
+      draw.tokens = tokens.data();
+      draw.token_count = length + count;
+      batch.sequences[0].logit_rows = 0;
+      batch.sequences[0].draw = &draw;
+      NBL_RETURN_IF_ERROR(machine.plan->begin(batch));
+      return machine.plan->finish(drawn);
+    };
+    DrawnToken first, drawn;
+    const int64_t before = cuda::calls();
+    Status status = run(wanted.data(), &first);
+    CHECK_THAT(status.ok(), "%s", status.message().c_str());
+    const int64_t calls = cuda::calls() - before;
+    for (int64_t n = 1; n <= calls; ++n) {
+      cuda::fail_call(n);
+      failures += !run(logits.data(), &drawn).ok();
+      cuda::fail_call(0);
+      status = run(logits.data(), &drawn);
+      CHECK_THAT(status.ok(), "after a failure of call %lld: %s", static_cast<long long>(n), status.message().c_str());
+      CHECK_THAT(logits == wanted && drawn.id == first.id, "after a failure of call %lld: other logits or another token", static_cast<long long>(n));
+    }
+  }
+  CHECK_THAT(failures > 100, "only %lld failures", static_cast<long long>(failures));
+}
+
 GPU_TEST(DeviceQueriesAnswer) {
   const int count = cuda_device_count();
   const auto device = cuda_device(0);
