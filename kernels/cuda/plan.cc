@@ -146,6 +146,8 @@ Status CudaPlan::reserve() {
     flying_.reserve(static_cast<size_t>(limits_.max_draws));
   }
   if (dense) cublas_ = Cublas::open(traits_.device, stream_.get());
+  NBL_ASSIGN_OR_RETURN(resident_, ResidentProgram::create(*decoder_, logits_, traits_.device, traits_.multiprocessors, traits_.shared_optin,
+                                                          stream_.get()));
   NBL_CUDA(cudaStreamSynchronize(stream_.get()));
   return {};
 }
@@ -232,12 +234,17 @@ Status CudaPlan::prepare(const Batch& batch) {
   tiles_ = reinterpret_cast<const QueryTile*>(input_ + layout.tiles);
   logit_list_ = reinterpret_cast<const int32_t*>(input_ + layout.logit_list);
   step_inv_freq_ = rope.dynamic ? reinterpret_cast<const float*>(input_ + layout.inv_freq) : decoder_->inv_freq();
+  resident_step_ = resident_ != nullptr && decode_ && row == 1 && logit_rows_ == 1 && !rows_.has_byte_caches;
   choose_splits(longest);
   return {};
 }
 
 // Over how many parts the positions of a decode step are spread, so that attention fills the GPU.
 void CudaPlan::choose_splits(int64_t longest) {
+  if (resident_step_) {
+    splits_ = resident_->splits(longest);
+    return;
+  }
   const int64_t useful = (longest + kTokensPerSplit - 1) / kTokensPerSplit;
   const DecoderConfig& c = decoder_->config();
   const int64_t tasks =
@@ -424,7 +431,7 @@ Status CudaPlan::replay(const GraphKey& key) {
   return {};
 }
 
-Status CudaPlan::launch_all(const std::atomic<bool>* cancel) {
+Status CudaPlan::launch_blocks(const std::atomic<bool>* cancel) {
   const DecoderConfig& c = decoder_->config();
   NBL_RETURN_IF_ERROR(embed(rows_, decoder_->embedding().data.as<void>(), decoder_->embedding().type, h_, c.hidden_size, stream_.get()));
   NBL_RETURN_IF_ERROR(turn_angles(rows_, step_inv_freq_, decoder_->decoder().rope.dynamic, decoder_->rotary_half(),
@@ -440,7 +447,21 @@ Status CudaPlan::launch_all(const std::atomic<bool>* cancel) {
     if (cancel != nullptr && cancel->load(std::memory_order_relaxed)) return error(Code::kCancelled, "the step was cancelled");
     NBL_RETURN_IF_ERROR(launch_block(blocks[i]));
   }
-  NBL_RETURN_IF_ERROR(launch_logits());
+  return launch_logits();
+}
+
+Status CudaPlan::launch_resident() {
+  ResidentStep step;
+  step.sequence = rows_.sequences;
+  step.token = rows_.tokens;
+  step.position = rows_.positions;
+  step.inv_freq = step_inv_freq_;
+  step.splits = splits_;
+  return resident_->launch(step, stream_.get());
+}
+
+Status CudaPlan::launch_all(const std::atomic<bool>* cancel) {
+  NBL_RETURN_IF_ERROR(resident_step_ ? launch_resident() : launch_blocks(cancel));
   return drawing_ ? draws_->launch(rows_, decode_, logits_, stream_.get()) : Status();
 }
 

@@ -13,6 +13,7 @@
 #include "kernels/cuda/draws.h"
 #include "kernels/cuda/kv_cache.h"
 #include "kernels/cuda/matmul.h"
+#include "kernels/cuda/resident.h"
 
 namespace nbl::cuda {
 
@@ -57,7 +58,9 @@ class CudaPlan final : public Plan {
   Status finish(DrawnToken* drawn) override;
   void abandon() override;
   int64_t outliers() const override;
-  int64_t scratch_bytes() const override { return scratch_.bytes() + decoder_->bytes(); }
+  int64_t scratch_bytes() const override {
+    return scratch_.bytes() + decoder_->bytes() + (resident_ != nullptr ? resident_->bytes() : 0);
+  }
 
  private:
   CudaPlan() = default;
@@ -80,6 +83,8 @@ class CudaPlan final : public Plan {
   Status download(const Batch& batch);
   Status replay(const GraphKey& key);
   Status launch_all(const std::atomic<bool>* cancel);
+  Status launch_blocks(const std::atomic<bool>* cancel);
+  Status launch_resident();
   Status fly();
   Status launch_block(const DeviceBlock& block);
   Status launch_attention(const DeviceBlock& block);
@@ -112,7 +117,10 @@ class CudaPlan final : public Plan {
   const QueryTile* tiles_ = nullptr;
   const int32_t* logit_list_ = nullptr;
   int tile_count_ = 0, logit_rows_ = 0, splits_ = 1;
+  bool resident_step_ = false;   // the resident kernel runs this step
   bool decode_ = false;
+
+  std::unique_ptr<ResidentProgram> resident_;  // null: this device or decoder is not for it
 
   std::map<GraphKey, cudaGraphExec_t> graphs_;  // null: seen once, captured the next time
 

@@ -1,0 +1,357 @@
+// The resident kernel (resident.h).
+//
+// A CTA owns a range of whole strips of every matrix: a contiguous range of records, so that its share of an
+// operation is one stream of bytes. The producer cuts it into chunks of up to slot_bytes (chunk_records
+// records), asks the second-level cache for each some chunks ahead, and copies it with one bulk copy when a
+// slot of the ring is free; a pair of mbarriers a slot says full and empty. Of a chunk of 8 P records,
+// consumer warp w multiplies records P w .. P w + P - 1. A warp keeps the sums of one strip in registers and
+// writes them, when the strip ends, to `red`, where kWindow strips wait; when all warps have left a window
+// its strips are summed over the warps in order, so that the result is the same from run to run. Bound: all
+// weights and the keys and values, once, over the memory's bandwidth.
+#include <cuda_bf16.h>
+
+#include "kernels/cuda/activation.cuh"
+#include "kernels/cuda/resident.h"
+#include "kernels/cuda/resident_attention.cuh"
+#include "kernels/cuda/resident_math.cuh"
+#include "kernels/cuda/resident_stage.cuh"
+
+namespace nbl::cuda {
+namespace {
+
+#if __CUDA_ARCH__ >= 900
+// ---- the producer
+
+// Keys and values of this CTA's tasks, brought near while the matrices before attention still run.
+__device__ __forceinline__ void prefetch_keys(const ResidentStep& step, const StepSequence& s, int layer, int64_t window) {
+  AttentionShape a;
+  a.kv_heads = step.kv_heads, a.head_dim = step.head_dim, a.layer = layer;
+  const int tasks = step.kv_heads * mma_tasks_per_kv_head(step.heads, step.kv_heads) * step.splits;
+  for (int i = blockIdx.x; i < tasks; i += gridDim.x) {
+    const MmaTask task = mma_task(step.heads, step.kv_heads, window, s.length + 1, i, step.splits);
+    const int rows = min(task.end, s.length) - task.begin;
+    if (rows <= 0) continue;
+    for (int what = 0; what < 2; ++what) {
+      bulk_prefetch(cache_head(a, s, what, task.kv_head) + static_cast<int64_t>(task.begin) * a.head_dim,
+                    static_cast<uint32_t>(rows * a.head_dim * 2));
+    }
+  }
+}
+
+// A place in the stream of all weights of this CTA, chunk after chunk.
+struct StreamPlace {
+  int op = -1, left = 0, chunk_records = 0, record_bytes = 0;
+  const unsigned char* at = nullptr;
+
+  // The next chunk's bytes, 0 behind the last; prefetches keys on the way when asked to.
+  __device__ __forceinline__ uint32_t next(const ResidentStep& step, bool prefetches, const unsigned char** from) {
+    const ResidentStream* streams = reinterpret_cast<const ResidentStream*>(shared_memory + step.streams_at);
+    while (left <= 0) {
+      if (++op >= step.op_count) return 0;
+      const ResidentStream s = streams[op];
+      if (s.strips == 0) {
+        if (prefetches)
+          prefetch_keys(step, *reinterpret_cast<const StepSequence*>(shared_memory + step.sequence_at), s.records, s.chunk_records);
+        continue;
+      }
+      const int begin = first_strip(s.strips, blockIdx.x, gridDim.x), end = first_strip(s.strips, blockIdx.x + 1, gridDim.x);
+      at = s.data + static_cast<int64_t>(begin) * s.records * s.record_bytes;
+      left = (end - begin) * s.records;
+      chunk_records = s.chunk_records, record_bytes = s.record_bytes;
+    }
+    const uint32_t bytes = min(chunk_records, left) * record_bytes;
+    *from = at;
+    at += bytes;
+    left -= chunk_records;
+    return bytes;
+  }
+};
+
+// One thread streams every byte of this CTA's weights, for the whole step. It waits for nobody but its own
+// consumers.
+__device__ __forceinline__ void produce(const ResidentStep& step) {
+  uint64_t policy;
+  asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+  const uint32_t ring = shared_address(shared_memory + step.ring_at), full = shared_address(shared_memory + step.barriers_at);
+  const uint32_t empty = full + 8 * step.slots;
+  StreamPlace near, here;
+  const unsigned char* from;
+  for (int i = 0; i < kChunksAhead; ++i) near.next(step, true, &from);  // these are copied at once
+  int slot = 0;
+  uint32_t phase = 1;
+  for (;;) {
+    const uint32_t ahead = near.next(step, true, &from);
+    if (ahead > 0) bulk_prefetch(from, ahead);
+    const uint32_t bytes = here.next(step, false, &from);
+    if (bytes == 0) return;
+    barrier_wait(empty + 8 * slot, phase);
+    barrier_expect(full + 8 * slot, bytes);
+    bulk_copy(ring + slot * step.slot_bytes, from, bytes, full + 8 * slot, policy);
+    if (++slot == step.slots) slot = 0, phase ^= 1;
+  }
+}
+
+// ---- the consumers
+
+// Where a warp is in the ring.
+struct Ring {
+  int slot = 0;
+  uint32_t phase = 0;
+  int window = 0;  // of the running operation: the first that is not finished
+};
+
+// What becomes of y = v of row r of a strip. Whole warps come here, `valid` or not: rows meet by shuffles.
+__device__ __forceinline__ void put_row(const ResidentOp& op, uint32_t tag, float* residual, int strip, int r, float v, bool valid) {
+  const int row = strip * kStripRows + r;
+  if (op.codes == Codes::kHalf) {
+    if (valid && op.row_scale != nullptr) v *= op.row_scale[row];
+  } else if (has_zeros(op.codes)) {
+    v *= kCodeUnit;
+  }
+  if (op.output == ResidentOutput::kGate) {
+    const int i = strip * 8 + r % 8, half = op.rows / 2;
+    valid = valid && i < half;
+    if (valid && op.bias != nullptr) v += op.bias[r < 8 ? i : half + i];
+    const float up = __shfl_down_sync(~0u, v, 8);
+    const float act = valid ? activate(op.activation, v) * up : 0.f;
+    const float next = __shfl_down_sync(~0u, act, 1);
+    if (valid && r < 8 && r % 2 == 0) put_word(op.tagged + i / 2, bits_of(__halves2half2(to_half(act), to_half(next))), tag);
+    return;
+  }
+  if (!valid || row >= op.rows) return;
+  if (op.bias != nullptr) v += op.bias[row];
+  if (op.output == ResidentOutput::kLogits) {
+    op.out[row] = v;
+    return;
+  }
+  if (op.output == ResidentOutput::kResidual) v = residual[row] += v;
+  put_word(op.tagged + row, __float_as_uint(v), tag);
+}
+
+// All warps have left the window: its strips are summed over the warps, and cleared.
+__device__ __forceinline__ void finish_window(const ResidentStep& step, const ResidentOp& op, uint32_t tag, int window, int begin, int end,
+                                              int tid) {
+  consumers_meet();
+  if (tid >= kWindow * kStripRows) return;
+  const int slot = tid / kStripRows, r = tid % kStripRows, strip = begin + window * kWindow + slot;
+  float* at = reinterpret_cast<float*>(shared_memory + step.red_at) + ((window & 1) * kWindow + slot) * kConsumerWarps * kStripRows + r;
+  float v = 0.f;
+#pragma unroll
+  for (int w = 0; w < kConsumerWarps; ++w) {
+    v += at[w * kStripRows];
+    at[w * kStripRows] = 0.f;
+  }
+  // h of the rows that this CTA owns, with the indices of all of h.
+  float* residual = reinterpret_cast<float*>(shared_memory + step.residual_at) - begin * kStripRows;
+  put_row(op, tag, residual, strip, r, v, strip < end);
+}
+
+template <Codes C, int GB, bool Wide>
+__device__ __forceinline__ Ring consume(const ResidentStep& step, const ResidentOp& op, uint32_t tag, Ring ring) {
+  using Product = RecordProduct<C, GB, Wide>;
+  const Where at_work = here();
+  const int tid = at_work.tid, lane = tid & 31, warp = tid >> 5;
+  const int begin = first_strip(op.strips, at_work.cta, at_work.ctas), end = first_strip(op.strips, at_work.cta + 1, at_work.ctas);
+  const int records = op.records, record_bytes = op.record_bytes, chunk = op.chunk_records, share = chunk / kConsumerWarps;
+  const int total = (end - begin) * records, slots = step.slots, slot_bytes = step.slot_bytes;
+  const uint32_t full = shared_address(shared_memory + step.barriers_at), empty = full + 8 * slots;
+  const unsigned char* slots_at = shared_memory + step.ring_at;
+  float* red = reinterpret_cast<float*>(shared_memory + step.red_at) + warp * kStripRows + lane / 4;
+  const float* sums = reinterpret_cast<const float*>(shared_memory + step.sums_at);
+  const uint32_t* pairs = reinterpret_cast<const uint32_t*>(shared_memory + step.pairs_at);
+  // Where a lane finds x of record 0 of a strip, and how far the next one's is.
+  constexpr int kXBytes = record_columns(C) * 2;
+  const int x_step = lane < 4 ? kXBytes : 0;
+  const unsigned char* x = shared_memory + (lane < 4 ? lane * (Product::kPairedX ? 32 : 16) : step.zeros_at);
+  int strip = 0, k = warp * share;  // the warp's next record: of which local strip, and which of it
+  int held = 0, window = 0;         // the strip whose sums are in acc; the window it is in
+  float acc0 = 0.f, acc1 = 0.f, acc2 = 0.f, acc3 = 0.f, d[4] = {}, e[4] = {};  // of even and odd records of a run
+  const auto leave_strip = [&] {
+    if (lane % 4 == 0) {
+      float* at = red + held % (2 * kWindow) * (kConsumerWarps * kStripRows);
+      at[0] = C == Codes::kHalf ? d[0] + e[0] : acc0 + acc2;
+      at[8] = C == Codes::kHalf ? d[2] + e[2] : acc1 + acc3;
+    }
+    acc0 = acc1 = acc2 = acc3 = 0.f;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) d[i] = e[i] = 0.f;
+  };
+#pragma unroll 1
+  for (int base = 0; base < total; base += chunk) {
+    barrier_wait(full + 8 * ring.slot, ring.phase);
+    const int from = warp * share, count = min(share, total - base - from);
+    while (k >= records) k -= records, ++strip;
+    const unsigned char* record = slots_at + ring.slot * slot_bytes + from * record_bytes;
+#pragma unroll 1
+    for (int left = count; left > 0;) {
+      if (strip != held) {
+        leave_strip();
+        for (; window < strip / kWindow; ++window) finish_window(step, op, tag, window, begin, end, tid);
+        held = strip;
+      }
+      const int run = min(left, records - k);  // of this strip
+      int r = 0;
+#pragma unroll 1
+      for (; r + 2 <= run; r += 2) {
+        Product::add(record, pairs, x + (k + r) * x_step, sums + (k + r) * Product::kGroups, lane, acc0, acc1, d);
+        Product::add(record + record_bytes, pairs, x + (k + r + 1) * x_step, sums + (k + r + 1) * Product::kGroups, lane, acc2, acc3, e);
+        record += 2 * record_bytes;
+      }
+      if (r < run) {
+        Product::add(record, pairs, x + (k + r) * x_step, sums + (k + r) * Product::kGroups, lane, acc0, acc1, d);
+        record += record_bytes;
+      }
+      left -= run;
+      k += run;
+      if (k == records) k = 0, ++strip;
+    }
+    k += chunk - max(count, 0);
+    __syncwarp();
+    if (lane == 0) barrier_arrive(empty + 8 * ring.slot);
+    if (++ring.slot == slots) ring.slot = 0, ring.phase ^= 1;
+  }
+  if (end > begin) leave_strip();
+  ring.window = window;
+  return ring;
+}
+
+template <Codes C, bool Wide>
+__device__ __forceinline__ Ring consume_groups(const ResidentStep& step, const ResidentOp& op, uint32_t tag, Ring ring) {
+  if (op.group_blocks == 4) return consume<C, 4, Wide>(step, op, tag, ring);
+  if (op.group_blocks == 2) return consume<C, 2, Wide>(step, op, tag, ring);
+  return consume<C, 1, Wide>(step, op, tag, ring);
+}
+template <Codes C>
+__device__ __forceinline__ Ring consume_scales(const ResidentStep& step, const ResidentOp& op, uint32_t tag, Ring ring) {
+  return op.wide_scales ? consume_groups<C, true>(step, op, tag, ring) : consume_groups<C, false>(step, op, tag, ring);
+}
+
+__device__ __forceinline__ Ring multiply(const ResidentStep& step, const ResidentOp& op, uint32_t tag, Ring ring) {
+  switch (op.codes) {
+    case Codes::kInt2:
+      return consume_scales<Codes::kInt2>(step, op, tag, ring);
+    case Codes::kInt3:
+      return consume_scales<Codes::kInt3>(step, op, tag, ring);
+    case Codes::kInt4:
+      return consume_scales<Codes::kInt4>(step, op, tag, ring);
+    case Codes::kInt8:
+      return consume_scales<Codes::kInt8>(step, op, tag, ring);
+    case Codes::kCode4:
+      return consume_scales<Codes::kCode4>(step, op, tag, ring);
+    case Codes::kHalf:
+      return consume<Codes::kHalf, 0, false>(step, op, tag, ring);
+  }
+  return ring;
+}
+
+__device__ __forceinline__ void attend_tasks(const ResidentStep& step, const ResidentOp& op, uint32_t base, const float2* turns) {
+  const AttentionShape& a = op.attention;
+  const Where at_work = here();
+  const int tid = at_work.tid;
+  const StepSequence& s = *reinterpret_cast<const StepSequence*>(shared_memory + step.sequence_at);
+  const int tasks = a.kv_heads * mma_tasks_per_kv_head(a.heads, a.kv_heads) * step.splits;
+  const auto meet = [] { consumers_meet(); };
+  for (int i = at_work.cta; i < tasks; i += at_work.ctas) {
+    const MmaTask task = mma_task(a.heads, a.kv_heads, a.window, s.length + 1, i, step.splits);
+    if (a.head_dim == 64) {
+      attend_mma<64>(a, s, task, op.input_words, base + op.in_tag, turns, step.parts, step.part_states, base + op.out_tag, shared_memory,
+                     tid, kConsumerWarps, meet);
+    } else {
+      attend_mma<128>(a, s, task, op.input_words, base + op.in_tag, turns, step.parts, step.part_states, base + op.out_tag, shared_memory,
+                      tid, kConsumerWarps, meet);
+    }
+    if (i + at_work.ctas < tasks) meet();
+  }
+}
+
+// Begins to bring the next operation's description; op_is_here() waits for it.
+__device__ __forceinline__ void copy_op(ResidentOp* to, const ResidentOp* from, int tid) {
+  static_assert(sizeof(ResidentOp) % 16 == 0 && sizeof(ResidentOp) / 16 <= 32, "copied by one warp");
+  const int lane = tid - (kConsumerThreads - 32);
+  if (lane >= 0 && lane < static_cast<int>(sizeof(ResidentOp) / 16))
+    copy16(reinterpret_cast<uint4*>(to) + lane, reinterpret_cast<const uint4*>(from) + lane);
+  copy_commit();
+}
+__device__ __forceinline__ void op_is_here() { copy_wait<0>(); }
+
+#endif
+
+__global__ void __launch_bounds__(kConsumerThreads + 32, 1) resident_step(const __grid_constant__ ResidentStep step) {
+#if __CUDA_ARCH__ >= 900
+  const int tid = threadIdx.x;
+  float* red = reinterpret_cast<float*>(shared_memory + step.red_at);
+  float2* turns = reinterpret_cast<float2*>(shared_memory + step.turns_at);
+  ResidentOp* ops = reinterpret_cast<ResidentOp*>(shared_memory + step.ops_at);  // this and the next
+  Ring ring;
+  if (tid == 0) {
+    const uint32_t full = shared_address(shared_memory + step.barriers_at);
+    for (int i = 0; i < step.slots; ++i) barrier_init(full + 8 * i, 1), barrier_init(full + 8 * (step.slots + i), kConsumerWarps);
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+  }
+  for (int i = tid; i < kRedFloats; i += blockDim.x) red[i] = 0.f;
+  if (tid < kZeroBytes / 4) reinterpret_cast<uint32_t*>(shared_memory + step.zeros_at)[tid] = 0;
+  for (int i = tid; i < step.rotary_half; i += blockDim.x) turns[i] = turn(*step.position, step.inv_freq[i], step.rotary_factor);
+  // The residual of the rows that this CTA owns, which is how kResidual operations divide them.
+  const int owned = first_strip((step.hidden + kStripRows - 1) / kStripRows, blockIdx.x, gridDim.x) * kStripRows;
+  const int owned_end = min(step.hidden, first_strip((step.hidden + kStripRows - 1) / kStripRows, blockIdx.x + 1, gridDim.x) * kStripRows);
+  float* residual = reinterpret_cast<float*>(shared_memory + step.residual_at);
+  for (int i = owned + tid; i < owned_end; i += blockDim.x) {
+    residual[i - owned] = table_value(step.table, step.table_type, static_cast<int64_t>(*step.token) * step.hidden + i);
+  }
+  for (int i = tid; i < step.op_count * static_cast<int>(sizeof(ResidentStream) / 4); i += blockDim.x) {
+    reinterpret_cast<uint32_t*>(shared_memory + step.streams_at)[i] = reinterpret_cast<const uint32_t*>(step.streams)[i];
+  }
+  if (tid < static_cast<int>(sizeof(StepSequence) / 4)) {
+    reinterpret_cast<uint32_t*>(shared_memory + step.sequence_at)[tid] = reinterpret_cast<const uint32_t*>(step.sequence)[tid];
+  }
+  if (tid < kConsumerThreads) copy_op(ops, step.ops, tid);
+  op_is_here();
+  __syncthreads();
+  if (tid >= kConsumerThreads) {
+    if (tid == kConsumerThreads) produce(step);
+    return;
+  }
+  const unsigned int* pairs_of = nullptr;
+  const uint32_t base = __ldcg(step.sync);
+#pragma unroll 1
+  for (int i = 0; i < step.op_count; ++i) {
+    const Where at_work = here();
+    const int tid = at_work.tid;
+    ResidentOp* ops = reinterpret_cast<ResidentOp*>(shared_memory + step.ops_at);  // this and the next
+    const ResidentOp& op = ops[i & 1];
+    if (i + 1 < step.op_count) copy_op(ops + (i + 1 & 1), step.ops + i + 1, tid);
+    const int begin = first_strip(op.strips, at_work.cta, at_work.ctas), end = first_strip(op.strips, at_work.cta + 1, at_work.ctas);
+    if (op.strips == 0) {
+      attend_tasks(step, op, base, reinterpret_cast<const float2*>(shared_memory + step.turns_at));
+    } else if (begin < end) {  // a CTA without strips waits for nobody: it could miss words that nobody keeps for it
+      if (op.code_pairs != nullptr && op.code_pairs != pairs_of) {
+        // Seen by all after the meeting in stage(); nobody still reads the old ones, since the last operation
+        // has ended.
+        for (int j = tid; j < 256 * 32; j += kConsumerThreads)
+          reinterpret_cast<uint32_t*>(shared_memory + step.pairs_at)[j] = op.code_pairs[j / 32];
+        pairs_of = op.code_pairs;
+      }
+      stage(step, op, base + op.in_tag, reinterpret_cast<__half*>(shared_memory), reinterpret_cast<float*>(shared_memory + step.sums_at),
+            reinterpret_cast<float2*>(shared_memory + step.norm_at), tid);
+      ring = multiply(step, op, base + op.out_tag, ring);
+      for (int window = ring.window; window * kWindow < end - begin; ++window) {
+        finish_window(step, op, base + op.out_tag, window, begin, end, tid);
+      }
+    }
+    op_is_here();
+    consumers_meet();
+  }
+  // The last CTA leaves the counters as the next step wants them.
+  if (tid == 0 && atomicAdd(step.sync + 1, 1u) == gridDim.x - 1) {
+    step.sync[1] = 0;
+    step.sync[0] = base + step.op_count;
+  }
+#endif
+}
+
+}  // namespace
+
+const void* resident_kernel() { return reinterpret_cast<const void*>(&resident_step); }
+
+}  // namespace nbl::cuda

@@ -1,0 +1,130 @@
+// One kernel for a whole decode step of one token: the CTAs stay resident, one a multiprocessor, and walk
+// together over the decoder's operations. In each CTA a producer warp streams the CTA's share of all weights
+// of the step, in order, through a ring in shared memory; it waits for no other CTA, so that memory keeps
+// working while the others synchronize.
+//
+// What CTAs tell each other is tagged: 64-bit words of a value and the number of the operation that wrote it,
+// stored and loaded whole. A reader repeats its loads until it finds the tag; there is no barrier of the
+// grid, and no fence. No word is written again before all have read it: between two writes of a buffer every
+// CTA has waited for words of all others.
+//
+// For devices of compute capability 9.0 and later (bulk copies, mbarrier) whose CTAs of a step all fit at
+// once; everything else runs plan.cc's sequence of launches.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "kernels/cuda/device_decoder.h"
+
+namespace nbl::cuda {
+
+constexpr int kConsumerWarps = 8;  // consumers of a CTA: few, with many registers and two records under way in each; one more produces
+constexpr int kConsumerThreads = kConsumerWarps * 32;
+constexpr int kWindow = 8;  // strips whose sums are reduced at once
+constexpr int kRedFloats = 2 * kWindow * kConsumerWarps * kStripRows;
+constexpr int kSlotBytes = 34304;  // of the ring: 32 records of int4 in groups of 128
+constexpr int kChunksAhead = 4;    // brought to the second-level cache before they are copied
+constexpr int kPairBytes = 256 * 32 * 4;
+constexpr int kZeroBytes = 256;  // of shared memory, for the lanes that read zeros as x
+constexpr int kMmaHeads = 8;     // query heads of one task of attention
+
+// Shared memory of attention in bytes: queries f16, heads before rounding f32, the warps' states and sums.
+NBL_HD constexpr int mma_attention_bytes(int head_dim, int warps) {
+  return kMmaHeads * head_dim * 2 + (kMmaHeads + 2) * head_dim * 4 + warps * kMmaHeads * 8 + warps * kMmaHeads * (head_dim + 4) * 4;
+}
+
+// Where an operation of the step finds its input, and what it does with it on the way to shared memory.
+enum class ResidentInput : uint8_t {
+  kEmbedding,  // norm of the token's row of the embedding table
+  kResidual,   // norm of h
+  kAttention,  // the splits of attention put together
+  kGated,      // two f16 a word
+  kGateUp,     // activation(gate) * up, both float32, one after the other
+};
+enum class ResidentOutput : uint8_t {
+  kTagged,    // tagged[row] = y, float32
+  kLogits,    // out[row] = y
+  kResidual,  // h[row] += y, of which the CTA keeps its rows; tagged[row] = h, float32
+  kGate,      // tagged[i / 2] = activation(gate_i) * up_i and its neighbour, f16, of interleaved rows
+};
+
+// One matrix product of a step, or (strips == 0) the attention of a layer.
+struct alignas(16) ResidentOp {
+  const unsigned char* data = nullptr;  // Tiles::data
+  const unsigned int* code_pairs = nullptr;
+  const float* row_scale = nullptr;
+  const int32_t* in_place = nullptr;  // column of the input -> column of x; null: the same
+  const float* bias = nullptr;
+  float* out = nullptr;                // kLogits
+  uint2* tagged = nullptr;             // {value, tag}
+  const uint2* input_words = nullptr;  // what `input` reads
+  DeviceNorm norm;                     // kEmbedding, kResidual
+  int32_t rows = 0, strips = 0, records = 0, record_bytes = 0;
+  int32_t width = 0, padded_k = 0;   // columns of the input, and with padding
+  int32_t group_blocks = 0;          // blocks of 32 columns that share a scale: 1, 2 or 4; 0 for f16
+  int32_t chunk_records = 0;         // records of one slot of the ring: a multiple of the consumer warps
+  uint32_t in_tag = 0, out_tag = 0;  // counted from the step's first tag
+  Codes codes = Codes::kHalf;
+  bool wide_scales = false;
+  ResidentInput input = ResidentInput::kResidual;
+  ResidentOutput output = ResidentOutput::kTagged;
+  Activation activation = Activation::kSilu;
+  AttentionShape attention;  // where strips == 0
+};
+
+// Of an operation, what the producer needs.
+struct ResidentStream {
+  const unsigned char* data = nullptr;
+  int32_t strips = 0;   // 0: attention
+  int32_t records = 0;  // of a strip; of attention: the layer
+  int32_t record_bytes = 0;
+  int32_t chunk_records = 0;  // of attention: the window
+};
+
+// What the kernel is launched with: all of it stays the same from step to step, so that a graph may hold it.
+struct ResidentStep {
+  const ResidentOp* ops = nullptr;
+  const ResidentStream* streams = nullptr;
+  const StepSequence* sequence = nullptr;
+  const int32_t* token = nullptr;
+  const int32_t* position = nullptr;
+  const float* inv_freq = nullptr;
+  const void* table = nullptr;   // the embedding
+  uint2* parts = nullptr;        // tagged: [heads][splits][head_dim / 2] of two f16, each split divided by its sum
+  uint4* part_states = nullptr;  // [heads][splits] tagged: maximum, sum
+  unsigned* sync = nullptr;      // {the tag before this step's first, CTAs that are done with the step}
+  int32_t op_count = 0, splits = 1, hidden = 0, heads = 0, kv_heads = 0, head_dim = 0, rotary_half = 0;
+  float rotary_factor = 1;
+  DType table_type = DType::kF32;
+  // Places in shared memory, in bytes: x (also attention's scratch) begins at 0.
+  int32_t sums_at = 0, red_at = 0, turns_at = 0, norm_at = 0, zeros_at = 0, sequence_at = 0, residual_at = 0, ops_at = 0, streams_at = 0,
+          pairs_at = 0, barriers_at = 0, ring_at = 0;
+  int32_t slot_bytes = 0, slots = 0;
+};
+
+constexpr int64_t kTokensPerPass = kConsumerWarps * 16;  // positions that one pass of a CTA's warps covers in attention
+
+// The kernel, of one ResidentStep.
+const void* resident_kernel();
+
+// The operations of a decoder for this kernel, with the buffers they work on.
+class ResidentProgram {
+ public:
+  // Null when the device or the decoder is not for this kernel.
+  static Result<std::unique_ptr<ResidentProgram>> create(const DeviceDecoder& decoder, float* logits, int device, int multiprocessors,
+                                                         int shared_optin, cudaStream_t stream);
+  // Splits that serve a sequence of `length` positions.
+  int splits(int64_t length) const;
+  // `step` names the sequence, token, position and frequencies; the rest is filled in here.
+  Status launch(ResidentStep step, cudaStream_t stream) const;
+  int64_t bytes() const { return memory_.bytes(); }
+
+ private:
+  ResidentProgram() = default;
+  ResidentStep step_;
+  DeviceBuffer memory_;  // ops, streams, tagged words, counters
+  int grid_ = 0, shared_bytes_ = 0, max_splits_ = 1;
+};
+
+}  // namespace nbl::cuda

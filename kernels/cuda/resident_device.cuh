@@ -1,0 +1,58 @@
+// What the parts of the resident kernel share: shared memory by name, mbarriers, bulk copies, and who a thread is.
+#pragma once
+
+#include "kernels/cuda/resident.h"
+
+#if __CUDA_ARCH__ >= 900
+namespace nbl::cuda {
+
+extern __shared__ __align__(128) unsigned char shared_memory[];  // a name the compiler knows the address space of
+
+__device__ __forceinline__ uint32_t shared_address(const void* p) { return static_cast<uint32_t>(__cvta_generic_to_shared(p)); }
+__device__ __forceinline__ void barrier_init(uint32_t at, uint32_t count) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(at), "r"(count) : "memory");
+}
+__device__ __forceinline__ void barrier_expect(uint32_t at, uint32_t bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(at), "r"(bytes) : "memory");
+}
+__device__ __forceinline__ void barrier_arrive(uint32_t at) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(at) : "memory");
+}
+__device__ __forceinline__ void barrier_wait(uint32_t at, uint32_t phase) {
+  asm volatile(
+      "{\n .reg .pred done;\n"
+      "again:\n mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n @!done bra again;\n}" ::"r"(at),
+      "r"(phase)
+      : "memory");
+}
+__device__ __forceinline__ void bulk_copy(uint32_t to, const void* from, uint32_t bytes, uint32_t barrier, uint64_t policy) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, "
+      "[%3], %4;" ::"r"(to),
+      "l"(from), "r"(bytes), "r"(barrier), "l"(policy)
+      : "memory");
+}
+__device__ __forceinline__ void bulk_prefetch(const void* from, uint32_t bytes) {
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
+}
+// A barrier of the consumer warps alone.
+__device__ __forceinline__ void consumers_meet() { asm volatile("bar.sync 1, %0;" ::"n"(kConsumerThreads) : "memory"); }
+
+// The indices of a thread, read anew where this is called: what is computed from them is not kept in
+// registers from one operation to the next, of which there are too few.
+struct Where {
+  int tid, cta, ctas;
+};
+__device__ __forceinline__ Where here() {
+  Where w;
+  asm volatile("mov.u32 %0, %%tid.x;\n mov.u32 %1, %%ctaid.x;\n mov.u32 %2, %%nctaid.x;" : "=r"(w.tid), "=r"(w.cta), "=r"(w.ctas));
+  return w;
+}
+
+// Where the strips of CTA `part` of `parts` begin.
+__device__ __forceinline__ int first_strip(int strips, int part, int parts) {
+  return static_cast<int>(static_cast<uint32_t>(strips) * static_cast<uint32_t>(part) / static_cast<uint32_t>(parts));
+}
+
+}  // namespace nbl::cuda
+#endif

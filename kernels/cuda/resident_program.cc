@@ -1,0 +1,275 @@
+// The host's side of the resident kernel: a decoder as a list of operations, where things lie in shared memory, the launch.
+#include <algorithm>
+#include <string>
+#include <utility>
+
+#include "kernels/cuda/resident.h"
+
+namespace nbl::cuda {
+namespace {
+
+constexpr int kLeastSlots = 3;  // of the ring
+constexpr int kMostSlots = 32;
+
+int round_up(int64_t value, int step) { return static_cast<int>(pad_up(value, step)); }
+
+// Codebooks that say the same share one table, so that the kernel loads it once.
+class SharedPairs {
+ public:
+  Result<const unsigned int*> same_as(const unsigned int* device, cudaStream_t stream) {
+    std::vector<unsigned int> values(256);
+    NBL_CUDA(cudaMemcpyAsync(values.data(), device, 1024, cudaMemcpyDeviceToHost, stream));
+    NBL_CUDA(cudaStreamSynchronize(stream));
+    for (const auto& known : known_) {
+      if (known.second == values) return known.first;
+    }
+    known_.emplace_back(device, std::move(values));
+    return device;
+  }
+
+ private:
+  std::vector<std::pair<const unsigned int*, std::vector<unsigned int>>> known_;
+};
+
+// Collects the operations of a decoder in order.
+class ProgramWriter {
+ public:
+  // The buffers of tagged words: h, qkv, and what the MLP's second matrix reads.
+  struct Words {
+    uint2 *h, *qkv, *inner;
+  };
+  ProgramWriter(const DeviceDecoder& decoder, const Words& words, float* logits) : decoder_(decoder), words_(words), logits_(logits) {}
+
+  Status write(cudaStream_t stream) {
+    const DecoderConfig& c = decoder_.config();
+    const int hidden = static_cast<int>(c.hidden_size), heads_width = static_cast<int>(c.num_attention_heads * c.head_dim);
+    uint32_t h_tag = 0;  // of the operation that wrote h last; 0: h is the embedding's row
+    const auto normed = [&](ResidentOp& op, const DeviceNorm& norm) {
+      op.input = h_tag == 0 ? ResidentInput::kEmbedding : ResidentInput::kResidual;
+      op.norm = norm;
+      op.input_words = words_.h;
+      op.in_tag = h_tag;
+    };
+    for (const DeviceBlock& block : decoder_.blocks()) {
+      const uint32_t qkv_tag = next_tag() + static_cast<uint32_t>(block.qkv.size()) - 1;  // all write the last one's
+      for (const DeviceLinear& linear : block.qkv) {
+        ResidentOp& op = add(linear, hidden, ResidentOutput::kTagged);
+        normed(op, block.input_norm);
+        op.tagged = words_.qkv + linear.offset;
+        op.out_tag = qkv_tag;
+      }
+      ResidentOp attention;
+      attention.attention = block.attention;
+      attention.input_words = words_.qkv;
+      attention.in_tag = qkv_tag;
+      attention.out_tag = next_tag();
+      ops_.push_back(attention);
+      ResidentOp& output = add(block.output, heads_width, ResidentOutput::kResidual);
+      output.input = ResidentInput::kAttention;
+      output.in_tag = attention.out_tag;
+      output.tagged = words_.h;
+      h_tag = output.out_tag;
+
+      const int inner = static_cast<int>(c.intermediate_size);
+      const bool gated = block.gate_up.size() == 1 && block.gate_up[0].weight->tiles().interleaved;
+      const uint32_t inner_tag = next_tag() + static_cast<uint32_t>(block.gate_up.size()) - 1;
+      for (const DeviceLinear& linear : block.gate_up) {
+        ResidentOp& op = add(linear, hidden, gated ? ResidentOutput::kGate : ResidentOutput::kTagged);
+        normed(op, block.post_norm);
+        op.activation = block.activation;
+        op.tagged = words_.inner + linear.offset;
+        op.out_tag = inner_tag;
+      }
+      ResidentOp& down = add(block.down, inner, ResidentOutput::kResidual);
+      down.input = gated ? ResidentInput::kGated : ResidentInput::kGateUp;
+      down.activation = block.activation;
+      down.input_words = words_.inner;
+      down.in_tag = inner_tag;
+      down.tagged = words_.h;
+      h_tag = down.out_tag;
+    }
+    ResidentOp& head = add(decoder_.head(), hidden, ResidentOutput::kLogits);
+    normed(head, decoder_.final_norm());
+    head.out = logits_;
+    SharedPairs pairs;
+    for (ResidentOp& op : ops_) {
+      if (op.code_pairs == nullptr) continue;
+      NBL_ASSIGN_OR_RETURN(op.code_pairs, pairs.same_as(op.code_pairs, stream));
+    }
+    return {};
+  }
+  std::vector<ResidentOp>& ops() { return ops_; }
+
+ private:
+  uint32_t next_tag() const { return static_cast<uint32_t>(ops_.size()) + 1; }
+  ResidentOp& add(const DeviceLinear& linear, int width, ResidentOutput output) {
+    const Tiles& t = linear.weight->tiles();
+    ResidentOp op;
+    op.data = t.data;
+    op.code_pairs = t.code_pairs;
+    op.row_scale = t.row_scale;
+    op.in_place = t.k_place;
+    op.bias = linear.bias;
+    op.rows = static_cast<int>(t.rows), op.strips = t.strips, op.records = t.records, op.record_bytes = t.record_bytes;
+    op.width = width, op.padded_k = static_cast<int>(linear.weight->padded_k());
+    op.group_blocks = t.group / 32;
+    op.codes = t.codes;
+    op.wide_scales = t.wide_scales;
+    op.output = output;
+    op.out_tag = next_tag();
+    ops_.push_back(op);
+    return ops_.back();
+  }
+
+  const DeviceDecoder& decoder_;
+  Words words_;
+  float* logits_;
+  std::vector<ResidentOp> ops_;
+};
+
+bool rounds_inputs(const DeviceDecoder& decoder) {
+  const auto rounds = [](const DeviceLinear& linear) { return linear.weight->spec().outlier_threshold >= 0; };
+  const auto any = [&](const std::vector<DeviceLinear>& linears) { return std::any_of(linears.begin(), linears.end(), rounds); };
+  return rounds(decoder.head()) || std::any_of(decoder.blocks().begin(), decoder.blocks().end(), [&](const DeviceBlock& block) {
+           return any(block.qkv) || any(block.gate_up) || rounds(block.output) || rounds(block.down);
+         });
+}
+
+}  // namespace
+
+Result<std::unique_ptr<ResidentProgram>> ResidentProgram::create(const DeviceDecoder& decoder, float* logits, int device,
+                                                                 int multiprocessors, int shared_optin, cudaStream_t stream) {
+  const auto none = [] { return Result<std::unique_ptr<ResidentProgram>>(std::unique_ptr<ResidentProgram>()); };
+  const DecoderConfig& c = decoder.config();
+  cudaFuncAttributes attributes;
+  NBL_CUDA(cudaFuncGetAttributes(&attributes, resident_kernel()));
+  int cooperative = 0;
+  NBL_CUDA(cudaDeviceGetAttribute(&cooperative, cudaDevAttrCooperativeLaunch, device));
+  if (attributes.ptxVersion < 90 || cooperative == 0) {
+    return none();  // no code for compute capability 9.0 or later
+  }
+  if (c.head_dim != 64 && c.head_dim != 128) {
+    return none();  // no attention for such heads
+  }
+  if (c.intermediate_size % 2 != 0 || rounds_inputs(decoder)) {
+    return none();  // two values of an odd row would share a word; LLM.int8's rounding is an operation of its
+                    // own
+  }
+  const int64_t heads = c.num_attention_heads, kv_heads = c.num_key_value_heads;
+  const int64_t tasks = kv_heads * ((heads / kv_heads + kMmaHeads - 1) / kMmaHeads);
+  int64_t max_splits = 1;
+  while (max_splits < 32 && tasks * max_splits * 2 <= multiprocessors) max_splits *= 2;
+
+  // One buffer: tagged words, counters, then the program. Zeroed, and no tag is 0.
+  const int64_t h_words = pad_up(c.hidden_size, 8), qkv_words = pad_up((heads + 2 * kv_heads) * c.head_dim, 8);
+  const int64_t inner_words = pad_up(2 * c.intermediate_size, 8), part_words = heads * max_splits * c.head_dim / 2;
+  const int64_t state_words = 2 * heads * max_splits, counter_words = 2;
+  const int64_t op_count = static_cast<int64_t>(decoder.blocks().size()) * 8 + 1;
+  const int64_t word_bytes = (h_words + qkv_words + inner_words + part_words + state_words + counter_words) * 8;
+  std::unique_ptr<ResidentProgram> program(new ResidentProgram);
+  NBL_ASSIGN_OR_RETURN(
+      program->memory_,
+      DeviceBuffer::allocate(device, word_bytes + op_count * static_cast<int64_t>(sizeof(ResidentOp) + sizeof(ResidentStream)),
+                             "the resident kernel's program", stream));
+  uint2* words = program->memory_.as<uint2>();
+  ProgramWriter writer(decoder, {words, words + h_words, words + h_words + qkv_words}, logits);
+  NBL_RETURN_IF_ERROR(writer.write(stream));
+  std::vector<ResidentOp>& ops = writer.ops();
+
+  ResidentStep& step = program->step_;
+  int64_t widest = 0, slot_bytes = kSlotBytes;
+  bool pairs = false;
+  for (const ResidentOp& op : ops) {
+    widest = std::max<int64_t>(widest, op.padded_k);
+    slot_bytes = std::max<int64_t>(slot_bytes, static_cast<int64_t>(kConsumerWarps) * op.record_bytes);
+    pairs = pairs || op.code_pairs != nullptr;
+  }
+  step.slot_bytes = round_up(slot_bytes, 128);
+  for (ResidentOp& op : ops) {
+    if (op.strips > 0) op.chunk_records = kConsumerWarps * std::max(1, step.slot_bytes / (kConsumerWarps * op.record_bytes));
+  }
+  int at = round_up(std::max<int64_t>(widest * 2, mma_attention_bytes(static_cast<int>(c.head_dim), kConsumerWarps)), 128);
+  const auto take = [&at](int64_t bytes) {
+    const int here = at;
+    at += round_up(bytes, 16);
+    return here;
+  };
+  step.sums_at = take(widest / 32 * 4);
+  step.red_at = take(kRedFloats * 4);
+  step.turns_at = take(decoder.rotary_half() * 8);
+  step.norm_at = take(kConsumerWarps * 8);
+  step.zeros_at = take(kZeroBytes);
+  step.sequence_at = take(sizeof(StepSequence));
+  const int64_t hidden_strips = pad_up(c.hidden_size, kStripRows) / kStripRows;
+  step.residual_at = take((hidden_strips / multiprocessors + 1) * kStripRows * 4);
+  step.ops_at = take(2 * sizeof(ResidentOp));
+  step.streams_at = take(static_cast<int64_t>(ops.size() * sizeof(ResidentStream)));
+  step.pairs_at = take(pairs ? kPairBytes : 0);
+  step.barriers_at = take(kMostSlots * 16);
+  step.ring_at = round_up(at, 128);
+  step.slots = std::min(kMostSlots, (shared_optin - step.ring_at) / step.slot_bytes);
+  if (step.slots < kLeastSlots) {
+    return none();  // rows of x so long that the ring has no room
+  }
+  program->shared_bytes_ = step.ring_at + step.slots * step.slot_bytes;
+  program->grid_ = multiprocessors;
+  NBL_CUDA(cudaFuncSetAttribute(resident_kernel(), cudaFuncAttributeMaxDynamicSharedMemorySize, shared_optin));
+
+  const int64_t op_bytes = static_cast<int64_t>(ops.size() * sizeof(ResidentOp));
+  std::vector<ResidentStream> streams;
+  for (const ResidentOp& op : ops) {
+    if (op.strips > 0)
+      streams.push_back({op.data, op.strips, op.records, op.record_bytes, op.chunk_records});
+    else
+      streams.push_back({nullptr, 0, op.attention.layer, 0, static_cast<int32_t>(std::min<int64_t>(op.attention.window, INT32_MAX))});
+  }
+  const int64_t stream_bytes = static_cast<int64_t>(streams.size() * sizeof(ResidentStream));
+  unsigned char* memory = program->memory_.as<unsigned char>() + word_bytes;
+  NBL_CUDA(cudaMemcpyAsync(memory, ops.data(), op_bytes, cudaMemcpyHostToDevice, stream));
+  NBL_CUDA(cudaMemcpyAsync(memory + op_bytes, streams.data(), stream_bytes, cudaMemcpyHostToDevice, stream));
+  NBL_CUDA(cudaStreamSynchronize(stream));
+  step.ops = reinterpret_cast<ResidentOp*>(memory);
+  step.streams = reinterpret_cast<ResidentStream*>(memory + op_bytes);
+  uint2* parts = words + h_words + qkv_words + inner_words;
+  step.parts = parts;
+  step.part_states = reinterpret_cast<uint4*>(parts + part_words);
+  step.sync = reinterpret_cast<unsigned*>(parts + part_words + state_words);
+  program->max_splits_ = static_cast<int>(max_splits);
+  step.op_count = static_cast<int32_t>(ops.size());
+  step.table = decoder.embedding().data.as<void>();
+  step.table_type = decoder.embedding().type;
+  step.hidden = static_cast<int32_t>(c.hidden_size);
+  step.heads = static_cast<int32_t>(c.num_attention_heads);
+  step.kv_heads = static_cast<int32_t>(c.num_key_value_heads);
+  step.head_dim = static_cast<int32_t>(c.head_dim);
+  step.rotary_half = decoder.rotary_half();
+  step.rotary_factor = decoder.decoder().rope.attention_factor;
+  return Result<std::unique_ptr<ResidentProgram>>(std::move(program));
+}
+
+int ResidentProgram::splits(int64_t length) const {
+  int splits = 1;
+  while (splits * 2 <= max_splits_ && splits * kTokensPerPass < length) splits *= 2;
+  return splits;
+}
+
+Status ResidentProgram::launch(ResidentStep given, cudaStream_t stream) const {
+  ResidentStep step = step_;
+  step.sequence = given.sequence, step.token = given.token, step.position = given.position, step.inv_freq = given.inv_freq;
+  step.splits = given.splits;
+  cudaLaunchAttribute cooperative;
+  cooperative.id = cudaLaunchAttributeCooperative;
+  cooperative.val.cooperative = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(grid_);
+  config.blockDim = dim3(kConsumerThreads + 32);
+  config.dynamicSmemBytes = shared_bytes_;
+  config.stream = stream;
+  config.attrs = &cooperative;
+  config.numAttrs = 1;
+  void* arguments[] = {&step};
+  NBL_CUDA(cudaLaunchKernelExC(&config, resident_kernel(), arguments));
+  return {};
+}
+
+}  // namespace nbl::cuda
