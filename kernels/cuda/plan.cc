@@ -30,15 +30,6 @@ class Pieces {
   int64_t total_ = 0;
 };
 
-// Whether a matrix asks for the activations of LLM.int8, which the resident kernel does not round.
-bool rounds_activations(const DeviceDecoder& decoder) {
-  const auto asks = [](const DeviceLinear& linear) { return linear.weight->spec().outlier_threshold >= 0; };
-  return asks(decoder.head()) || std::any_of(decoder.blocks().begin(), decoder.blocks().end(), [&](const DeviceBlock& b) {
-           return asks(b.output) || asks(b.down) || std::any_of(b.qkv.begin(), b.qkv.end(), asks) ||
-                  std::any_of(b.gate_up.begin(), b.gate_up.end(), asks);
-         });
-}
-
 int64_t now_ns() {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
@@ -155,10 +146,8 @@ Status CudaPlan::reserve() {
     flying_.reserve(static_cast<size_t>(limits_.max_draws));
   }
   if (dense) cublas_ = Cublas::open(traits_.device, stream_.get());
-  if (!rounds_activations(*decoder_)) {
-    NBL_ASSIGN_OR_RETURN(resident_, ResidentProgram::create(*decoder_, logits_, traits_.device, traits_.multiprocessors, traits_.shared_optin,
-                                                            stream_.get()));
-  }
+  NBL_ASSIGN_OR_RETURN(resident_, ResidentProgram::create(*decoder_, logits_, traits_.device, traits_.multiprocessors, traits_.shared_optin,
+                                                          stream_.get()));
   NBL_CUDA(cudaStreamSynchronize(stream_.get()));
   return {};
 }

@@ -324,23 +324,27 @@ GPU_TEST(DrawsAreTheSamplersOnes) {
   check_draws(400000, 2, 2, shared_optin(), 8);
 }
 
+// Through the launches, and with heads of 64 through the resident kernel.
 GPU_TEST(StepsRunAheadAsTheyWalk) {
-  ModelOptions options;
-  options.vocab = 997;
-  options.layers = 3;
-  const Machine machine = make_machine(options);
-  if (!machine.model) return;
-  for (int i = 0; i < 12; ++i) {
-    const std::vector<int32_t> prompt(static_cast<size_t>(1 + 7 * (i % 3)), 5 + i);
-    const std::vector<int32_t> wanted = draw_plainly(*machine.backend, *machine.model, prompt, some_options(i), 60);
-    for (int abandon_every : {0, 7, 1}) {
-      Status status;
-      const std::vector<int32_t> found = draw_ahead(*machine.backend, *machine.model, prompt, some_options(i), 60, abandon_every, &status);
-      CHECK_THAT(status.ok(), "%s", status.message().c_str());
-      size_t same = 0;
-      while (same < found.size() && same < wanted.size() && found[same] == wanted[same]) ++same;
-      CHECK_THAT(found == wanted && wanted.size() == 60, "options %d, abandoned every %d: %zu of %zu tokens are the same", i, abandon_every, same,
-                 wanted.size());
+  for (int64_t head_dim : {32, 64}) {
+    ModelOptions options;
+    options.vocab = 997;
+    options.layers = 3;
+    options.head_dim = head_dim;
+    const Machine machine = make_machine(options);
+    if (!machine.model) return;
+    for (int i = 0; i < 12; ++i) {
+      const std::vector<int32_t> prompt(static_cast<size_t>(1 + 7 * (i % 3)), 5 + i);
+      const std::vector<int32_t> wanted = draw_plainly(*machine.backend, *machine.model, prompt, some_options(i), 60);
+      for (int abandon_every : {0, 7, 1}) {
+        Status status;
+        const std::vector<int32_t> found = draw_ahead(*machine.backend, *machine.model, prompt, some_options(i), 60, abandon_every, &status);
+        CHECK_THAT(status.ok(), "%s", status.message().c_str());
+        size_t same = 0;
+        while (same < found.size() && same < wanted.size() && found[same] == wanted[same]) ++same;
+        CHECK_THAT(found == wanted && wanted.size() == 60, "options %d, abandoned every %d: %zu of %zu tokens are the same", i, abandon_every, same,
+                   wanted.size());
+      }
     }
   }
 }
