@@ -1,6 +1,6 @@
 // Attention of a step: decode (one new token a sequence) and prefill (many).
 //
-// Decode: a CTA is one task of attention.cuh; the splits of a sequence are put together by merge_rows.
+// Decode, where attention_decode.cu cannot: a CTA is one task of attention.cuh; merge_rows puts a sequence's splits together.
 // Prefill (after FlashAttention-2, arXiv:2307.08691): a CTA is 64 queries of one head, 16 a warp; keys and values come in
 // tiles through a double buffer of shared memory; scores and sums stay in registers as mma accumulators, the softmax runs
 // in float32 with its maximum and sum. Tiles that the causal mask or the sliding window hides are not visited.
@@ -29,13 +29,13 @@ __global__ void __launch_bounds__(kDecodeWarps * 32) decode_tasks(AttentionShape
             threadIdx.x / 32, kDecodeWarps, threadIdx.x % 32, [] { __syncthreads(); });
 }
 
-__global__ void merge_rows(int heads, int head_dim, int splits, const float* part, const float2* part_state, __half* x, int64_t pitch,
-                           const int32_t* place) {
+__global__ void merge_rows(int heads, int head_dim, int splits, const float* part, const float2* part_state, __half* x,
+                           ActivationLayout layout, const int32_t* place) {
   const int64_t row = blockIdx.y;
   const int column = blockIdx.x * blockDim.x + threadIdx.x;
   if (column >= heads * head_dim) return;
   const float v = merged(part, part_state, row * heads + column / head_dim, splits, head_dim, column % head_dim);
-  x[row * pitch + (place != nullptr ? place[column] : column)] = to_half(v);
+  x[layout.at(row, place != nullptr ? place[column] : column)] = to_half(v);
 }
 
 // One warp a head of a row: queries to q, keys and values to the cache.
@@ -70,6 +70,35 @@ __global__ void __launch_bounds__(128) rotate_rows(AttentionShape a, StepRows st
   }
 }
 
+// The same where all dimensions turn: a lane has two neighbours of each half, so that heads stay in registers.
+__global__ void __launch_bounds__(256) rotate_whole_rows(AttentionShape a, StepRows step, const float* qkv, __half* q) {
+  const int row = blockIdx.x, warp = threadIdx.x / 32, lane = threadIdx.x % 32, half = a.rotary_half;
+  const StepSequence s = step.sequences[step.sequence_of[row]];
+  const int64_t position = step.positions[row];
+  const float* from = qkv + static_cast<int64_t>(row) * (a.heads + 2 * a.kv_heads) * a.head_dim;
+  for (int p = 2 * lane; p < half; p += 64) {
+    const float4 cs = *reinterpret_cast<const float4*>(step.turns + static_cast<int64_t>(row) * half + p);
+#pragma unroll 3
+    for (int head = warp; head < a.heads + 2 * a.kv_heads; head += 8) {
+      float2 lo = *reinterpret_cast<const float2*>(from + head * a.head_dim + p);
+      float2 hi = *reinterpret_cast<const float2*>(from + head * a.head_dim + p + half);
+      __half* to;
+      if (head >= a.heads + a.kv_heads) {
+        to = cache_head(a, s, 1, head - a.heads - a.kv_heads) + position * a.head_dim;
+      } else {
+        const bool query = head < a.heads;
+        const float scale = query ? a.scale * 1.44269504f : 1.f;
+        const float2 x = lo, y = hi;
+        lo = make_float2((x.x * cs.x - y.x * cs.y) * scale, (x.y * cs.z - y.y * cs.w) * scale);
+        hi = make_float2((y.x * cs.x + x.x * cs.y) * scale, (y.y * cs.z + x.y * cs.w) * scale);
+        to = query ? q + (static_cast<int64_t>(row) * a.heads + head) * a.head_dim : cache_head(a, s, 0, head - a.heads) + position * a.head_dim;
+      }
+      *reinterpret_cast<__half2*>(to + p) = __halves2half2(to_half(lo.x), to_half(lo.y));
+      *reinterpret_cast<__half2*>(to + p + half) = __halves2half2(to_half(hi.x), to_half(hi.y));
+    }
+  }
+}
+
 __device__ __forceinline__ void load_matrix4(uint32_t (&r)[4], const void* shared) {
   const uint32_t address = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(address));
@@ -99,7 +128,7 @@ __device__ __forceinline__ void put_halves(void* to, const ByteHead& head, int64
 // D: head_dim rounded up to 64, 128 or 256. KT: keys a tile.
 template <int D, int KT>
 __global__ void __launch_bounds__(128) prefill_tiles(AttentionShape a, StepRows step, const QueryTile* tiles, const __half* q, __half* x,
-                                                     int64_t pitch, const int32_t* place) {
+                                                     ActivationLayout layout, const int32_t* place) {
   extern __shared__ __align__(128) unsigned char shared[];
   constexpr int kRow = D * 2 + 16;  // bytes; the 16 keep ldmatrix free of bank conflicts
   constexpr int kTile = KT * kRow;
@@ -220,7 +249,6 @@ __global__ void __launch_bounds__(128) prefill_tiles(AttentionShape a, StepRows 
     sum[r] += __shfl_xor_sync(~0u, sum[r], 2);
     const int row = first + g + 8 * r;
     if (row >= s.count) continue;
-    __half* to = x + static_cast<int64_t>(s.first_row + row) * pitch;
 #pragma unroll
     for (int n = 0; n < D / 8; ++n) {
 #pragma unroll
@@ -228,7 +256,7 @@ __global__ void __launch_bounds__(128) prefill_tiles(AttentionShape a, StepRows 
         const int dim = n * 8 + 2 * t + i;
         if (dim >= d) continue;
         const int column = head * d + dim;
-        to[place != nullptr ? place[column] : column] = to_half(o[n][2 * r + i] / sum[r]);
+        x[layout.at(s.first_row + row, place != nullptr ? place[column] : column)] = to_half(o[n][2 * r + i] / sum[r]);
       }
     }
   }
@@ -239,49 +267,53 @@ constexpr int prefill_shared() { return 4 * KT * (D * 2 + 16); }
 
 }  // namespace
 
-Status decode_attention(const AttentionShape& a, const StepRows& step, const float* qkv, int splits, float* part, float2* part_state,
-                        cudaStream_t stream) {
+Status decode_attention(const AttentionShape& a, const StepRows& step, const float* qkv, int splits, const DecodeScratch& scratch, void* x,
+                        const ActivationLayout& layout, const int32_t* place, cudaStream_t stream) {
+  if (decodes_on_tensor_core(a) && !step.has_byte_caches) return decode_on_tensor_core(a, step, qkv, splits, scratch, x, layout, place, stream);
   const dim3 grid(a.kv_heads * ((a.heads / a.kv_heads + kHeadsPerTask - 1) / kHeadsPerTask) * splits, step.rows);
   const int bytes = attention_shared_floats(a.head_dim, kDecodeWarps) * 4;
   const auto launch = [&](auto* kernel) -> Status {
-    kernel<<<grid, kDecodeWarps * 32, bytes, stream>>>(a, step, qkv, splits, part, part_state);
+    kernel<<<grid, kDecodeWarps * 32, bytes, stream>>>(a, step, qkv, splits, scratch.part, scratch.part_state);
     NBL_LAUNCHED("decode_tasks");
     return {};
   };
   if (step.has_byte_caches) {
     NBL_RETURN_IF_ERROR(launch(a.head_dim <= 64 ? decode_tasks<8, true> : a.head_dim <= 128 ? decode_tasks<16, true> : decode_tasks<32, true>));
   }
-  if (!step.has_half_caches) return {};
-  return launch(a.head_dim <= 64 ? decode_tasks<8, false> : a.head_dim <= 128 ? decode_tasks<16, false> : decode_tasks<32, false>);
-}
-
-Status merge_splits(const AttentionShape& a, int rows, int splits, const float* part, const float2* part_state, void* x, int64_t pitch,
-                    const int32_t* place, cudaStream_t stream) {
-  merge_rows<<<dim3((a.heads * a.head_dim + 255) / 256, rows), 256, 0, stream>>>(a.heads, a.head_dim, splits, part, part_state,
-                                                                                static_cast<__half*>(x), pitch, place);
+  if (step.has_half_caches) {
+    NBL_RETURN_IF_ERROR(launch(a.head_dim <= 64 ? decode_tasks<8, false> : a.head_dim <= 128 ? decode_tasks<16, false> : decode_tasks<32, false>));
+  }
+  merge_rows<<<dim3((a.heads * a.head_dim + 255) / 256, step.rows), 256, 0, stream>>>(
+      a.heads, a.head_dim, splits, scratch.part, scratch.part_state, static_cast<__half*>(x), layout, place);
   NBL_LAUNCHED("merge_rows");
   return {};
 }
 
 Status rotate_and_append(const AttentionShape& a, const StepRows& step, const float* qkv, void* q, cudaStream_t stream) {
-  rotate_rows<<<step.rows, 128, 4 * a.head_dim * 4, stream>>>(a, step, qkv, static_cast<__half*>(q));
+  if (!step.has_byte_caches && 2 * a.rotary_half == a.head_dim && a.rotary_half % 2 == 0 && a.q_norm.weight == nullptr && a.k_norm.weight == nullptr) {
+    rotate_whole_rows<<<step.rows, 256, 0, stream>>>(a, step, qkv, static_cast<__half*>(q));
+  } else {
+    rotate_rows<<<step.rows, 128, 4 * a.head_dim * 4, stream>>>(a, step, qkv, static_cast<__half*>(q));
+  }
   NBL_LAUNCHED("rotate_rows");
   return {};
 }
 
-Status prefill_attention(const AttentionShape& a, const StepRows& step, const QueryTile* tiles, int tile_count, const void* q, void* x,
-                         int64_t pitch, const int32_t* place, cudaStream_t stream) {
+Status prefill_attention(const AttentionShape& a, const StepRows& step, const QueryTile* tiles, int tile_count, int tile_rows, const void* q,
+                         void* x, const ActivationLayout& layout, const int32_t* place, cudaStream_t stream) {
+  if (tile_rows == kWideQueryTile) return prefill_attention_wgmma(a, step, tiles, tile_count, q, x, layout, place, stream);
   const dim3 grid(tile_count, a.heads);
   const __half* queries = static_cast<const __half*>(q);
   __half* out = static_cast<__half*>(x);
-  if (a.head_dim <= 64) prefill_tiles<64, 64><<<grid, 128, prefill_shared<64, 64>(), stream>>>(a, step, tiles, queries, out, pitch, place);
-  else if (a.head_dim <= 128) prefill_tiles<128, 64><<<grid, 128, prefill_shared<128, 64>(), stream>>>(a, step, tiles, queries, out, pitch, place);
-  else prefill_tiles<256, 16><<<grid, 128, prefill_shared<256, 16>(), stream>>>(a, step, tiles, queries, out, pitch, place);
+  if (a.head_dim <= 64) prefill_tiles<64, 64><<<grid, 128, prefill_shared<64, 64>(), stream>>>(a, step, tiles, queries, out, layout, place);
+  else if (a.head_dim <= 128) prefill_tiles<128, 64><<<grid, 128, prefill_shared<128, 64>(), stream>>>(a, step, tiles, queries, out, layout, place);
+  else prefill_tiles<256, 16><<<grid, 128, prefill_shared<256, 16>(), stream>>>(a, step, tiles, queries, out, layout, place);
   NBL_LAUNCHED("prefill_tiles");
   return {};
 }
 
-Status prepare_attention() {
+Status prepare_attention(int sm) {
+  if (sm == 90) NBL_RETURN_IF_ERROR(prepare_attention_wgmma());
   const auto shared = cudaFuncAttributeMaxDynamicSharedMemorySize;
   NBL_CUDA(cudaFuncSetAttribute(prefill_tiles<64, 64>, shared, prefill_shared<64, 64>()));
   int device = 0, available = 0;

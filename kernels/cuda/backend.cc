@@ -75,13 +75,13 @@ Result<std::unique_ptr<Backend>> CudaBackend::create(const CudaOptions& options)
     return error(Code::kUnsupported, "cuda:%d is a %s of compute capability %d.%d; 7.5 (Turing) or later is needed", options.device,
                  properties.name, properties.major, properties.minor);
   }
-  const Status usable = prepare_matmul();
+  const Status usable = prepare_matmul(traits);
   if (!usable.ok()) {
     Status status = error(Code::kDevice, "cuda:%d (%s, sm_%d) cannot run this build's kernels: %s; build with NIBBLE_CUDA_ARCHITECTURES=%d",
                           options.device, properties.name, traits.sm, usable.message().c_str(), traits.sm);
     return status;
   }
-  NBL_RETURN_IF_ERROR(prepare_attention());
+  NBL_RETURN_IF_ERROR(prepare_attention(traits.sm));
   NBL_ASSIGN_OR_RETURN(backend->packer_, Packer::create(options.device));
   return Result<std::unique_ptr<Backend>>(std::move(backend));
 }
@@ -141,7 +141,7 @@ Result<std::unique_ptr<KvCache>> CudaBackend::make_kv_cache(const Decoder& decod
   return Result<std::unique_ptr<KvCache>>(std::make_unique<CudaKvCache>(std::move(data), decoder.config, options));
 }
 
-// For tests and measurements: uploads x, runs the tile kernel, and puts interleaved rows back in order.
+// For tests and measurements: uploads x, runs the kernel for its rows, and puts interleaved rows back in order.
 Status CudaBackend::matmul(const PackedWeight& packed, const float* x, int64_t m, float* y) const {
   const auto* weight = dynamic_cast<const CudaWeight*>(&packed);
   if (weight == nullptr || weight->device() != traits_.device) return error(Code::kArgument, "the weight was not packed for this device");
@@ -160,12 +160,15 @@ Status CudaBackend::matmul(const PackedWeight& packed, const float* x, int64_t m
   const SplitScratch scratch{sums.as<float>(), partial, tickets.as<unsigned>()};
   for (int64_t done = 0; done < m; done += kMatmulRows) {
     const int rows = static_cast<int>(std::min(kMatmulRows, m - done));
+    const int from = blocked_from(traits_.sm);
+    const ActivationLayout layout(pitch, from > 0 && rows >= from);
+    NBL_CUDA(cudaMemsetAsync(ordered.as<void>(), 0, static_cast<size_t>(ordered.bytes()), s));
     NBL_CUDA(cudaMemcpyAsync(raw.as<void>(), x + done * k, static_cast<size_t>(rows * k * 4), cudaMemcpyHostToDevice, s));
-    NBL_RETURN_IF_ERROR(normalize(DeviceNorm{}, raw.as<float>(), k, nullptr, rows, ordered.as<void>(), pitch, tiles.k_place, s));
+    NBL_RETURN_IF_ERROR(normalize(DeviceNorm{}, raw.as<float>(), k, nullptr, rows, ordered.as<void>(), layout, tiles.k_place, s));
     Output out;
     out.values = result.as<float>();
     out.pitch = n;
-    NBL_RETURN_IF_ERROR(matmul_tiles(tiles, ordered.as<void>(), pitch, rows, out, scratch, traits_.multiprocessors, s));
+    NBL_RETURN_IF_ERROR(matmul_tiles(tiles, ordered.as<void>(), layout, rows, out, scratch, traits_, s));
     NBL_CUDA(cudaMemcpyAsync(y + done * n, result.as<void>(), static_cast<size_t>(rows * n * 4), cudaMemcpyDeviceToHost, s));
     NBL_CUDA(cudaStreamSynchronize(s));
   }

@@ -85,10 +85,12 @@ PinnedBuffer::~PinnedBuffer() {
   if (data_ != nullptr) cudaFreeHost(data_);
 }
 
-Result<Stream> Stream::create(int device) {
+Result<Stream> Stream::create(int device, bool urgent) {
   Stream stream;
   stream.device_ = device;
-  NBL_CUDA(cudaStreamCreateWithFlags(&stream.stream_, cudaStreamNonBlocking));
+  int least = 0, greatest = 0;
+  NBL_CUDA(cudaDeviceGetStreamPriorityRange(&least, &greatest));
+  NBL_CUDA(cudaStreamCreateWithPriority(&stream.stream_, cudaStreamNonBlocking, urgent ? greatest : least));
   return stream;
 }
 Stream::~Stream() {

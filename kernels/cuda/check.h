@@ -99,7 +99,7 @@ class Stream {
     return *this;
   }
   ~Stream();
-  static Result<Stream> create(int device);
+  static Result<Stream> create(int device, bool urgent = false);  // urgent: its kernels go before those of other streams
   cudaStream_t get() const { return stream_; }
 
  private:

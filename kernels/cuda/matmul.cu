@@ -1,4 +1,5 @@
-// Small-batch matrix product over tiles (tile.h): y[T, N] = x[T, K] * W^T for T <= 64 at a time.
+// Matrix product over tiles (tile.h) for 17 tokens and more where there is no wgmma, up to 64 at a time: y[T, N] = x[T, K] * W^T.
+// Also the unpacking of tiles, and the choice between the kernels of matmul.h.
 //
 // A CTA owns W strips (one a warp, 16 W rows), 8 NT tokens and a range of records. A stage of its ring is one record of
 // every strip and the x of those columns, brought by cp.async; codes become operand A in registers, x is operand B read
@@ -9,42 +10,25 @@
 // the order of K, so that the result does not depend on the order of arrival.
 #include <algorithm>
 
-#include "kernels/cuda/activation.cuh"
-#include "kernels/cuda/matmul.h"
-#include "kernels/cuda/tile_math.cuh"
+#include "kernels/cuda/matmul_output.cuh"
 
 namespace nbl::cuda {
 namespace {
 
-constexpr int kPairTableBytes = 256 * 32 * 4;
-
 template <Codes C>
 NBL_HD constexpr int x_row_bytes() { return record_columns(C) * 2 + 64; }
 
-template <Codes C, int NT, int W>
-NBL_HD constexpr int stages() { return NT >= 4 ? 3 : 4; }
+constexpr int kStages = 3;
 
 template <Codes C, int NT, int W>
 int shared_bytes(const Tiles& w) {
-  return stages<C, NT, W>() * (NT * 8 * x_row_bytes<C>() + W * w.record_bytes) + (C == Codes::kCode4 ? kPairTableBytes : 0);
-}
-
-// Splits range `total` into `parts` nearly equal ones: where part i begins.
-__device__ __forceinline__ int part_begin(int total, int parts, int i) {
-  return static_cast<int>(static_cast<int64_t>(total) * i / parts);
-}
-
-__device__ __forceinline__ void put(const Output& o, int64_t token, int64_t row, float v) {
-  if (o.bias != nullptr) v += o.bias[row];
-  float* at = o.values + token * o.pitch + row;
-  *at = o.kind == Output::Kind::kAdd ? *at + v : v;
+  return kStages * (NT * 8 * x_row_bytes<C>() + W * w.record_bytes) + (C == Codes::kCode4 ? kPairTableBytes : 0);
 }
 
 template <Codes C, int NT, int W>
 __global__ void __launch_bounds__(W * 32) tile_matmul(Tiles w, const __half* x, int64_t x_pitch, int tokens, Output out,
                                                       SplitScratch scratch) {
   extern __shared__ __align__(128) unsigned char shared[];
-  constexpr int kStages = stages<C, NT, W>();
   constexpr int kRow = x_row_bytes<C>();
   constexpr int kColumns = record_columns(C);
   constexpr int kVectors = kColumns / 8;  // 16-byte vectors of a row of x in a stage
@@ -55,7 +39,7 @@ __global__ void __launch_bounds__(W * 32) tile_matmul(Tiles w, const __half* x, 
   unsigned char* ring = shared;
   if constexpr (C == Codes::kCode4) {
     uint32_t* table = reinterpret_cast<uint32_t*>(shared);
-    for (int i = tid; i < 256 * 32; i += kThreads) table[i] = w.code_pairs[i >> 5];
+    fill_pair_table(table, w.code_pairs, tid, kThreads);
     pairs = table;
     ring += kPairTableBytes;
   }
@@ -156,66 +140,75 @@ __global__ void __launch_bounds__(W * 32) tile_matmul(Tiles w, const __half* x, 
     }
   }
   if (strip >= w.strips) return;
-  const int64_t row = static_cast<int64_t>(strip) * 16 + g;
-  float scale0 = 1.f, scale1 = 1.f;
-  if (C == Codes::kHalf && w.row_scale != nullptr) scale0 = w.row_scale[row], scale1 = w.row_scale[row + 8];
 #pragma unroll
   for (int n = 0; n < NT; ++n) {
-#pragma unroll
-    for (int j = 0; j < 2; ++j) {
-      const int64_t token = token0 + n * 8 + 2 * t + j;
-      if (token >= tokens) continue;
-      const float v0 = acc[n][j] * scale0, v1 = acc[n][2 + j] * scale1;
-      if (out.kind == Output::Kind::kGate) {
-        const int64_t i = static_cast<int64_t>(strip) * 8 + g;
-        if (i >= w.rows / 2) continue;
-        const float gate = out.bias != nullptr ? v0 + out.bias[i] : v0;
-        const float up = out.bias != nullptr ? v1 + out.bias[w.rows / 2 + i] : v1;
-        const int64_t column = out.place != nullptr ? out.place[i] : i;
-        static_cast<__half*>(out.half_values)[token * out.pitch + column] = to_half(activate(out.activation, gate) * up);
-      } else {
-        if (row < w.rows) put(out, token, row, v0);
-        if (row + 8 < w.rows) put(out, token, row + 8, v1);
-      }
-    }
+    const int64_t token = token0 + n * 8 + 2 * t;
+    if (token < tokens) put_rows(w, out, strip, g, token, acc[n][0], acc[n][2]);
+    if (token + 1 < tokens) put_rows(w, out, strip, g, token + 1, acc[n][1], acc[n][3]);
   }
 }
 
-// One warp unpacks one record.
+// Columns 8t .. 8t+7 of block b, row r, times their scale, as four pairs of f16.
 template <Codes C>
-__global__ void unpack(Tiles w, __half* out, int64_t padded_k) {
+__device__ __forceinline__ uint4 unpack_block(const Tiles& w, const LaneCodes<C>& codes, int b, int r, const GroupMeta& meta, float row_scale) {
+  uint32_t a[4];
+  if constexpr (C == Codes::kCode4) {
+    const uint32_t word = codes.w[b / 2 * 4 + b % 2 * 2 + r];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) a[i] = __ldg(w.code_pairs + (word >> (8 * i) & 255u));
+  } else {
+    codes.expand(b, r, nullptr, 0, a);
+  }
+  const float scale = C == Codes::kHalf ? row_scale : r == 0 ? meta.scale0 : meta.scale1;
+  if (has_zeros(C) && !w.wide_scales) {
+    // 1024 + code is exact, so is the difference to 1024 + zero, and the product is rounded once, as in float32.
+    constexpr uint32_t kBase = 0x64006400u;
+    const __half2 zero = half2_of((r == 0 ? meta.zero0 : meta.zero1) | kBase);
+    const __half2 by = __float2half2_rn(scale / kCodeUnit), top = __float2half2_rn(65504.f);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const __half2 v = __hmul2(__hsub2(half2_of(a[i] | kBase), zero), by);
+      a[i] = bits_of(__hmax2(__hmin2(v, top), __hneg2(top)));
+    }
+  } else if (C != Codes::kHalf || w.row_scale != nullptr) {
+    if constexpr (has_zeros(C)) subtract_zero(a, r == 0 ? meta.zero0 : meta.zero1);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const float2 v = __half22float2(half2_of(a[i]));
+      a[i] = bits_of(__halves2half2(to_half(v.x * scale), to_half(v.y * scale)));
+    }
+  }
+  return make_uint4(a[0], a[1], a[2], a[3]);
+}
+
+// One warp unpacks two records of a strip that follow each other (K is padded to 128 columns, so f16 has an even number of
+// them; the others may end with one).
+template <Codes C>
+__global__ void __launch_bounds__(256) unpack(Tiles w, __half* out, int64_t padded_k) {
+  const int pairs = (w.records + 1) / 2;
   const int64_t id = (blockIdx.x * static_cast<int64_t>(blockDim.x) + threadIdx.x) / 32;
-  if (id >= static_cast<int64_t>(w.strips) * w.records) return;
+  if (id >= static_cast<int64_t>(w.strips) * pairs) return;
   const int lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
-  const int64_t strip = id / w.records, record = id % w.records;
-  const unsigned char* codes = w.data + id * w.record_bytes;
-  LaneCodes<C> lane_codes;
-  lane_codes.load(codes, lane);
+  const int64_t strip = id / pairs;
+  const int first = static_cast<int>(id % pairs) * 2;
+  const unsigned char* at = w.data + (strip * w.records + first) * w.record_bytes;
+  LaneCodes<C> codes[2];
+  codes[0].load(at, lane);
+  if (first + 1 < w.records) codes[1].load(at + w.record_bytes, lane);
+  float row_scale[2] = {1.f, 1.f};
+  if (C == Codes::kHalf && w.row_scale != nullptr) row_scale[0] = w.row_scale[strip * 16 + g], row_scale[1] = w.row_scale[strip * 16 + g + 8];
 #pragma unroll
-  for (int b = 0; b < LaneCodes<C>::kBlocks; ++b) {
-    const unsigned char* meta_at = codes + code_bytes(C) + (C == Codes::kHalf ? 0 : b * 32 / w.group * w.group_bytes);
-    const GroupMeta meta = load_meta<C>(meta_at, w.wide_scales, g);
+  for (int i = 0; i < 2; ++i) {
+    if (first + i >= w.records) break;
+    __half* to = out + (strip * 16 + g) * padded_k + static_cast<int64_t>(first + i) * record_columns(C) + 8 * t;
 #pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      const int64_t row = strip * 16 + g + 8 * r;
-      float scale = r == 0 ? meta.scale0 : meta.scale1;
-      if (C == Codes::kHalf && w.row_scale != nullptr) scale = w.row_scale[row];
-      uint32_t a[4];
-      if constexpr (C == Codes::kCode4) {
-        const uint32_t word = lane_codes.w[b / 2 * 4 + b % 2 * 2 + r];
+    for (int b = 0; b < LaneCodes<C>::kBlocks; ++b) {
+      const unsigned char* meta_at = at + i * w.record_bytes + code_bytes(C) + (C == Codes::kHalf ? 0 : b * 32 / w.group * w.group_bytes);
+      const GroupMeta meta = load_meta<C>(meta_at, w.wide_scales, g);
 #pragma unroll
-        for (int i = 0; i < 4; ++i) a[i] = w.code_pairs[word >> (8 * i) & 255u];
-      } else {
-        lane_codes.expand(b, r, nullptr, lane, a);
+      for (int r = 0; r < 2; ++r) {
+        *reinterpret_cast<uint4*>(to + r * 8 * padded_k + 32 * b) = unpack_block<C>(w, codes[i], b, r, meta, row_scale[r]);
       }
-      if constexpr (has_zeros(C)) subtract_zero(a, r == 0 ? meta.zero0 : meta.zero1);
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const float2 v = __half22float2(half2_of(a[i]));
-        a[i] = bits_of(__halves2half2(to_half(v.x * scale), to_half(v.y * scale)));
-      }
-      __half* to = out + row * padded_k + record * record_columns(C) + 32 * b + 8 * t;
-      *reinterpret_cast<uint4*>(to) = make_uint4(a[0], a[1], a[2], a[3]);
     }
   }
 }
@@ -239,8 +232,6 @@ Status launch(const Tiles& w, const void* x, int64_t x_pitch, int tokens, const 
 template <Codes C>
 Status launch_tokens(const Tiles& w, const void* x, int64_t x_pitch, int tokens, const Output& out, const SplitScratch& scratch,
                      int multiprocessors, cudaStream_t stream) {
-  if (tokens <= 8) return launch<C, 1, 4>(w, x, x_pitch, tokens, out, scratch, multiprocessors, stream);
-  if (tokens <= 16) return launch<C, 2, 4>(w, x, x_pitch, tokens, out, scratch, multiprocessors, stream);
   if (tokens <= 32) return launch<C, 4, 8>(w, x, x_pitch, tokens, out, scratch, multiprocessors, stream);
   return launch<C, 8, 8>(w, x, x_pitch, tokens, out, scratch, multiprocessors, stream);
 }
@@ -256,18 +247,18 @@ Status raise_limit(int available) {
 }
 template <Codes C>
 Status raise_limits(int available) {
-  NBL_RETURN_IF_ERROR((raise_limit<C, 1, 4>(available)));
-  NBL_RETURN_IF_ERROR((raise_limit<C, 2, 4>(available)));
   NBL_RETURN_IF_ERROR((raise_limit<C, 4, 8>(available)));
   return raise_limit<C, 8, 8>(available);
 }
 
 }  // namespace
 
-Status matmul_tiles(const Tiles& w, const void* x, int64_t x_pitch, int tokens, const Output& out, const SplitScratch& scratch,
-                    int multiprocessors, cudaStream_t stream) {
+Status matmul_tiles(const Tiles& w, const void* x, const ActivationLayout& layout, int tokens, const Output& out, const SplitScratch& scratch,
+                    const DeviceTraits& traits, cudaStream_t stream) {
+  if (layout.blocked) return matmul_wgmma(w, x, layout.pitch, tokens, out, traits, stream);
+  if (tokens <= kStreamRows) return matmul_stream(w, x, layout.pitch, tokens, out, scratch, traits, stream);
 #define NBL_CASE(codes) \
-  case codes: return launch_tokens<codes>(w, x, x_pitch, tokens, out, scratch, multiprocessors, stream)
+  case codes: return launch_tokens<codes>(w, x, layout.pitch, tokens, out, scratch, traits.multiprocessors, stream)
   switch (w.codes) {
     NBL_CASE(Codes::kInt2);
     NBL_CASE(Codes::kInt3);
@@ -281,7 +272,7 @@ Status matmul_tiles(const Tiles& w, const void* x, int64_t x_pitch, int tokens, 
 }
 
 Status unpack_tiles(const Tiles& w, void* out, int64_t padded_k, cudaStream_t stream) {
-  const int64_t warps = static_cast<int64_t>(w.strips) * w.records;
+  const int64_t warps = static_cast<int64_t>(w.strips) * ((w.records + 1) / 2);
   const unsigned blocks = static_cast<unsigned>((warps + 7) / 8);
   __half* half = static_cast<__half*>(out);
   switch (w.codes) {
@@ -296,10 +287,10 @@ Status unpack_tiles(const Tiles& w, void* out, int64_t padded_k, cudaStream_t st
   return {};
 }
 
-Status prepare_matmul() {
-  int device = 0, available = 0;
-  NBL_CUDA(cudaGetDevice(&device));
-  NBL_CUDA(cudaDeviceGetAttribute(&available, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
+Status prepare_matmul(DeviceTraits& traits) {
+  const int available = traits.shared_optin;
+  NBL_RETURN_IF_ERROR(prepare_matmul_stream(available));
+  if (blocked_from(traits.sm) > 0) NBL_RETURN_IF_ERROR(prepare_matmul_wgmma(traits));
   NBL_RETURN_IF_ERROR(raise_limits<Codes::kInt2>(available));
   NBL_RETURN_IF_ERROR(raise_limits<Codes::kInt3>(available));
   NBL_RETURN_IF_ERROR(raise_limits<Codes::kInt4>(available));

@@ -9,8 +9,7 @@
 namespace nbl::cuda {
 namespace {
 
-constexpr int64_t kUnpackedLimit = 128 << 20;  // bytes of a matrix that are unpacked at a time
-constexpr int64_t kQueryTile = 64;
+constexpr int64_t kUnpackedLimit = 56 << 20;  // bytes of a matrix that are unpacked at a time: half of the down matrix of a 7B
 constexpr int64_t kTokensPerSplit = 32;        // fewer positions than this are not worth a CTA of their own
 
 // Hands out aligned pieces of one buffer; with a null base it only adds up.
@@ -65,12 +64,18 @@ ScratchSizes scratch_sizes(const DecoderConfig& c, const PlanLimits& limits, con
   s.query_pad = pad_up(c.num_attention_heads * c.head_dim, kColumnAlign);
   s.inner_pad = pad_up(c.intermediate_size, kColumnAlign);
   s.qkv_width = (c.num_attention_heads + 2 * c.num_key_value_heads) * c.head_dim;
-  // The largest matrix of a block, cut into slices of rows; the head is always run by the tile kernel when it is larger.
+  // The largest matrix of a block, cut into slices of rows. Without cuBLAS nothing is unpacked.
   const int64_t widest = std::max({s.qkv_width * s.hidden_pad, c.hidden_size * s.query_pad, 2 * c.intermediate_size * s.hidden_pad,
                                    c.hidden_size * s.inner_pad});
   const int64_t longest_row = std::max({s.hidden_pad, s.query_pad, s.inner_pad}) * 2;
-  if (s.rows >= kUnpackFrom || limits.max_logit_rows >= kUnpackFrom) {
-    s.unpacked_bytes = std::max(std::min(pad_up(widest * 2 + 16 * longest_row, 256), kUnpackedLimit), 16 * longest_row);
+  const bool unpacks = std::max(s.rows, limits.max_logit_rows) >= unpack_from(traits.sm) && !Cublas::file().empty();
+  if (unpacks) s.unpacked_bytes = pad_up(std::max(std::min(widest * 2 + 16 * longest_row, kUnpackedLimit), 16 * longest_row), 256);
+  // Gate and up pass through memory as float32 where the kernel could not combine them, and as f16 slices after cuBLAS.
+  const int64_t columns = 2 * pad_up(c.intermediate_size, 8);
+  s.gate_up_bytes = (unpacks ? std::min<int64_t>(s.rows, unpack_from(traits.sm) - 1) : s.rows) * columns * 4;
+  if (unpacks) {
+    const int64_t slice = c.intermediate_size % 8 != 0 ? columns : std::min(columns, s.unpacked_bytes / (s.hidden_pad * 2) / 16 * 16);
+    s.gate_up_bytes = std::max(s.gate_up_bytes, s.rows * slice * 2);
   }
   s.partial_bytes = static_cast<int64_t>(traits.multiprocessors) * 128 * 1024;
   s.split_rows = std::min(std::max<int64_t>(limits.max_sequences, 1), s.rows);
@@ -105,20 +110,26 @@ Status CudaPlan::reserve() {
   const DecoderConfig& c = decoder_->config();
   sizes_ = scratch_sizes(c, limits_, traits_);
   const ScratchSizes& s = sizes_;
-  const bool dense = s.unpacked_bytes > 0;
+  // What the attention of a block uses is free again when its MLP begins. Buffers whose padding must stay zero are not shared.
+  const bool no_padding = s.hidden_pad == c.hidden_size && s.query_pad == c.num_attention_heads * c.head_dim && s.inner_pad == c.intermediate_size;
   const int64_t states = s.split_rows * s.max_splits * c.num_attention_heads;
   unsigned char* draw_scratch = nullptr;
+  void* unpack_buffers = nullptr;
   for (int pass = 0; pass < 2; ++pass) {
     Pieces pieces(scratch_.as<unsigned char>());
     input_ = pieces.take<unsigned char>(s.input_bytes);
     h_ = pieces.take<float>(s.rows * c.hidden_size * 4);
-    x_ = pieces.take<void>(s.padded_rows * s.hidden_pad * 2);
-    qkv_ = pieces.take<float>(s.rows * s.qkv_width * 4);
-    attended_ = pieces.take<void>(s.padded_rows * s.query_pad * 2);
-    q_ = pieces.take<void>(s.rows * c.num_attention_heads * c.head_dim * 2);
-    act_ = pieces.take<void>(s.padded_rows * s.inner_pad * 2);
-    gate_up_ = pieces.take<void>(s.rows * 2 * pad_up(c.intermediate_size, 8) * 4);
-    unpacked_ = dense ? pieces.take<void>(s.unpacked_bytes) : nullptr;
+    x_ = pieces.take<void>(s.padded_rows * std::max(s.hidden_pad, no_padding ? s.query_pad : 0) * 2);
+    attended_ = no_padding ? x_ : pieces.take<void>(s.padded_rows * s.query_pad * 2);
+    const int64_t qkv_bytes = pad_up(s.rows * s.qkv_width * 4, 256), q_bytes = s.rows * c.num_attention_heads * c.head_dim * 2;
+    const int64_t act_bytes = pad_up(s.padded_rows * s.inner_pad * 2, 256);
+    auto* shared = pieces.take<unsigned char>(no_padding ? std::max(qkv_bytes + q_bytes, act_bytes + s.gate_up_bytes) : qkv_bytes + q_bytes);
+    auto* mlp = no_padding ? shared : pieces.take<unsigned char>(act_bytes + s.gate_up_bytes);
+    qkv_ = reinterpret_cast<float*>(shared);
+    q_ = shared + qkv_bytes;
+    act_ = mlp;
+    gate_up_ = mlp + act_bytes;
+    unpack_buffers = pieces.take<void>(2 * s.unpacked_bytes);
     logits_ = pieces.take<float>(limits_.max_logit_rows * c.vocab_size * 4);
     turns_ = pieces.take<float2>(s.rows * decoder_->rotary_half() * 8);
     part_ = pieces.take<float>(states * c.head_dim * 4);
@@ -145,9 +156,11 @@ Status CudaPlan::reserve() {
     }
     flying_.reserve(static_cast<size_t>(limits_.max_draws));
   }
-  if (dense) cublas_ = Cublas::open(traits_.device, stream_.get());
   NBL_ASSIGN_OR_RETURN(resident_, ResidentProgram::create(*decoder_, logits_, traits_.device, traits_.multiprocessors, traits_.shared_optin,
                                                           stream_.get()));
+  if (s.unpacked_bytes > 0) {
+    NBL_ASSIGN_OR_RETURN(unpacked_, UnpackedMatmul::create(traits_, stream_.get(), unpack_buffers, s.unpacked_bytes));
+  }
   NBL_CUDA(cudaStreamSynchronize(stream_.get()));
   return {};
 }
@@ -202,6 +215,10 @@ Status CudaPlan::prepare(const Batch& batch) {
   tile_count_ = logit_rows_ = 0;
   decode_ = true;
   drawing_ = rows_.has_half_caches = rows_.has_byte_caches = false;
+  tile_rows_ = query_tile_rows(traits_.sm, decoder_->config().head_dim);
+  for (const BatchSequence& s : batch.sequences) {
+    if (static_cast<const CudaKvCache*>(s.cache)->scales() != nullptr) tile_rows_ = kQueryTile;  // the wide kernel reads f16 only
+  }
   for (size_t i = 0; i < batch.sequences.size(); ++i) {
     const BatchSequence& s = batch.sequences[i];
     const auto* cache = static_cast<const CudaKvCache*>(s.cache);
@@ -210,7 +227,7 @@ Status CudaPlan::prepare(const Batch& batch) {
     (cache->scales() != nullptr ? rows_.has_byte_caches : rows_.has_half_caches) = true;
     longest = std::max(longest, cache->length() + s.token_count);
     decode_ = decode_ && count == 1;
-    for (int32_t first = 0; first < count; first += kQueryTile) tiles[tile_count_++] = {static_cast<int32_t>(i), first};
+    for (int32_t first = 0; first < count; first += tile_rows_) tiles[tile_count_++] = {static_cast<int32_t>(i), first};
     for (int32_t j = 0; j < count; ++j, ++row) {
       tokens[row] = s.tokens[j];
       positions[row] = static_cast<int32_t>(cache->length()) + j;
@@ -436,6 +453,7 @@ Status CudaPlan::launch_blocks(const std::atomic<bool>* cancel) {
   NBL_RETURN_IF_ERROR(embed(rows_, decoder_->embedding().data.as<void>(), decoder_->embedding().type, h_, c.hidden_size, stream_.get()));
   NBL_RETURN_IF_ERROR(turn_angles(rows_, step_inv_freq_, decoder_->decoder().rope.dynamic, decoder_->rotary_half(),
                                   decoder_->decoder().rope.attention_factor, stream_.get()));
+  NBL_RETURN_IF_ERROR(clear_padding(rows_.rows));
   const std::vector<DeviceBlock>& blocks = decoder_->blocks();
   for (size_t i = 0; i < blocks.size(); ++i) {
     if (cancel != nullptr) {
@@ -465,41 +483,38 @@ Status CudaPlan::launch_all(const std::atomic<bool>* cancel) {
   return drawing_ ? draws_->launch(rows_, decode_, logits_, stream_.get()) : Status();
 }
 
-// Slices of rows small enough for the scratch are unpacked one after another; each is multiplied at once, while the
-// second-level cache may still hold it.
-Status CudaPlan::multiply_unpacked(const CudaWeight& weight, const void* x, int64_t x_pitch, int rows, void* c, bool half, int64_t pitch,
-                                   bool add) {
-  const int64_t k = weight.padded_k();
-  const Tiles& all = weight.tiles();
-  const int64_t slice = std::max<int64_t>(1, std::min<int64_t>(all.strips, sizes_.unpacked_bytes / (kStripRows * k * 2)));
-  const int64_t slices = (all.strips + slice - 1) / slice, step = (all.strips + slices - 1) / slices;
-  for (int64_t strip = 0; strip < all.strips; strip += step) {
-    Tiles part = all;
-    part.strips = static_cast<int>(std::min<int64_t>(step, all.strips - strip));
-    part.data += strip * all.records * all.record_bytes;
-    if (part.row_scale != nullptr) part.row_scale += strip * kStripRows;
-    NBL_RETURN_IF_ERROR(unpack_tiles(part, unpacked_, k, stream_.get()));
-    const int64_t first = strip * kStripRows, n = std::min<int64_t>(static_cast<int64_t>(part.strips) * kStripRows, all.rows - first);
-    void* to = static_cast<unsigned char*>(c) + first * (half ? 2 : 4);
-    NBL_RETURN_IF_ERROR(cublas_->multiply(unpacked_, k, n, x, x_pitch, rows, k, to, half, pitch, add));
+// The columns beyond a width must be zero, but where they lie depends on the layout: an earlier step may have left values
+// there. Nothing to do for widths that need no padding, as nearly all models have, or where there is one layout.
+Status CudaPlan::clear_padding(int rows) {
+  if (blocked_from(traits_.sm) == 0) return {};
+  const DecoderConfig& c = decoder_->config();
+  const struct {
+    void* x;
+    int64_t width, pad;
+  } inputs[] = {{x_, c.hidden_size, sizes_.hidden_pad},
+                {attended_, c.num_attention_heads * c.head_dim, sizes_.query_pad},
+                {act_, c.intermediate_size, sizes_.inner_pad}};
+  for (const auto& input : inputs) {
+    if (input.width == input.pad) continue;
+    NBL_CUDA(cudaMemsetAsync(input.x, 0, static_cast<size_t>(pad_up(rows, 64) * input.pad * 2), stream_.get()));
   }
   return {};
 }
 
-Status CudaPlan::multiply(const DeviceLinear& linear, const void* x, int64_t x_pitch, int rows, const Output& output) {
+Status CudaPlan::multiply(const DeviceLinear& linear, const void* x, int64_t x_pad, int rows, const Output& output) {
   if (!unpacks(rows)) {
     Output with_bias = output;
     with_bias.bias = linear.bias;
-    return matmul_tiles(linear.weight->tiles(), x, x_pitch, rows, with_bias, split_, traits_.multiprocessors, stream_.get());
+    return matmul_tiles(linear.weight->tiles(), x, layout(x_pad, rows), rows, with_bias, split_, traits_, stream_.get());
   }
-  return multiply_unpacked(*linear.weight, x, x_pitch, rows, output.values, false, output.pitch, output.kind == Output::Kind::kAdd);
+  return unpacked_->multiply(*linear.weight, x, x_pad, rows, output.values, false, output.pitch, output.kind == Output::Kind::kAdd);
 }
 
 // What is about to be multiplied by an int8 matrix that asks for it.
-Status CudaPlan::round_input(const DeviceLinear& linear, void* x, int64_t pitch, int rows) {
+Status CudaPlan::round_input(const DeviceLinear& linear, void* x, int64_t x_pad, int rows) {
   const WeightSpec& spec = linear.weight->spec();
   if (spec.outlier_threshold < 0) return {};
-  return round_rows(x, pitch, spec.in_features, rows, spec.outlier_threshold, outliers_, stream_.get());
+  return round_rows(x, layout(x_pad, rows), spec.in_features, rows, spec.outlier_threshold, outliers_, stream_.get());
 }
 
 int64_t CudaPlan::outliers() const {
@@ -522,7 +537,7 @@ Status CudaPlan::launch_attention(const DeviceBlock& block) {
     const DeviceLinear& linear = block.qkv[i];
     const int32_t* wanted = linear.weight->tiles().k_place;
     if (i == 0 || wanted != place) {
-      NBL_RETURN_IF_ERROR(normalize(block.input_norm, h_, c.hidden_size, nullptr, rows, x_, sizes_.hidden_pad, wanted, stream));
+      NBL_RETURN_IF_ERROR(normalize(block.input_norm, h_, c.hidden_size, nullptr, rows, x_, layout(sizes_.hidden_pad, rows), wanted, stream));
       NBL_RETURN_IF_ERROR(round_input(linear, x_, sizes_.hidden_pad, rows));
     }
     place = wanted;
@@ -536,11 +551,92 @@ Status CudaPlan::launch_attention(const DeviceBlock& block) {
   }
   const int32_t* output_place = block.output.weight->tiles().k_place;
   if (decode_) {
-    NBL_RETURN_IF_ERROR(decode_attention(block.attention, rows_, qkv_, splits_, part_, part_state_, stream));
-    return merge_splits(block.attention, rows, splits_, part_, part_state_, attended_, sizes_.query_pad, output_place, stream);
+    return decode_attention(block.attention, rows_, qkv_, splits_, {part_, part_state_, split_.tickets}, attended_,
+                            layout(sizes_.query_pad, rows), output_place, stream);
   }
   NBL_RETURN_IF_ERROR(rotate_and_append(block.attention, rows_, qkv_, q_, stream));
-  return prefill_attention(block.attention, rows_, tiles_, tile_count_, q_, attended_, sizes_.query_pad, output_place, stream);
+  return prefill_attention(block.attention, rows_, tiles_, tile_count_, tile_rows_, q_, attended_,
+                           layout(sizes_.query_pad, rows), output_place, stream);
+}
+
+// act = activation(gate) * up, by the matrix kernel itself where it has both in one thread.
+Status CudaPlan::launch_gate_up(const DeviceBlock& block) {
+  const DecoderConfig& c = decoder_->config();
+  const int rows = rows_.rows;
+  const cudaStream_t stream = stream_.get();
+  const int32_t* down_place = block.down.weight->tiles().k_place;
+  const ActivationLayout x_layout = layout(sizes_.hidden_pad, rows), act_layout = layout(sizes_.inner_pad, rows);
+  const bool interleaved = block.gate_up.size() == 1 && block.gate_up[0].weight->tiles().interleaved;
+  const int32_t* place = nullptr;
+  for (size_t i = 0; i < block.gate_up.size(); ++i) {
+    const DeviceLinear& linear = block.gate_up[i];
+    const int32_t* wanted = linear.weight->tiles().k_place;
+    if (i == 0 || wanted != place) {
+      NBL_RETURN_IF_ERROR(normalize(block.post_norm, h_, c.hidden_size, nullptr, rows, x_, x_layout, wanted, stream));
+      NBL_RETURN_IF_ERROR(round_input(linear, x_, sizes_.hidden_pad, rows));
+    }
+    place = wanted;
+    Output out;
+    if (interleaved) {
+      out.kind = Output::Kind::kGate;
+      out.half_values = act_;
+      out.pitch = sizes_.inner_pad;
+      out.blocked = act_layout.blocked;
+      out.place = down_place;
+      out.activation = block.activation;
+    } else {
+      out.values = static_cast<float*>(gate_up_) + linear.offset;
+      out.pitch = 2 * c.intermediate_size;
+    }
+    NBL_RETURN_IF_ERROR(multiply(linear, x_, sizes_.hidden_pad, rows, out));
+  }
+  if (interleaved) return {};
+  const GateInput in{gate_up_, false, false, 2 * c.intermediate_size, nullptr, nullptr};
+  return gate(in, block.activation, c.intermediate_size, rows, act_, act_layout, down_place, stream);
+}
+
+// The same through f16 slices of gate and up.
+Status CudaPlan::launch_unpacked_gate_up(const DeviceBlock& block) {
+  const DecoderConfig& c = decoder_->config();
+  const int rows = rows_.rows;
+  const cudaStream_t stream = stream_.get();
+  const int32_t* down_place = block.down.weight->tiles().k_place;
+  const DeviceLinear& first = block.gate_up[0];
+  const bool both = block.gate_up.size() == 1, interleaved = both && first.weight->tiles().interleaved;
+  const auto normalized = [&](const DeviceLinear& linear) -> Status {
+    NBL_RETURN_IF_ERROR(normalize(block.post_norm, h_, c.hidden_size, nullptr, rows, x_, sizes_.hidden_pad, linear.weight->tiles().k_place, stream));
+    return round_input(linear, x_, sizes_.hidden_pad, rows);
+  };
+  // Columns of act to one slice; a strip has 8 of them when it has gate and up. Fused parts that could not be interleaved end
+  // within a strip, so they go as one slice.
+  // Matrices that read x in different orders need it made anew for each.
+  const bool same_x = both || block.gate_up[1].weight->tiles().k_place == first.weight->tiles().k_place;
+  const int strip_columns = interleaved ? kStripRows / 2 : kStripRows;
+  int step = unpacked_->slice_strips(first.weight->tiles(), first.weight->padded_k(), rows);
+  if (!both) step = std::max(1, step / 2);
+  const int64_t inner = c.intermediate_size;
+  NBL_RETURN_IF_ERROR(normalized(first));
+  for (int64_t column = 0; column < inner;) {
+    const int64_t width = both && !interleaved ? inner : std::min<int64_t>(inner - column, static_cast<int64_t>(step) * strip_columns);
+    const int strip = static_cast<int>(column / strip_columns), strips = static_cast<int>((width + strip_columns - 1) / strip_columns);
+    GateInput in{gate_up_, true, interleaved, 2 * width, nullptr, nullptr};
+    if (both && !interleaved) {
+      NBL_RETURN_IF_ERROR(unpacked_->multiply(*first.weight, x_, sizes_.hidden_pad, rows, gate_up_, true, in.pitch, false));
+    } else {
+      for (size_t i = 0; i < block.gate_up.size(); ++i) {
+        if (!same_x && (i > 0 || column > 0)) NBL_RETURN_IF_ERROR(normalized(block.gate_up[i]));
+        NBL_RETURN_IF_ERROR(unpacked_->multiply_slice(*block.gate_up[i].weight, strip, strips, x_, sizes_.hidden_pad, rows,
+                                                      static_cast<uint16_t*>(gate_up_) + i * width, true, in.pitch, false));
+      }
+    }
+    if (first.bias != nullptr) in.bias = first.bias + column;
+    if (both && first.bias != nullptr) in.second_bias = first.bias + inner + column;
+    if (!both && block.gate_up[1].bias != nullptr) in.second_bias = block.gate_up[1].bias + column;
+    NBL_RETURN_IF_ERROR(gate(in, block.activation, width, rows, static_cast<uint16_t*>(act_) + (down_place == nullptr ? column : 0),
+                             sizes_.inner_pad, down_place == nullptr ? nullptr : down_place + column, stream));
+    column += width;
+  }
+  return {};
 }
 
 Status CudaPlan::launch_block(const DeviceBlock& block) {
@@ -556,46 +652,7 @@ Status CudaPlan::launch_block(const DeviceBlock& block) {
   NBL_RETURN_IF_ERROR(multiply(block.output, attended_, sizes_.query_pad, rows, residual));
   if (unpacks(rows)) NBL_RETURN_IF_ERROR(add_bias(h_, block.output.bias, c.hidden_size, c.hidden_size, rows, stream));
 
-  const int32_t* down_place = block.down.weight->tiles().k_place;
-  const DeviceLinear& first = block.gate_up[0];
-  const bool interleaved = block.gate_up.size() == 1 && first.weight->tiles().interleaved;
-  if (interleaved && !unpacks(rows)) {
-    NBL_RETURN_IF_ERROR(normalize(block.post_norm, h_, c.hidden_size, nullptr, rows, x_, sizes_.hidden_pad, first.weight->tiles().k_place, stream));
-    NBL_RETURN_IF_ERROR(round_input(first, x_, sizes_.hidden_pad, rows));
-    Output gated;
-    gated.kind = Output::Kind::kGate;
-    gated.half_values = act_;
-    gated.pitch = sizes_.inner_pad;
-    gated.place = down_place;
-    gated.activation = block.activation;
-    NBL_RETURN_IF_ERROR(multiply(first, x_, sizes_.hidden_pad, rows, gated));
-  } else {
-    // Through memory: f16 when cuBLAS made it (its bias is still missing), else float32.
-    GateInput in{gate_up_, unpacks(rows), interleaved, 2 * c.intermediate_size, nullptr, nullptr};
-    const int32_t* place = nullptr;
-    for (size_t i = 0; i < block.gate_up.size(); ++i) {
-      const DeviceLinear& linear = block.gate_up[i];
-      const int32_t* wanted = linear.weight->tiles().k_place;
-      if (i == 0 || wanted != place) {
-        NBL_RETURN_IF_ERROR(normalize(block.post_norm, h_, c.hidden_size, nullptr, rows, x_, sizes_.hidden_pad, wanted, stream));
-        NBL_RETURN_IF_ERROR(round_input(linear, x_, sizes_.hidden_pad, rows));
-      }
-      place = wanted;
-      if (unpacks(rows)) {
-        NBL_RETURN_IF_ERROR(multiply_unpacked(*linear.weight, x_, sizes_.hidden_pad, rows, static_cast<uint16_t*>(gate_up_) + linear.offset,
-                                              true, in.pitch, false));
-        if (i == 0) in.bias = linear.bias;
-        if (i == 1) in.second_bias = linear.bias;
-      } else {
-        Output out;
-        out.values = static_cast<float*>(gate_up_) + linear.offset;
-        out.pitch = in.pitch;
-        NBL_RETURN_IF_ERROR(multiply(linear, x_, sizes_.hidden_pad, rows, out));
-      }
-    }
-    if (block.gate_up.size() == 1 && in.bias != nullptr) in.second_bias = in.bias + c.intermediate_size;
-    NBL_RETURN_IF_ERROR(gate(in, block.activation, c.intermediate_size, rows, act_, sizes_.inner_pad, down_place, stream));
-  }
+  NBL_RETURN_IF_ERROR(unpacks(rows) ? launch_unpacked_gate_up(block) : launch_gate_up(block));
   NBL_RETURN_IF_ERROR(round_input(block.down, act_, sizes_.inner_pad, rows));
   NBL_RETURN_IF_ERROR(multiply(block.down, act_, sizes_.inner_pad, rows, residual));
   if (unpacks(rows)) NBL_RETURN_IF_ERROR(add_bias(h_, block.down.bias, c.hidden_size, c.hidden_size, rows, stream));
@@ -607,8 +664,9 @@ Status CudaPlan::launch_logits() {
   const DecoderConfig& c = decoder_->config();
   const cudaStream_t stream = stream_.get();
   const DeviceLinear& head = decoder_->head();
-  NBL_RETURN_IF_ERROR(normalize(decoder_->final_norm(), h_, c.hidden_size, logit_list_, logit_rows_, x_, sizes_.hidden_pad,
-                                head.weight->tiles().k_place, stream));
+  if (layout(0, logit_rows_).blocked != layout(0, rows_.rows).blocked) NBL_RETURN_IF_ERROR(clear_padding(logit_rows_));
+  NBL_RETURN_IF_ERROR(normalize(decoder_->final_norm(), h_, c.hidden_size, logit_list_, logit_rows_, x_,
+                                layout(sizes_.hidden_pad, logit_rows_), head.weight->tiles().k_place, stream));
   NBL_RETURN_IF_ERROR(round_input(head, x_, sizes_.hidden_pad, logit_rows_));
   Output out;
   out.values = logits_;

@@ -8,27 +8,19 @@
 #include <vector>
 
 #include "kernels/backend.h"
-#include "kernels/cuda/cublas.h"
 #include "kernels/cuda/device_decoder.h"
+#include "kernels/cuda/device_traits.h"
 #include "kernels/cuda/draws.h"
 #include "kernels/cuda/kv_cache.h"
 #include "kernels/cuda/matmul.h"
 #include "kernels/cuda/resident.h"
+#include "kernels/cuda/unpacked_matmul.h"
 
 namespace nbl::cuda {
 
-// What of the device the host code decides by.
-struct DeviceTraits {
-  int device = 0;
-  int multiprocessors = 0;
-  int sm = 0;                      // 90
-  int shared_optin = 0;            // bytes of shared memory a CTA may have
-  std::string name;
-};
-
-// Rows from which a matrix is unpacked for cuBLAS. Measured on an H200: at 64 rows a step takes 13.0 ms by the tile kernel
-// and 15.8 ms this way.
-constexpr int kUnpackFrom = 65;
+// Rows from which a matrix is unpacked for cuBLAS. Measured on an H200, where 64 rows take 0.1 ms a layer of Mistral-7B by
+// wgmma, and unpacking alone 0.2 ms; by mma.sync 64 rows take as long as this way.
+inline int unpack_from(int sm) { return sm == 90 ? 161 : 65; }
 constexpr int kDecodeRows = 64;    // rows up to which a step of single tokens is captured as a graph
 
 // Sizes of everything a plan takes, from the limits alone.
@@ -36,7 +28,8 @@ struct ScratchSizes {
   int64_t rows = 0, padded_rows = 0;  // rows of a step; padded to the 64 that a matrix kernel may read
   int64_t hidden_pad = 0, query_pad = 0, inner_pad = 0;
   int64_t qkv_width = 0;
-  int64_t unpacked_bytes = 0;         // f16 copy of (a slice of) one matrix, for cuBLAS
+  int64_t unpacked_bytes = 0;         // f16 copy of a slice of one matrix, for cuBLAS; there are two
+  int64_t gate_up_bytes = 0;
   int64_t partial_bytes = 0;
   int64_t split_rows = 0;             // sequences of a decode step
   int max_splits = 1;
@@ -89,25 +82,32 @@ class CudaPlan final : public Plan {
   Status launch_block(const DeviceBlock& block);
   Status launch_attention(const DeviceBlock& block);
   Status launch_logits();
-  Status round_input(const DeviceLinear& linear, void* x, int64_t pitch, int rows);
-  Status multiply(const DeviceLinear& linear, const void* x, int64_t x_pitch, int rows, const Output& output);
-  Status multiply_unpacked(const CudaWeight& weight, const void* x, int64_t x_pitch, int rows, void* c, bool half, int64_t pitch, bool add);
-  bool unpacks(int rows) const { return cublas_ != nullptr && rows >= kUnpackFrom; }
+  Status round_input(const DeviceLinear& linear, void* x, int64_t x_pad, int rows);
+  Status multiply(const DeviceLinear& linear, const void* x, int64_t x_pad, int rows, const Output& output);
+  Status launch_gate_up(const DeviceBlock& block);
+  Status launch_unpacked_gate_up(const DeviceBlock& block);
+  Status clear_padding(int rows);
+  // How the kernel that multiplies this many rows reads them.
+  ActivationLayout layout(int64_t pad, int rows) const {
+    const int from = blocked_from(traits_.sm);
+    return {pad, from > 0 && rows >= from && !unpacks(rows)};
+  }
+  bool unpacks(int rows) const { return unpacked_ != nullptr && rows >= unpack_from(traits_.sm); }
 
   std::unique_ptr<DeviceDecoder> decoder_;
   PlanLimits limits_;
   DeviceTraits traits_;
   ScratchSizes sizes_;
   Stream stream_;
-  std::unique_ptr<Cublas> cublas_;
 
   DeviceBuffer scratch_;
+  std::unique_ptr<UnpackedMatmul> unpacked_;  // null: no step has the rows for it, or there is no cuBLAS
   PinnedBuffer host_input_, host_logits_;
   // Parts of scratch_.
   unsigned char* input_ = nullptr;
   float *h_ = nullptr, *qkv_ = nullptr, *logits_ = nullptr, *part_ = nullptr;
   float2 *turns_ = nullptr, *part_state_ = nullptr;
-  void *x_ = nullptr, *attended_ = nullptr, *act_ = nullptr, *q_ = nullptr, *gate_up_ = nullptr, *unpacked_ = nullptr;
+  void *x_ = nullptr, *attended_ = nullptr, *act_ = nullptr, *q_ = nullptr, *gate_up_ = nullptr;
   SplitScratch split_;
   unsigned long long* outliers_ = nullptr;
 
@@ -116,7 +116,7 @@ class CudaPlan final : public Plan {
   const float* step_inv_freq_ = nullptr;
   const QueryTile* tiles_ = nullptr;
   const int32_t* logit_list_ = nullptr;
-  int tile_count_ = 0, logit_rows_ = 0, splits_ = 1;
+  int tile_rows_ = kQueryTile, tile_count_ = 0, logit_rows_ = 0, splits_ = 1;
   bool resident_step_ = false;   // the resident kernel runs this step
   bool decode_ = false;
 

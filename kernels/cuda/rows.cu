@@ -32,39 +32,78 @@ __global__ void turn_rows(const int32_t* positions, const int32_t* sequence_of, 
 
 constexpr int kNormThreads = 512;
 
-// Two passes over a row; the second one finds it in the first-level cache.
-__global__ void __launch_bounds__(kNormThreads) normalize_rows(DeviceNorm norm, const float* h, int64_t width, const int32_t* row_list,
-                                                               __half* x, int64_t pitch, const int32_t* place) {
+__device__ __forceinline__ float2 block_sum(float2 sums) {
   __shared__ float2 partial[kNormThreads / 32];
-  const int64_t row = row_list != nullptr ? row_list[blockIdx.x] : blockIdx.x;
-  const float* from = h + row * width;
-  __half* to = x + blockIdx.x * pitch;
-  float2 sums = make_float2(0.f, 0.f);
-#pragma unroll 8
-  for (int i = threadIdx.x; i < width; i += kNormThreads) {
-    const float v = from[i];
-    sums.x += v, sums.y += v * v;
-  }
   sums = warp_sum(sums);
   if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = sums;
   __syncthreads();
   sums = make_float2(0.f, 0.f);
+#pragma unroll
   for (int i = 0; i < kNormThreads / 32; ++i) sums.x += partial[i].x, sums.y += partial[i].y;
-  const float2 s = norm_factors(norm, sums, width);
-#pragma unroll 8
+  return sums;
+}
+
+__global__ void __launch_bounds__(kNormThreads) normalize_rows(DeviceNorm norm, const float* h, int64_t width, const int32_t* row_list,
+                                                               __half* x, ActivationLayout layout, const int32_t* place) {
+  const float* from = h + (row_list != nullptr ? row_list[blockIdx.x] : blockIdx.x) * width;
+  float2 sums = make_float2(0.f, 0.f);
+  for (int i = threadIdx.x; i < width; i += kNormThreads) sums.x += from[i], sums.y += from[i] * from[i];
+  const float2 s = norm_factors(norm, block_sum(sums), width);
   for (int i = threadIdx.x; i < width; i += kNormThreads) {
     const float v = norm.weight != nullptr ? norm_value(norm, from[i], s, i) : from[i];
-    to[place != nullptr ? place[i] : i] = to_half(v);
+    x[layout.at(blockIdx.x, place != nullptr ? place[i] : i)] = to_half(v);
   }
 }
 
-__global__ void __launch_bounds__(kNormThreads) round_each_row(__half* x, int64_t pitch, int width, float threshold, unsigned long long* outliers) {
+// The same for widths that are a multiple of 4 and at most V * 4 * kNormThreads: a row stays in registers, and the weights are
+// asked for together with it, so that a row takes little more than one trip to memory.
+template <int V>
+__global__ void __launch_bounds__(kNormThreads) normalize_short_rows(DeviceNorm norm, const float* h, int64_t width, const int32_t* row_list,
+                                                                     __half* x, ActivationLayout layout, const int32_t* place) {
+  const float* from = h + (row_list != nullptr ? row_list[blockIdx.x] : blockIdx.x) * width;
+  float4 v[V], weight[V];
+  float2 sums = make_float2(0.f, 0.f);
+#pragma unroll
+  for (int k = 0; k < V; ++k) {
+    const int i = (k * kNormThreads + threadIdx.x) * 4;
+    const bool valid = i < width;
+    v[k] = valid ? *reinterpret_cast<const float4*>(from + i) : make_float4(0.f, 0.f, 0.f, 0.f);
+    weight[k] = valid && norm.weight != nullptr ? *reinterpret_cast<const float4*>(norm.weight + i) : make_float4(1.f, 1.f, 1.f, 1.f);
+  }
+#pragma unroll
+  for (int k = 0; k < V; ++k) {
+    sums.x += v[k].x + v[k].y + v[k].z + v[k].w;
+    sums.y += v[k].x * v[k].x + v[k].y * v[k].y + v[k].z * v[k].z + v[k].w * v[k].w;
+  }
+  const float2 s = norm.weight != nullptr ? norm_factors(norm, block_sum(sums), width) : make_float2(0.f, 1.f);
+#pragma unroll
+  for (int k = 0; k < V; ++k) {
+    const int i = (k * kNormThreads + threadIdx.x) * 4;
+    if (i >= width) continue;
+    float out[4] = {(v[k].x - s.x) * s.y * weight[k].x, (v[k].y - s.x) * s.y * weight[k].y, (v[k].z - s.x) * s.y * weight[k].z,
+                    (v[k].w - s.x) * s.y * weight[k].w};
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      if (norm.bias != nullptr) out[j] += norm.bias[i + j];
+      if (place != nullptr) x[layout.at(blockIdx.x, place[i + j])] = to_half(out[j]);
+    }
+    if (place != nullptr) continue;
+    // Both layouts keep the two columns of an even pair together.
+#pragma unroll
+    for (int j = 0; j < 4; j += 2) {
+      *reinterpret_cast<__half2*>(x + layout.at(blockIdx.x, i + j)) = __halves2half2(to_half(out[j]), to_half(out[j + 1]));
+    }
+  }
+}
+
+__global__ void __launch_bounds__(kNormThreads) round_each_row(__half* x, ActivationLayout layout, int width, float threshold,
+                                                               unsigned long long* outliers) {
   __shared__ float tops[kNormThreads / 32];
-  __half* row = x + blockIdx.x * pitch;
+  const auto at = [&](int i) -> __half& { return x[layout.at(blockIdx.x, i)]; };
   float top = 0.f;
   unsigned kept = 0;
   for (int i = threadIdx.x; i < width; i += kNormThreads) {
-    const float size = fabsf(__half2float(row[i]));
+    const float size = fabsf(__half2float(at(i)));
     if (threshold > 0.f && size >= threshold) ++kept;
     else top = fmaxf(top, size);
   }
@@ -83,8 +122,8 @@ __global__ void __launch_bounds__(kNormThreads) round_each_row(__half* x, int64_
   if (!(top > 0.f)) return;
   const float scale = top / 127.f;
   for (int i = threadIdx.x; i < width; i += kNormThreads) {
-    const float v = __half2float(row[i]);
-    if (!(threshold > 0.f && fabsf(v) >= threshold)) row[i] = to_half(rintf(v / scale) * scale);
+    const float v = __half2float(at(i));
+    if (!(threshold > 0.f && fabsf(v) >= threshold)) at(i) = to_half(rintf(v / scale) * scale);
   }
 }
 
@@ -93,20 +132,37 @@ __global__ void add_bias_rows(float* values, const float* bias, int64_t width, i
   for (int64_t i = threadIdx.x; i < width; i += blockDim.x) row[i] += bias[i];
 }
 
-__global__ void gate_rows(GateInput in, Activation activation, int64_t width, __half* act, int64_t pitch, const int32_t* place) {
-  const int64_t row = blockIdx.y, i = blockIdx.x * static_cast<int64_t>(blockDim.x) + threadIdx.x;
-  if (i >= width) return;
-  const int64_t g = row * in.pitch + (in.interleaved ? i / 8 * 16 + i % 8 : i);
-  const int64_t u = in.interleaved ? g + 8 : g + width;
-  float a, b;
-  if (in.half) {
-    a = __half2float(static_cast<const __half*>(in.values)[g]), b = __half2float(static_cast<const __half*>(in.values)[u]);
-  } else {
-    a = static_cast<const float*>(in.values)[g], b = static_cast<const float*>(in.values)[u];
+// Eight columns a thread: interleaved values have eight of the gate beside eight of up.
+__global__ void gate_rows(GateInput in, Activation activation, int64_t width, __half* act, ActivationLayout layout,
+                          const int32_t* place) {
+  const int64_t row = blockIdx.y, first = (blockIdx.x * static_cast<int64_t>(blockDim.x) + threadIdx.x) * 8;
+  if (first >= width) return;
+  const int64_t g = row * in.pitch + (in.interleaved ? first * 2 : first), u = in.interleaved ? g + 8 : g + width;
+  const int count = static_cast<int>(min(static_cast<int64_t>(8), width - first));
+  alignas(16) __half a[8], b[8], out[8];
+  if (in.half && in.interleaved) {
+    *reinterpret_cast<uint4*>(a) = *reinterpret_cast<const uint4*>(static_cast<const __half*>(in.values) + g);
+    *reinterpret_cast<uint4*>(b) = *reinterpret_cast<const uint4*>(static_cast<const __half*>(in.values) + u);
   }
-  if (in.bias != nullptr) a += in.bias[i];
-  if (in.second_bias != nullptr) b += in.second_bias[i];
-  act[row * pitch + (place != nullptr ? place[i] : i)] = to_half(activate(activation, a) * b);
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    if (i >= count) continue;
+    float gate, up;
+    if (in.half && in.interleaved) gate = __half2float(a[i]), up = __half2float(b[i]);
+    else if (in.half) gate = __half2float(static_cast<const __half*>(in.values)[g + i]), up = __half2float(static_cast<const __half*>(in.values)[u + i]);
+    else gate = static_cast<const float*>(in.values)[g + i], up = static_cast<const float*>(in.values)[u + i];
+    if (in.bias != nullptr) gate += in.bias[first + i];
+    if (in.second_bias != nullptr) up += in.second_bias[first + i];
+    out[i] = to_half(activate(activation, gate) * up);
+  }
+  if (place == nullptr && !layout.blocked && count == 8) {
+    *reinterpret_cast<uint4*>(act + layout.at(row, first)) = *reinterpret_cast<const uint4*>(out);
+    return;
+  }
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    if (i < count) act[layout.at(row, place != nullptr ? place[first + i] : first + i)] = out[i];
+  }
 }
 
 __global__ void __launch_bounds__(1024) arg_max_rows(const float* logits, int64_t vocab, int32_t* ids) {
@@ -142,15 +198,21 @@ Status turn_angles(const StepRows& step, const float* inv_freq, bool per_sequenc
   return {};
 }
 
-Status normalize(const DeviceNorm& norm, const float* h, int64_t width, const int32_t* row_list, int rows, void* x, int64_t pitch,
-                 const int32_t* place, cudaStream_t stream) {
-  normalize_rows<<<rows, kNormThreads, 0, stream>>>(norm, h, width, row_list, static_cast<__half*>(x), pitch, place);
+Status normalize(const DeviceNorm& norm, const float* h, int64_t width, const int32_t* row_list, int rows, void* x,
+                 const ActivationLayout& layout, const int32_t* place, cudaStream_t stream) {
+  auto* kernel = width % 4 != 0 || width > 4 * 4 * kNormThreads ? normalize_rows
+                 : width <= 4 * kNormThreads                      ? normalize_short_rows<1>
+                 : width <= 2 * 4 * kNormThreads                  ? normalize_short_rows<2>
+                                                                  : normalize_short_rows<4>;
+  kernel<<<rows, kNormThreads, 0, stream>>>(norm, h, width, row_list, static_cast<__half*>(x), layout, place);
   NBL_LAUNCHED("normalize_rows");
   return {};
 }
 
-Status round_rows(void* x, int64_t pitch, int64_t width, int rows, double threshold, unsigned long long* outliers, cudaStream_t stream) {
-  round_each_row<<<rows, kNormThreads, 0, stream>>>(static_cast<__half*>(x), pitch, static_cast<int>(width), static_cast<float>(threshold), outliers);
+Status round_rows(void* x, const ActivationLayout& layout, int64_t width, int rows, double threshold, unsigned long long* outliers,
+                  cudaStream_t stream) {
+  round_each_row<<<rows, kNormThreads, 0, stream>>>(static_cast<__half*>(x), layout, static_cast<int>(width), static_cast<float>(threshold),
+                                                    outliers);
   NBL_LAUNCHED("round_each_row");
   return {};
 }
@@ -162,10 +224,10 @@ Status add_bias(float* values, const float* bias, int64_t width, int64_t pitch, 
   return {};
 }
 
-Status gate(const GateInput& in, Activation activation, int64_t width, int rows, void* act, int64_t pitch, const int32_t* place,
-            cudaStream_t stream) {
-  gate_rows<<<dim3(static_cast<unsigned>((width + 255) / 256), rows), 256, 0, stream>>>(in, activation, width, static_cast<__half*>(act),
-                                                                                       pitch, place);
+Status gate(const GateInput& in, Activation activation, int64_t width, int rows, void* act, const ActivationLayout& layout,
+            const int32_t* place, cudaStream_t stream) {
+  gate_rows<<<dim3(static_cast<unsigned>((width + 2047) / 2048), rows), 256, 0, stream>>>(in, activation, width, static_cast<__half*>(act),
+                                                                                       layout, place);
   NBL_LAUNCHED("gate_rows");
   return {};
 }

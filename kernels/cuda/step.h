@@ -2,7 +2,8 @@
 // that is not a matrix product.
 //
 // Activations on the device: the residual h and the results of qkv and gate/up are float32 (or f16 after cuBLAS); what a
-// matrix reads is f16, one row a token, padded to 128 columns with zeros, its columns in the order of that matrix.
+// matrix reads is f16, one row a token, padded to 128 columns with zeros, its columns in the order of that matrix, in one of
+// the two layouts of tile.h.
 #pragma once
 
 #include <cuda_fp16.h>
@@ -60,10 +61,11 @@ Status embed(const StepRows& step, const void* table, DType type, float* h, int6
 // turns[row][i] for every row: inv_freq is [rotary_half], or [sequence_count][rotary_half] when per_sequence.
 Status turn_angles(const StepRows& step, const float* inv_freq, bool per_sequence, int rotary_half, float factor, cudaStream_t stream);
 // x[i][place[c]] = norm(h[row_list ? row_list[i] : i])[c]; a norm without weight only converts.
-Status normalize(const DeviceNorm& norm, const float* h, int64_t width, const int32_t* row_list, int rows, void* x, int64_t pitch,
-                 const int32_t* place, cudaStream_t stream);
+Status normalize(const DeviceNorm& norm, const float* h, int64_t width, const int32_t* row_list, int rows, void* x,
+                 const ActivationLayout& layout, const int32_t* place, cudaStream_t stream);
 // The rows as kernels/outliers.h rounds them, in place; adds the number of outliers to *outliers.
-Status round_rows(void* x, int64_t pitch, int64_t width, int rows, double threshold, unsigned long long* outliers, cudaStream_t stream);
+Status round_rows(void* x, const ActivationLayout& layout, int64_t width, int rows, double threshold, unsigned long long* outliers,
+                  cudaStream_t stream);
 // values[row * pitch + i] += bias[i]; nothing when bias is null.
 Status add_bias(float* values, const float* bias, int64_t width, int64_t pitch, int rows, cudaStream_t stream);
 // act[row][place[i]] = activation(gate) * up of interleaved or concatenated rows, f16 or float32.
@@ -75,24 +77,36 @@ struct GateInput {
   const float* bias = nullptr;         // [width] of the gate, or null
   const float* second_bias = nullptr;  // [width] of up, or null
 };
-Status gate(const GateInput& in, Activation activation, int64_t width, int rows, void* act, int64_t pitch, const int32_t* place,
-            cudaStream_t stream);
+Status gate(const GateInput& in, Activation activation, int64_t width, int rows, void* act, const ActivationLayout& layout,
+            const int32_t* place, cudaStream_t stream);
 
-// One new token a sequence: norms, rotation, append, and attention of one split a CTA; qkv is float32 [rows][(heads + 2 kv_heads) * head_dim].
-// part: float32 [rows][heads][splits][head_dim], part_state: {max, sum} of each.
-Status decode_attention(const AttentionShape& shape, const StepRows& step, const float* qkv, int splits, float* part, float2* part_state,
-                        cudaStream_t stream);
-// x[row][place[head * head_dim + i]] = the splits put together.
-Status merge_splits(const AttentionShape& shape, int rows, int splits, const float* part, const float2* part_state, void* x,
-                    int64_t pitch, const int32_t* place, cudaStream_t stream);
-// Many new tokens: norms, rotation and append first, then attention in tiles of 64 queries.
+// One new token a sequence: norms, rotation, append, and attention; qkv is float32 [rows][(heads + 2 kv_heads) * head_dim], the
+// result is x[row][place[head * head_dim + i]]. Positions are split over CTAs; scratch is
+//   part: float32 [rows][heads][splits][head_dim], part_state: {max, sum} of each, tickets: zeros, one a row and head, left at zero.
+struct DecodeScratch {
+  float* part = nullptr;
+  float2* part_state = nullptr;
+  unsigned* tickets = nullptr;
+};
+Status decode_attention(const AttentionShape& shape, const StepRows& step, const float* qkv, int splits, const DecodeScratch& scratch,
+                        void* x, const ActivationLayout& layout, const int32_t* place, cudaStream_t stream);
+// What decode_attention uses where it can: attention_decode.cu.
+bool decodes_on_tensor_core(const AttentionShape& shape);
+Status decode_on_tensor_core(const AttentionShape& shape, const StepRows& step, const float* qkv, int splits, const DecodeScratch& scratch,
+                             void* x, const ActivationLayout& layout, const int32_t* place, cudaStream_t stream);
+// Many new tokens: norms, rotation and append first, then attention in tiles of query_tile_rows() queries.
 Status rotate_and_append(const AttentionShape& shape, const StepRows& step, const float* qkv, void* q, cudaStream_t stream);
 struct QueryTile {
-  int32_t sequence, first;        // rows first .. first + 63 of the sequence's rows
+  int32_t sequence, first;        // its rows first, first + 1, ... of the sequence's rows
 };
-Status prefill_attention(const AttentionShape& shape, const StepRows& step, const QueryTile* tiles, int tile_count, const void* q,
-                         void* x, int64_t pitch, const int32_t* place, cudaStream_t stream);
-Status prepare_attention();
+constexpr int kQueryTile = 64, kWideQueryTile = 192;
+inline int query_tile_rows(int sm, int64_t head_dim) { return sm == 90 && head_dim <= 128 && head_dim % 8 == 0 ? kWideQueryTile : kQueryTile; }
+Status prefill_attention(const AttentionShape& shape, const StepRows& step, const QueryTile* tiles, int tile_count, int tile_rows,
+                         const void* q, void* x, const ActivationLayout& layout, const int32_t* place, cudaStream_t stream);
+Status prefill_attention_wgmma(const AttentionShape& shape, const StepRows& step, const QueryTile* tiles, int tile_count, const void* q,
+                               void* x, const ActivationLayout& layout, const int32_t* place, cudaStream_t stream);
+Status prepare_attention(int sm);
+Status prepare_attention_wgmma();
 
 // ids[row] = the index of the largest logit (the lowest of equals).
 Status arg_max(const float* logits, int64_t vocab, int rows, int32_t* ids, cudaStream_t stream);

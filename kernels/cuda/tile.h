@@ -69,6 +69,23 @@ struct Tiles {
   const int32_t* k_place = nullptr;     // [K] the inverse of k_order
 };
 
+// Where an element of x stands: rows of `pitch` elements, or blocked for the matrix units of sm_90 (matmul_wgmma.cu).
+//
+// Blocked: [rows / 64][pitch / 64][64 rows][64 columns], each block as wgmma reads its operand B with 128-byte swizzling:
+// in a row of 128 bytes, 16-byte chunk c stands at c ^ (row % 8). In 32 columns, column 8t + 4j + 2h + i stands at
+// 16j + 8h + 2t + i: there the fragment of mma j has the columns that the codes of lane t belong to.
+struct ActivationLayout {
+  int64_t pitch;  // columns, padded
+  bool blocked;
+  NBL_HD ActivationLayout(int64_t columns, bool in_blocks = false) : pitch(columns), blocked(in_blocks) {}
+  NBL_HD int64_t at(int64_t row, int64_t column) const {
+    if (!blocked) return row * pitch + column;
+    const int r = static_cast<int>(row & 63), c = static_cast<int>(column & 63);
+    const int place = (c & 32) | (c >> 2 & 1) << 4 | (c >> 1 & 1) << 3 | (c >> 3 & 3) << 1 | (c & 1);
+    return ((row >> 6) * (pitch >> 6) + (column >> 6)) * 4096 + r * 64 + ((place >> 3 ^ (r & 7)) << 3) + (place & 7);
+  }
+};
+
 inline constexpr int group_bytes(Codes codes, bool wide_scales) {
   return codes == Codes::kHalf ? 0 : kStripRows * ((wide_scales ? 4 : 2) + (has_zeros(codes) ? 1 : 0));
 }

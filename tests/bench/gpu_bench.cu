@@ -1,20 +1,31 @@
-// Speed of whole steps on a GPU: gpu_bench [part of a name ...]. Models have the shape of Mistral-7B and Qwen2.5 and random weights.
+// Speed on a GPU. Models have the shape of Mistral-7B and Qwen2.5 and random weights.
+//
+//   gpu_bench [part of a name ...]   whole steps of every model and format, or of those with one of the parts in their names
+//   gpu_bench --matmul               the four matrices of a Mistral-7B layer, one table a format
+//   gpu_bench --step BATCH CONTEXT   one batch size of Mistral-7B AWQ; BATCH 0: a prompt of CONTEXT tokens. The last step lies
+//                                    between cudaProfilerStart and cudaProfilerStop, and has 2 layers with --layers 2
 //
 // Two different blocks are packed and take turns through the layers: together they are several times larger than any
 // second-level cache, so that every layer reads its weights from memory as a real model does. Times are medians of
-// whole Plan::step calls, with the upload of the tokens and the download of the logits.
+// whole Plan::step calls, with the upload of the tokens and the download of the logits. A matrix alone is measured as a
+// graph of launches over copies of it that take more than a gigabyte together.
+#include <cuda_profiler_api.h>
 #include <cuda_runtime.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
+#include <cstring>
 #include <functional>
 #include <string>
 #include <vector>
 
 #include "kernels/backend.h"
 #include "kernels/cuda/draws.h"
+#include "kernels/cuda/matmul.h"
+#include "kernels/cuda/weight.h"
 
 namespace {
 
@@ -257,20 +268,23 @@ Status bench_draws(int64_t vocab, int rows) {
   return {};
 }
 
-Status bench(const Backend& backend, const Shape& shape, const Format& format, const std::vector<int>& batches, int64_t prefill) {
+// Prints one line for each batch of single tokens, and one for a prompt.
+Status bench(const Backend& backend, const Shape& shape, const Format& format, const std::vector<int>& batches, int64_t context,
+             int64_t prefill) {
   NBL_ASSIGN_OR_RETURN(std::unique_ptr<Model> model, make_model(backend, shape, format));
   std::printf("%s %s: %.3f GB a token\n", shape.name, format.name, model->bytes / 1e9);
-  constexpr int64_t kContext = 512;
   for (int batch_size : batches) {
-    NBL_ASSIGN_OR_RETURN(std::unique_ptr<Plan> plan, backend.compile(model->decoder, {512, batch_size, batch_size, kContext + 64}));
+    NBL_ASSIGN_OR_RETURN(std::unique_ptr<Plan> plan, backend.compile(model->decoder, {512, batch_size, batch_size, context + 64}));
     std::vector<std::unique_ptr<KvCache>> caches;
     std::vector<int32_t> tokens(512, 7);
     std::vector<float> logits(static_cast<size_t>(batch_size * shape.vocab));
     for (int i = 0; i < batch_size; ++i) {
-      NBL_ASSIGN_OR_RETURN(std::unique_ptr<KvCache> cache, backend.make_kv_cache(*model->decoder, {kContext + 64, DType::kF16}));
-      Batch fill;
-      fill.sequences = {{cache.get(), tokens.data(), kContext, 0}};
-      NBL_RETURN_IF_ERROR(plan->step(fill));
+      NBL_ASSIGN_OR_RETURN(std::unique_ptr<KvCache> cache, backend.make_kv_cache(*model->decoder, {context + 64, DType::kF16}));
+      for (int64_t at = 0; at < context; at += 512) {
+        Batch fill;
+        fill.sequences = {{cache.get(), tokens.data(), std::min<int64_t>(512, context - at), 0}};
+        NBL_RETURN_IF_ERROR(plan->step(fill));
+      }
       caches.push_back(std::move(cache));
     }
     Batch batch;
@@ -279,10 +293,14 @@ Status bench(const Backend& backend, const Shape& shape, const Format& format, c
     Status status;
     const double seconds = median_seconds(31, [&] { return plan->step(batch); }, &status);
     NBL_RETURN_IF_ERROR(status);
-    std::printf("  decode batch %2d context 512: %8.1f us a step, %8.1f tokens/s, weights at %.2f TB/s\n", batch_size, seconds * 1e6,
-                batch_size / seconds, model->bytes / seconds / 1e12);
+    std::printf("  decode batch %2d context %lld: %8.1f us a step, %8.1f tokens/s, weights at %.2f TB/s\n", batch_size,
+                static_cast<long long>(context), seconds * 1e6, batch_size / seconds, model->bytes / seconds / 1e12);
     std::fflush(stdout);
-    if (batch_size > 1) continue;
+    cudaProfilerStart();
+    status = plan->step(batch);
+    cudaProfilerStop();
+    NBL_RETURN_IF_ERROR(status);
+    if (batch_size > 1 || context != 512) continue;
     NBL_RETURN_IF_ERROR(bench_ahead(backend, *model, caches[0].get(), {}, "greedy"));
     SamplingOptions sampling;
     sampling.temperature = 0.7, sampling.top_k = 50, sampling.top_p = 0.9, sampling.repetition_penalty = 1.1;
@@ -297,41 +315,182 @@ Status bench(const Backend& backend, const Shape& shape, const Format& format, c
   batch.logits = logits.data();
   batch.sequences = {{cache.get(), tokens.data(), prefill, 1}};
   Status status;
-  const double seconds = median_seconds(7, [&] {
+  const auto step = [&] {
     cache->truncate(0);
     return plan->step(batch);
-  }, &status);
+  };
+  const double seconds = median_seconds(7, step, &status);
   NBL_RETURN_IF_ERROR(status);
   std::printf("  prefill %lld tokens: %.2f ms, %.0f tokens/s, scratch %.0f MB\n", static_cast<long long>(prefill), seconds * 1e3,
               prefill / seconds, plan->scratch_bytes() / 1e6);
   std::fflush(stdout);
+  cudaProfilerStart();
+  status = step();
+  cudaProfilerStop();
+  return status;
+}
+
+#define CUDA_OK(call)                                                                                     \
+  do {                                                                                                    \
+    if (const cudaError_t e = (call); e != cudaSuccess) return error(Code::kDevice, "%s: %s", #call, cudaGetErrorString(e)); \
+  } while (0)
+
+// Microseconds of one product, from a graph that multiplies by every copy of the matrix once.
+Status time_product(const cuda::Tiles& tiles, int64_t bytes, int64_t padded_k, int rows, bool gate, double* us) {
+  const int copies = static_cast<int>((int64_t{5} << 28) / bytes + 1);
+  std::vector<cuda::DeviceBuffer> memory;
+  NBL_ASSIGN_OR_RETURN(cuda::Stream stream, cuda::Stream::create(0));
+  const auto take = [&](int64_t size) -> void* {
+    auto buffer = cuda::DeviceBuffer::allocate(0, size, "a buffer of the benchmark", stream.get());
+    if (!buffer.ok()) return nullptr;
+    memory.push_back(std::move(buffer).value());
+    return memory.back().as<void>();
+  };
+  cuda::DeviceTraits traits;
+  CUDA_OK(cudaDeviceGetAttribute(&traits.multiprocessors, cudaDevAttrMultiProcessorCount, 0));
+  CUDA_OK(cudaDeviceGetAttribute(&traits.shared_optin, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0));
+  int major = 0, minor = 0;
+  CUDA_OK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0));
+  CUDA_OK(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, 0));
+  traits.sm = major * 10 + minor;
+  NBL_RETURN_IF_ERROR(cuda::prepare_matmul(traits));
+  const int from = cuda::blocked_from(traits.sm);
+  const cuda::ActivationLayout layout(padded_k, from > 0 && rows >= from);
+  auto* weights = static_cast<unsigned char*>(take(bytes * copies));
+  auto* x = static_cast<uint16_t*>(take(64 * padded_k * 2));
+  cuda::SplitScratch scratch;
+  scratch.partial_bytes = static_cast<int64_t>(traits.multiprocessors) * 128 * 1024;
+  scratch.partial = static_cast<float*>(take(scratch.partial_bytes));
+  scratch.tickets = static_cast<unsigned*>(take(cuda::SplitScratch::kTickets * 4));
+  cuda::Output out;
+  out.kind = gate ? cuda::Output::Kind::kGate : cuda::Output::Kind::kStore;
+  out.values = static_cast<float*>(take(64 * tiles.rows * 4));
+  out.half_values = out.values;
+  out.pitch = gate ? tiles.rows / 2 : tiles.rows;
+  if (weights == nullptr || x == nullptr || out.values == nullptr || scratch.tickets == nullptr) {
+    return error(Code::kNoDeviceMemory, "no memory for the benchmark");
+  }
+  std::vector<uint16_t> values(static_cast<size_t>(64 * padded_k));
+  uint32_t seed = 3;
+  for (uint16_t& v : values) v = float_to_f16((static_cast<int>(next_random(seed) % 2001) - 1000) * 1e-3f);
+  CUDA_OK(cudaMemcpyAsync(x, values.data(), values.size() * 2, cudaMemcpyHostToDevice, stream.get()));
+  for (int i = 0; i < copies; ++i) CUDA_OK(cudaMemcpyAsync(weights + i * bytes, tiles.data, bytes, cudaMemcpyDeviceToDevice, stream.get()));
+  CUDA_OK(cudaStreamSynchronize(stream.get()));
+  CUDA_OK(cudaStreamBeginCapture(stream.get(), cudaStreamCaptureModeThreadLocal));
+  Status status;
+  for (int i = 0; i < copies && status.ok(); ++i) {
+    cuda::Tiles copy = tiles;
+    copy.data = weights + i * bytes;
+    status = cuda::matmul_tiles(copy, x, layout, rows, out, scratch, traits, stream.get());
+  }
+  cudaGraph_t graph;
+  CUDA_OK(cudaStreamEndCapture(stream.get(), &graph));
+  NBL_RETURN_IF_ERROR(status);
+  cudaGraphExec_t exec;
+  CUDA_OK(cudaGraphInstantiate(&exec, graph, 0));
+  cudaEvent_t begin, end;
+  CUDA_OK(cudaEventCreate(&begin));
+  CUDA_OK(cudaEventCreate(&end));
+  std::vector<float> times;
+  for (int i = 0; i < 9; ++i) {
+    CUDA_OK(cudaEventRecord(begin, stream.get()));
+    CUDA_OK(cudaGraphLaunch(exec, stream.get()));
+    CUDA_OK(cudaEventRecord(end, stream.get()));
+    CUDA_OK(cudaEventSynchronize(end));
+    float ms = 0;
+    CUDA_OK(cudaEventElapsedTime(&ms, begin, end));
+    if (i >= 2) times.push_back(ms * 1e3f / copies);
+  }
+  std::sort(times.begin(), times.end());
+  *us = times[times.size() / 2];
+  cudaEventDestroy(begin), cudaEventDestroy(end);
+  cudaGraphExecDestroy(exec), cudaGraphDestroy(graph);
   return {};
 }
 
-// Without arguments everything; else what has one of them in its name.
-Status run(const std::vector<std::string>& wanted) {
-  const auto wants = [&](const std::string& name) {
-    return wanted.empty() || std::any_of(wanted.begin(), wanted.end(), [&](const std::string& w) { return name.find(w) != std::string::npos; });
+Status bench_matmul(const Backend& backend, const Format& format, const std::vector<int>& batches) {
+  struct Matrix {
+    const char* name;
+    std::vector<int64_t> rows;
+    int64_t k;
+    WeightRole role;
   };
+  const Matrix matrices[] = {{"qkv 4096x6144", {4096, 1024, 1024}, 4096, WeightRole::kQkv},
+                             {"o 4096x4096", {4096}, 4096, WeightRole::kAttentionOutput},
+                             {"gate_up 4096x28672", {14336, 14336}, 4096, WeightRole::kGateUp},
+                             {"down 14336x4096", {4096}, 14336, WeightRole::kDown}};
+  std::printf("%s, microseconds a product:", format.name);
+  for (const Matrix& m : matrices) std::printf(" | %s", m.name);
+  std::printf(" | sum | bytes over time\n");
+  std::vector<Linear> linears;
+  int64_t total = 0;
+  for (const Matrix& m : matrices) {
+    NBL_ASSIGN_OR_RETURN(Linear linear, make_linear(backend, format, m.rows, m.k, m.role, 1));
+    total += linear.weight->bytes();
+    linears.push_back(std::move(linear));
+  }
+  for (int rows : batches) {
+    std::printf("  batch %2d:", rows);
+    double sum = 0;
+    for (const Linear& linear : linears) {
+      const auto& weight = static_cast<const cuda::CudaWeight&>(*linear.weight);
+      const cuda::Tiles& t = weight.tiles();
+      double us = 0;
+      NBL_RETURN_IF_ERROR(time_product(t, static_cast<int64_t>(t.strips) * t.records * t.record_bytes, weight.padded_k(), rows, t.interleaved, &us));
+      std::printf(" %7.2f", us);
+      sum += us;
+    }
+    std::printf(" | %7.2f | %.2f TB/s\n", sum, total / sum / 1e6);
+    std::fflush(stdout);
+  }
+  return {};
+}
+
+const Format kAwq = {"int4 g128 (AWQ)", WeightFormat::kIntGroup, 4, 128, DType::kF16, false};
+const Format kNf4 = {"nf4 b64", WeightFormat::kCodebook, 4, 64, DType::kF32, false};
+const Format kActOrder = {"int4 g128 act-order (GPTQ)", WeightFormat::kIntGroup, 4, 128, DType::kF16, true};
+const Format kInt3 = {"int3 g128", WeightFormat::kIntGroup, 3, 128, DType::kF16, false};
+const Format kInt8 = {"int8 g128", WeightFormat::kIntGroup, 8, 128, DType::kF16, false};
+
+Status run(int argc, char** argv) {
+  Shape mistral = kMistral;
+  int batch = -1;
+  int64_t context = 0;
+  bool matmul = false;
+  std::vector<std::string> wanted;
+  for (int i = 1; i < argc; ++i) {
+    const std::string argument = argv[i];
+    if (argument == "--matmul") matmul = true;
+    else if (argument == "--step" && i + 2 < argc) batch = std::atoi(argv[++i]), context = std::atoi(argv[++i]);
+    else if (argument == "--layers" && i + 1 < argc) mistral.layers = std::atoi(argv[++i]);
+    else if (argument[0] == '-') return error(Code::kArgument, "%s is not understood; see the top of gpu_bench.cu", argv[i]);
+    else wanted.push_back(argument);
+  }
   NBL_RETURN_IF_ERROR(print_bandwidth());
   NBL_ASSIGN_OR_RETURN(std::unique_ptr<Backend> backend, make_cuda_backend({}));
   std::printf("%s\n", backend->description().c_str());
-  const Format awq = {"int4 g128 (AWQ)", WeightFormat::kIntGroup, 4, 128, DType::kF16, false};
+  if (matmul) {
+    NBL_RETURN_IF_ERROR(bench_matmul(*backend, kAwq, {1, 2, 4, 8, 16, 24, 32, 48, 64}));
+    for (const Format& format : {kNf4, kInt3, kInt8}) NBL_RETURN_IF_ERROR(bench_matmul(*backend, format, {1, 8, 64}));
+    return {};
+  }
+  if (batch > 0) return bench(*backend, mistral, kAwq, {batch}, context, 0);
+  if (batch == 0) return bench(*backend, mistral, kAwq, {}, 0, context);
   struct Row {
     Shape shape;
     Format format;
     std::vector<int> batches;
-    int64_t prefill;
+    int64_t context, prefill;
   };
-  const Row rows[] = {{kMistral, awq, {1, 2, 8, 16, 32, 64}, 2048},
-                      {kMistral, {"nf4 b64", WeightFormat::kCodebook, 4, 64, DType::kF32, false}, {1, 8}, 0},
-                      {kMistral, {"int4 g128 act-order (GPTQ)", WeightFormat::kIntGroup, 4, 128, DType::kF16, true}, {1}, 0},
-                      {kMistral, {"int3 g128", WeightFormat::kIntGroup, 3, 128, DType::kF16, false}, {1}, 0},
-                      {kMistral, {"int8 g128", WeightFormat::kIntGroup, 8, 128, DType::kF16, false}, {1}, 0},
-                      {kQwenHalf, awq, {1}, 0},
-                      {kQwenOneHalf, awq, {1}, 0}};
+  const Row rows[] = {{mistral, kAwq, {1, 2, 8, 16, 32, 64}, 512, 2048}, {mistral, kAwq, {8, 64}, 192, 0}, {mistral, kNf4, {1, 8}, 512, 0},
+                      {mistral, kActOrder, {1}, 512, 0},                 {mistral, kInt3, {1}, 512, 0},    {mistral, kInt8, {1}, 512, 0},
+                      {kQwenHalf, kAwq, {1}, 512, 0},                    {kQwenOneHalf, kAwq, {1}, 512, 0}};
+  const auto wants = [&](const std::string& name) {
+    return wanted.empty() || std::any_of(wanted.begin(), wanted.end(), [&](const std::string& w) { return name.find(w) != std::string::npos; });
+  };
   for (const Row& row : rows) {
-    if (wants(std::string(row.shape.name) + " " + row.format.name)) NBL_RETURN_IF_ERROR(bench(*backend, row.shape, row.format, row.batches, row.prefill));
+    if (!wants(std::string(row.shape.name) + " " + row.format.name)) continue;
+    NBL_RETURN_IF_ERROR(bench(*backend, row.shape, row.format, row.batches, row.context, row.prefill));
   }
   for (int count : {1, 64}) {
     if (wants("draws")) NBL_RETURN_IF_ERROR(bench_draws(kQwenHalf.vocab, count));
@@ -342,7 +501,7 @@ Status run(const std::vector<std::string>& wanted) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const Status status = run({argv + 1, argv + argc});
+  const Status status = run(argc, argv);
   if (!status.ok()) std::printf("failed: %s\n", status.message().c_str());
   return status.ok() ? 0 : 1;
 }

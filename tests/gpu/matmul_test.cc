@@ -58,6 +58,30 @@ GPU_TEST(MatmulAgreesWithDoubleForEveryRowCount) {
   }
 }
 
+// Every number of tokens that a kernel, a tile of tokens or a choice between them can begin or end with.
+GPU_TEST(MatmulAgreesWithDoubleForAllRowsUpTo65) {
+  const auto backend = make_backend();
+  if (backend == nullptr) return;
+  for (const FormatCase& format : formats()) {
+    const QuantWeight w = random_weight(format, 48, 384, 21);
+    for (int64_t m = 1; m <= 65; ++m) check_product(*backend, w, m, static_cast<uint32_t>(m));
+  }
+}
+
+// Few strips and a long K, many strips and a short one: K is split over CTAs and clusters in as many ways as there are.
+GPU_TEST(MatmulAgreesWithDoubleHoweverTheWorkIsSplit) {
+  const auto backend = make_backend();
+  if (backend == nullptr) return;
+  const int64_t shapes[][2] = {{16, 4096}, {64, 2176}, {272, 1152}, {528, 1920}, {1040, 896}, {2304, 512}, {4352, 256}, {6160, 128}};
+  for (const FormatCase& format : {formats()[0], formats()[1], formats().back()}) {
+    uint32_t seed = 31;
+    for (const auto& shape : shapes) {
+      const QuantWeight w = random_weight(format, shape[0], shape[1], seed++);
+      for (int64_t m : {2, 11, 20, 61}) check_product(*backend, w, m, seed);
+    }
+  }
+}
+
 GPU_TEST(MatmulOfFusedGateAndUpKeepsTheOrderOfItsParts) {
   const auto backend = make_backend();
   if (backend == nullptr) return;
@@ -86,7 +110,7 @@ GPU_TEST(MatmulGivesTheSameBitsEveryTime) {
   const QuantWeight w = random_weight(formats()[0], 512, 4096, 11);
   auto packed = backend->pack({&w}, WeightRole::kOther);
   if (!packed.ok()) return;
-  for (int64_t m : {1, 16, 64}) {
+  for (int64_t m : {1, 8, 16, 17, 32, 64}) {
     const std::vector<float> x = random_values(m * 4096, 1.f, 12);
     std::vector<float> first(static_cast<size_t>(m * 512)), again(first);
     CHECK_THAT(backend->matmul(**packed, x.data(), m, first.data()).ok(), "first run");

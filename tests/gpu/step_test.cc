@@ -1,4 +1,5 @@
 // Whole steps against the same decoder in double: prefill, decode, batches, every feature of a Decoder.
+#include <algorithm>
 #include <cmath>
 
 #include "check.h"
@@ -8,7 +9,10 @@
 namespace nbl::gpu_test {
 namespace {
 
-constexpr double kTolerance = 1e-2;  // f16 activations and keys through a few layers
+constexpr double kTolerance = 1e-2;       // f16 activations and keys through a few layers
+// Of one token. Random weights of few bits have large scores, and one token in a hundred hangs by them: the same computation in
+// double, with nothing but these roundings to f16, moves such a token by 1e-2 to 4e-2.
+constexpr double kTokenTolerance = 4e-2;
 
 std::vector<int32_t> random_tokens(int64_t count, int64_t vocab, uint32_t seed) {
   std::mt19937 random(seed);
@@ -71,7 +75,7 @@ void check_sequence(const ModelOptions& options, int64_t prompt, int64_t count, 
   CHECK_THAT(prefill < tolerance, "%s: prefill differs by %.2e", what, prefill);
   for (int64_t i = prompt; i < count; ++i) {
     const double e = relative_error(logits.data() + i * options.vocab, exact.data() + i * options.vocab, options.vocab);
-    CHECK_THAT(e < tolerance, "%s: token %lld differs by %.2e", what, static_cast<long long>(i), e);
+    CHECK_THAT(e < std::max(tolerance, kTokenTolerance), "%s: token %lld differs by %.2e", what, static_cast<long long>(i), e);
   }
 }
 
@@ -90,7 +94,7 @@ GPU_TEST(StepAgreesWithDoubleForEveryFormatThroughUnpackedWeights) {
     ModelOptions options;
     options.format = format;
     options.seed = 2;
-    check_sequence(options, 70, 72, format.name);
+    check_sequence(options, 170, 172, format.name);
   }
 }
 
@@ -126,6 +130,7 @@ GPU_TEST(StepAgreesWithDoubleForEveryFeature) {
     feature.set(options);
     check_sequence(options, 6, 12, feature.name);
     check_sequence(options, 75, 77, feature.name);
+    check_sequence(options, 165, 166, feature.name);
     options.format = options.format.permuted ? options.format : formats()[0];
     if (options.hidden % 128 == 0) check_sequence(options, 3, 7, feature.name);
   }
@@ -282,15 +287,15 @@ GPU_TEST(EveryCudaCallMayFail) {
     options.format = formats()[5];
     options.layers = 1;
     NBL_ASSIGN_OR_RETURN(std::unique_ptr<TestModel> model, TestModel::create(*backend, options));
-    PlanLimits limits{80, 1, 1, 100};
+    PlanLimits limits{170, 1, 1, 180};
     limits.max_draws = 1;
     NBL_ASSIGN_OR_RETURN(std::unique_ptr<Plan> plan, backend->compile(model->decoder(), limits));
-    NBL_ASSIGN_OR_RETURN(std::unique_ptr<KvCache> cache, backend->make_kv_cache(*model->decoder(), {100, DType::kF16}));
-    const std::vector<int32_t> tokens = random_tokens(80, options.vocab, 1);
+    NBL_ASSIGN_OR_RETURN(std::unique_ptr<KvCache> cache, backend->make_kv_cache(*model->decoder(), {180, DType::kF16}));
+    const std::vector<int32_t> tokens = random_tokens(170, options.vocab, 1);
     std::vector<float> logits(static_cast<size_t>(options.vocab));
     Batch batch;
     batch.logits = logits.data();
-    for (int64_t count : {70, 1, 1, 1}) {
+    for (int64_t count : {165, 1, 1, 1}) {
       const int64_t before = cache->length();
       batch.sequences = {{cache.get(), tokens.data(), count, 1}};
       const Status status = plan->step(batch);

@@ -1,0 +1,18 @@
+// What of a device the host code decides by.
+#pragma once
+
+#include <string>
+
+namespace nbl::cuda {
+
+struct DeviceTraits {
+  int device = 0;
+  int multiprocessors = 0;
+  int sm = 0;            // 90
+  int shared_optin = 0;  // bytes of shared memory a CTA may have
+  int cluster_slots[9] =
+      {};  // CTAs of one a multiprocessor that run at once in clusters of so many; 0: no clusters
+  std::string name;
+};
+
+}  // namespace nbl::cuda
