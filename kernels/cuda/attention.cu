@@ -302,12 +302,17 @@ Status rotate_and_append(const AttentionShape& a, const StepRows& step, const fl
 Status prefill_attention(const AttentionShape& a, const StepRows& step, const QueryTile* tiles, int tile_count, int tile_rows, const void* q,
                          void* x, const ActivationLayout& layout, const int32_t* place, cudaStream_t stream) {
   if (tile_rows == kWideQueryTile) return prefill_attention_wgmma(a, step, tiles, tile_count, q, x, layout, place, stream);
+  int device = 0, available = 0;  // sm_75 has too little shared memory for 64 keys of 128 dimensions
+  NBL_CUDA(cudaGetDevice(&device));
+  NBL_CUDA(cudaDeviceGetAttribute(&available, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
   const dim3 grid(tile_count, a.heads);
   const __half* queries = static_cast<const __half*>(q);
   __half* out = static_cast<__half*>(x);
-  if (a.head_dim <= 64) prefill_tiles<64, 64><<<grid, 128, prefill_shared<64, 64>(), stream>>>(a, step, tiles, queries, out, layout, place);
-  else if (a.head_dim <= 128) prefill_tiles<128, 64><<<grid, 128, prefill_shared<128, 64>(), stream>>>(a, step, tiles, queries, out, layout, place);
-  else prefill_tiles<256, 16><<<grid, 128, prefill_shared<256, 16>(), stream>>>(a, step, tiles, queries, out, layout, place);
+  const auto launch = [&](auto* kernel, int bytes) { kernel<<<grid, 128, bytes, stream>>>(a, step, tiles, queries, out, layout, place); };
+  if (a.head_dim <= 64) launch(prefill_tiles<64, 64>, prefill_shared<64, 64>());
+  else if (a.head_dim > 128) launch(prefill_tiles<256, 16>, prefill_shared<256, 16>());
+  else if (available >= prefill_shared<128, 64>()) launch(prefill_tiles<128, 64>, prefill_shared<128, 64>());
+  else launch(prefill_tiles<128, 32>, prefill_shared<128, 32>());
   NBL_LAUNCHED("prefill_tiles");
   return {};
 }
@@ -320,6 +325,7 @@ Status prepare_attention(int sm) {
   NBL_CUDA(cudaGetDevice(&device));
   NBL_CUDA(cudaDeviceGetAttribute(&available, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
   NBL_CUDA(cudaFuncSetAttribute(prefill_tiles<128, 64>, shared, std::min(available, prefill_shared<128, 64>())));
+  NBL_CUDA(cudaFuncSetAttribute(prefill_tiles<128, 32>, shared, prefill_shared<128, 32>()));
   NBL_CUDA(cudaFuncSetAttribute(prefill_tiles<256, 16>, shared, prefill_shared<256, 16>()));
   return {};
 }
