@@ -37,9 +37,17 @@ class PackedWeight {
   virtual int64_t bytes() const = 0;                   // memory it takes on its device
   virtual int64_t bytes_read() const { return bytes(); }  // of it, what a step of one token reads at least
   virtual std::string kernel() const = 0;              // which code runs it, for `describe`: "p16 int4 a16 avx512vnni"
+  virtual std::string reason() const { return {}; }    // why that one, where there was a choice
 
  private:
   WeightSpec spec_;
+};
+
+// An embedding table on a backend's device. Immutable, shared by all plans of a model.
+class PackedEmbedding {
+ public:
+  virtual ~PackedEmbedding() = default;
+  virtual int64_t bytes() const = 0;
 };
 
 // Keys and values of one sequence. Pages are reserved at creation, so that a step allocates nothing.
@@ -150,6 +158,19 @@ class Backend {
   }
   // Bytes that pack() will take, without data, to within 2 %.
   virtual int64_t packed_bytes(const std::vector<WeightSpec>& parts, WeightRole role) const = 0;
+  // Whether pack() takes such weights as the checkpoint stores them (QuantWeight::stored): then no plain codes are made.
+  virtual bool takes_stored(const std::vector<WeightSpec>&) const { return false; }
+  // The embedding table where the plans read it. Null when they read it where it lies.
+  virtual Result<std::shared_ptr<const PackedEmbedding>> pack_embedding(const Embedding&, int64_t /*rows*/, int64_t /*width*/) const {
+    return std::shared_ptr<const PackedEmbedding>();
+  }
+  virtual int64_t embedding_bytes(DType, int64_t /*rows*/, int64_t /*width*/) const { return 0; }
+  // Around the pack()s of a model: takes one piece of memory for all of them (kNoDeviceMemory: it is not there), and what
+  // packing itself needs until end_load(). pack() works without, each weight in memory of its own.
+  virtual Status begin_load(int64_t /*packed_bytes*/) const { return {}; }
+  virtual void end_load() const {}
+  // Memory that is free on the device now; -1: not known.
+  virtual int64_t free_bytes() const { return -1; }
 
   virtual Result<std::unique_ptr<Plan>> compile(std::shared_ptr<const Decoder> decoder, const PlanLimits& limits) const = 0;
   virtual Result<std::unique_ptr<KvCache>> make_kv_cache(const Decoder& decoder, const KvOptions& options) const = 0;

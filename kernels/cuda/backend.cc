@@ -1,7 +1,6 @@
 // The CUDA backend: one object a device, used by any number of threads. Packing goes through one Packer behind a lock;
 // plans and caches are independent.
 #include <algorithm>
-#include <map>
 #include <mutex>
 
 #include "kernels/cuda/cublas.h"
@@ -28,25 +27,28 @@ class CudaBackend final : public Backend {
   bool can_fuse(const std::vector<WeightSpec>& parts) const override;
   Result<std::shared_ptr<const PackedWeight>> pack(const std::vector<const QuantWeight*>& parts, WeightRole role) const override;
   int64_t packed_bytes(const std::vector<WeightSpec>& parts, WeightRole role) const override { return plan_tiles(parts, role).total_bytes; }
+  bool takes_stored(const std::vector<WeightSpec>& parts) const override;
+  Result<std::shared_ptr<const PackedEmbedding>> pack_embedding(const Embedding& embedding, int64_t rows, int64_t width) const override;
+  int64_t embedding_bytes(DType type, int64_t rows, int64_t width) const override { return rows * width * dtype_bytes(type); }
+  Status begin_load(int64_t packed_bytes) const override;
+  void end_load() const override;
+  int64_t free_bytes() const override;
   Result<std::unique_ptr<Plan>> compile(std::shared_ptr<const Decoder> decoder, const PlanLimits& limits) const override;
   Result<std::unique_ptr<KvCache>> make_kv_cache(const Decoder& decoder, const KvOptions& options) const override;
   int64_t kv_bytes(const DecoderConfig& config, const KvOptions& options) const override {
     return CudaKvCache::bytes_for(config, options);
   }
   int64_t plan_bytes(const DecoderConfig& config, const PlanLimits& limits) const override {
-    return scratch_sizes(config, limits, traits_).total;
+    return CudaPlan::bytes_for(config, limits, traits_);
   }
   Status matmul(const PackedWeight& weight, const float* x, int64_t m, float* y) const override;
 
  private:
   CudaBackend() = default;
-  Result<std::shared_ptr<const DeviceEmbedding>> embedding(const Decoder& decoder) const;
 
   DeviceTraits traits_;
   mutable std::mutex pack_mutex_;
   std::unique_ptr<Packer> packer_;
-  mutable std::mutex embedding_mutex_;
-  mutable std::map<const void*, std::weak_ptr<const DeviceEmbedding>> embeddings_;  // by the address of the host's table
 };
 
 Result<std::unique_ptr<Backend>> CudaBackend::create(const CudaOptions& options) {
@@ -77,9 +79,12 @@ Result<std::unique_ptr<Backend>> CudaBackend::create(const CudaOptions& options)
   }
   const Status usable = prepare_matmul(traits);
   if (!usable.ok()) {
-    Status status = error(Code::kDevice, "cuda:%d (%s, sm_%d) cannot run this build's kernels: %s; build with NIBBLE_CUDA_ARCHITECTURES=%d",
-                          options.device, properties.name, traits.sm, usable.message().c_str(), traits.sm);
-    return status;
+    return error(usable.code(),
+                 "cuda:%d (%s, sm_%d) cannot run this build's kernels, which are for %s: %s; build with NIBBLE_CUDA_ARCHITECTURES=%d, "
+                 "or run on the CPU",
+                 options.device, properties.name, traits.sm, built_architectures(), usable.message().c_str(), traits.sm)
+        .with("sm", traits.sm)
+        .with("architectures", built_architectures());
   }
   NBL_RETURN_IF_ERROR(prepare_attention(traits.sm));
   NBL_ASSIGN_OR_RETURN(backend->packer_, Packer::create(options.device));
@@ -103,26 +108,53 @@ Result<std::shared_ptr<const PackedWeight>> CudaBackend::pack(const std::vector<
   return packer_->pack(parts, role);
 }
 
-Result<std::shared_ptr<const DeviceEmbedding>> CudaBackend::embedding(const Decoder& decoder) const {
-  std::lock_guard<std::mutex> lock(embedding_mutex_);
-  std::weak_ptr<const DeviceEmbedding>& known = embeddings_[decoder.embedding.data];
-  if (auto there = known.lock()) return there;
+bool CudaBackend::takes_stored(const std::vector<WeightSpec>& parts) const {
+  return parts.front().format != WeightFormat::kFloat && !plan_tiles(parts, WeightRole::kOther).dequantized;
+}
+
+Result<std::shared_ptr<const PackedEmbedding>> CudaBackend::pack_embedding(const Embedding& embedding, int64_t rows, int64_t width) const {
+  std::lock_guard<std::mutex> lock(pack_mutex_);
+  DeviceScope scope(traits_.device);
+  NBL_RETURN_IF_ERROR(scope.status());
   NBL_ASSIGN_OR_RETURN(Stream stream, Stream::create(traits_.device));
   auto made = std::make_shared<DeviceEmbedding>();
-  made->type = decoder.embedding.type;
-  const int64_t bytes = decoder.config.vocab_size * decoder.config.hidden_size * dtype_bytes(made->type);
+  made->type = embedding.type;
+  const int64_t bytes = embedding_bytes(embedding.type, rows, width);
   NBL_ASSIGN_OR_RETURN(made->data, DeviceBuffer::allocate(traits_.device, bytes, "the embedding", stream.get()));
-  NBL_CUDA(cudaMemcpyAsync(made->data.as<void>(), decoder.embedding.data, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, stream.get()));
-  NBL_CUDA(cudaStreamSynchronize(stream.get()));
-  std::shared_ptr<const DeviceEmbedding> shared = made;
-  known = shared;
-  return shared;
+  NBL_CUDA(cudaStreamSynchronize(stream.get()));  // it is zeroed before it is filled
+  NBL_RETURN_IF_ERROR(packer_->upload(made->data.as<void>(), embedding.data, bytes));
+  return std::shared_ptr<const PackedEmbedding>(std::move(made));
+}
+
+Status CudaBackend::begin_load(int64_t packed_bytes) const {
+  std::lock_guard<std::mutex> lock(pack_mutex_);
+  DeviceScope scope(traits_.device);
+  NBL_RETURN_IF_ERROR(scope.status());
+  return packer_->begin_load(packed_bytes);
+}
+
+void CudaBackend::end_load() const {
+  std::lock_guard<std::mutex> lock(pack_mutex_);
+  DeviceScope scope(traits_.device);
+  packer_->end_load();
+}
+
+int64_t CudaBackend::free_bytes() const {
+  DeviceScope scope(traits_.device);
+  size_t free = 0, total = 0;
+  if (cudaMemGetInfo(&free, &total) == cudaSuccess) return static_cast<int64_t>(free);
+  cudaGetLastError();
+  return -1;
 }
 
 Result<std::unique_ptr<Plan>> CudaBackend::compile(std::shared_ptr<const Decoder> decoder, const PlanLimits& limits) const {
   DeviceScope scope(traits_.device);
   NBL_RETURN_IF_ERROR(scope.status());
-  NBL_ASSIGN_OR_RETURN(std::shared_ptr<const DeviceEmbedding> table, embedding(*decoder));
+  auto table = std::dynamic_pointer_cast<const DeviceEmbedding>(decoder->embedding.packed);
+  if (table == nullptr) {  // a decoder that was put together by hand
+    NBL_ASSIGN_OR_RETURN(const auto packed, pack_embedding(decoder->embedding, decoder->config.vocab_size, decoder->config.hidden_size));
+    table = std::static_pointer_cast<const DeviceEmbedding>(packed);
+  }
   return CudaPlan::create(std::move(decoder), std::move(table), limits, traits_);
 }
 

@@ -22,6 +22,9 @@ void fail_call(int64_t n);
 int64_t calls();
 bool fault_due();
 
+// The architectures this build has kernels for, as NIBBLE_CUDA_ARCHITECTURES had them: "80-virtual 90-real".
+const char* built_architectures();
+
 // Makes `device` current and puts the caller's device back: callers move between threads and may use CUDA themselves.
 class DeviceScope {
  public:

@@ -7,8 +7,6 @@
 namespace nbl::cuda {
 namespace {
 
-constexpr int64_t kWorkspaceBytes = 32 << 20;  // what NVIDIA recommends for Hopper
-
 // The four functions used, with the enumerations of cublas_api.h as plain integers.
 struct Library {
   void* file = nullptr;
@@ -37,7 +35,10 @@ Library open_library() {
       library.set_stream = reinterpret_cast<decltype(library.set_stream)>(dlsym(library.file, "cublasSetStream_v2"));
       library.set_workspace = reinterpret_cast<decltype(library.set_workspace)>(dlsym(library.file, "cublasSetWorkspace_v2"));
       library.gemm = reinterpret_cast<decltype(library.gemm)>(dlsym(library.file, "cublasGemmEx"));
-      if (library.usable()) return library;
+      if (!library.usable()) continue;
+      Dl_info found;  // which file that was
+      if (dladdr(reinterpret_cast<const void*>(library.gemm), &found) != 0 && found.dli_fname != nullptr) library.name = found.dli_fname;
+      return library;
     }
   }
   return {};

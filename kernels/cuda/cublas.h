@@ -11,6 +11,8 @@ namespace nbl::cuda {
 // One handle with its workspace; belongs to one caller at a time.
 class Cublas {
  public:
+  static constexpr int64_t kWorkspaceBytes = 32 << 20;           // what NVIDIA recommends for Hopper
+  static constexpr int64_t kBytes = kWorkspaceBytes + (64 << 20);  // with what cublasCreate takes: measured on an H200, cuBLAS 13
   // Null when no cuBLAS is found.
   static std::unique_ptr<Cublas> open(int device, cudaStream_t stream);
   ~Cublas();

@@ -10,7 +10,8 @@
 namespace nbl::cuda {
 
 // The embedding table on the device, shared by all plans of a model.
-struct DeviceEmbedding {
+struct DeviceEmbedding final : PackedEmbedding {
+  int64_t bytes() const override { return data.bytes(); }
   DeviceBuffer data;
   DType type = DType::kF32;
 };

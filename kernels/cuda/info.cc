@@ -49,6 +49,8 @@ const Nvml& nvml() {
 
 }  // namespace
 
+const char* cuda::built_architectures() { return NIBBLE_CUDA_ARCHITECTURE_LIST; }
+
 int cuda_device_count() {
   int count = 0;
   if (cudaGetDeviceCount(&count) == cudaSuccess) return count;
@@ -92,7 +94,7 @@ Result<CudaDevice> cuda_device(int index) {
 std::string cuda_build_info() {
   int runtime = 0, driver = 0;
   if (cudaRuntimeGetVersion(&runtime) != cudaSuccess || cudaDriverGetVersion(&driver) != cudaSuccess) cudaGetLastError();
-  char text[512];
+  char text[1024];
   const std::string cublas = cuda_device_count() > 0 ? cuda::Cublas::file() : std::string();
   std::snprintf(text, sizeof(text), "{\"built\":true,\"runtime\":\"%d.%d\",\"driver\":\"%d.%d\",\"architectures\":\"%s\",\"cublas\":%s%s%s}",
                 runtime / 1000, runtime % 1000 / 10, driver / 1000, driver % 1000 / 10, NIBBLE_CUDA_ARCHITECTURE_LIST,

@@ -1,37 +1,110 @@
-// Packing on the GPU: rows of plain codes (one byte each) or plain values become tiles (tile.h).
+// Packing on the GPU: rows of a checkpoint's own codes, of plain codes or of float values become tiles (tile.h).
 //
-// The host copies whole rows, already in the order in which the matrix stores them, into page-locked staging memory:
-//   codes u8 [rows][K] | scales f32 [rows][groups] | zeros u8 [rows][groups]        (quantized)
-//   values of 2 or 4 bytes [rows][K]                                              (float)
-// and one thread per (strip, record, lane) writes that lane's words. The bound is the bus: one byte a weight.
+// For a run of strips the host copies what they are made of, untouched, into page-locked staging memory: of every part its
+// rows of codes (in the layouts of quant_weight.h a rectangle of words), of scales and of zeros, one after another. One
+// thread per (strip, record, lane) then writes that lane's words. The bound is the bus, or the host's copying.
 #include <algorithm>
 #include <cstring>
 
 #include <cuda_fp16.h>
 
+#include "base/parallel.h"
 #include "kernels/cuda/weight.h"
 
 namespace nbl::cuda {
 namespace {
 
 constexpr int64_t kStagingBytes = 24 << 20;
+constexpr int64_t kCopyGrain = 3 << 20;  // bytes that are worth a thread
+constexpr int kMostParts = 3;
+using Layout = StoredCodes::Layout;
 
-struct Source {
-  const uint8_t* codes;   // [rows][K]
-  const float* scales;    // [rows][groups]
-  const uint8_t* zeros;   // [rows][groups]
-  int64_t k;
-  int groups;             // of a row
-  int group_size;         // as the checkpoint has it; >= the record's group
-  int64_t rows;           // valid rows of this piece; rows beyond are padding
+// Consecutive rows of one part, in the staging memory.
+struct Piece {
+  int first, rows;                       // which rows of the run of strips; of an interleaved one: all rows 8i .. 8i + 7 of its half
+  const uint8_t* codes;                  // kNone: plain codes, or float values
+  Layout layout;
+  int64_t pitch;                         // words or bytes from one line to the next
+  uint32_t places;
+  uint8_t flip;
+  uint64_t seed;
+  int64_t row0;                          // its first row's number in the part
+  const uint8_t* scales;
+  DType scale_type;
+  int64_t scale_row, scale_group;        // elements from one row to the next, from one group to the next
+  const uint8_t* zeros;
+  Layout zero_layout;                    // kNone: bytes [rows][groups]; kAlongOutputs
+  int64_t zero_pitch;
 };
 
-__device__ __forceinline__ uint32_t code_at(const Source& s, int64_t row, int64_t column) {
-  return row < s.rows && column < s.k ? s.codes[row * s.k + column] : 0u;
+struct Source {
+  Piece pieces[kMostParts];
+  int piece_count;
+  bool interleaved;
+  int64_t rows;           // valid rows of the run; rows beyond are padding
+  int64_t k;
+  int bits, groups;
+  int group_size;         // as the checkpoint has it; >= the record's group
+  const int32_t* k_order; // of stored codes; null: the identity
+  DType value_type;       // of float values
+};
+
+// The piece that a row of the run belongs to, and its number in there; null for padding.
+__device__ __forceinline__ const Piece* piece_of(const Source& s, int64_t& row) {
+  if (row >= s.rows) return nullptr;
+  if (s.interleaved) {
+    const Piece* piece = &s.pieces[row / 8 % 2];
+    row = row / 16 * 8 + row % 8;
+    return piece;
+  }
+  for (int i = 0; i < s.piece_count; ++i) {
+    if (row < s.pieces[i].first + s.pieces[i].rows) {
+      row -= s.pieces[i].first;
+      return &s.pieces[i];
+    }
+  }
+  return nullptr;
+}
+
+__device__ __forceinline__ uint32_t nibble_along_outputs(const uint8_t* words, int64_t pitch, uint32_t places, int64_t row, int64_t line) {
+  return reinterpret_cast<const uint32_t*>(words)[line * pitch + row / 8] >> 4 * (places >> 4 * (row % 8) & 15) & 15;
+}
+
+__device__ __forceinline__ uint32_t code_at(const Source& s, const Piece* p, int64_t row, int64_t column) {
+  if (p == nullptr || column >= s.k) return 0;
+  if (p->layout == Layout::kNone) return p->codes[row * p->pitch + column];
+  const int64_t k = s.k_order != nullptr ? s.k_order[column] : column;
+  switch (p->layout) {
+    case Layout::kAlongInputs: {
+      const uint32_t* words = reinterpret_cast<const uint32_t*>(p->codes) + row;
+      const int64_t word = k * s.bits / 32;
+      const int shift = static_cast<int>(k * s.bits % 32);
+      uint32_t code = words[word * p->pitch] >> shift;
+      if (shift + s.bits > 32) code |= words[(word + 1) * p->pitch] << (32 - shift);
+      return code & ((1u << s.bits) - 1);
+    }
+    case Layout::kAlongOutputs: return nibble_along_outputs(p->codes, p->pitch, p->places, row, k);
+    case Layout::kRows: {
+      if (s.bits == 8) return p->codes[row * p->pitch + k] ^ p->flip;
+      const uint32_t two = p->codes[row * p->pitch + k / 2];
+      return k % 2 != 0 ? two & 15 : two >> 4;
+    }
+    case Layout::kRandom: {
+      const uint64_t at = static_cast<uint64_t>((p->row0 + row) * s.k + column);
+      return static_cast<uint32_t>(random_codes(p->seed, at / 8) >> 8 * (at % 8)) & ((1u << s.bits) - 1);
+    }
+    default: return 0;
+  }
+}
+
+__device__ __forceinline__ float value_at(const void* values, DType type, int64_t at) {
+  if (type == DType::kF32) return static_cast<const float*>(values)[at];
+  if (type == DType::kF16) return __half2float(static_cast<const __half*>(values)[at]);
+  return __uint_as_float(static_cast<uint32_t>(static_cast<const uint16_t*>(values)[at]) << 16);
 }
 
 // One thread packs one lane of one record.
-__global__ void pack_quantized(Tiles t, Source s, int first_strip, int strips) {
+__global__ void pack_quantized(Tiles t, const __grid_constant__ Source s, int first_strip, int strips) {
   const int64_t id = blockIdx.x * static_cast<int64_t>(blockDim.x) + threadIdx.x;
   if (id >= static_cast<int64_t>(strips) * t.records * 32) return;
   const int lane = id % 32, g = lane >> 2, q4 = lane & 3;
@@ -41,11 +114,12 @@ __global__ void pack_quantized(Tiles t, Source s, int first_strip, int strips) {
                        (static_cast<int64_t>(first_strip + strip) * t.records + record) * t.record_bytes;
   const int64_t column0 = static_cast<int64_t>(record) * 128;
   for (int r = 0; r < 2; ++r) {
-    const int64_t row = strip * 16 + g + 8 * r;
+    int64_t row = strip * 16 + g + 8 * r;
+    const Piece* piece = piece_of(s, row);
     uint32_t high = 0;
     for (int b = 0; b < 4; ++b) {
       uint32_t c[8];
-      for (int i = 0; i < 8; ++i) c[i] = code_at(s, row, column0 + 32 * b + 8 * q4 + i);
+      for (int i = 0; i < 8; ++i) c[i] = code_at(s, piece, row, column0 + 32 * b + 8 * q4 + i);
       uint32_t* words = reinterpret_cast<uint32_t*>(out);
       if (t.codes == Codes::kInt4 || t.codes == Codes::kCode4) {
         uint32_t w = 0;
@@ -72,39 +146,42 @@ __global__ void pack_quantized(Tiles t, Source s, int first_strip, int strips) {
   if (lane >= 16) return;
   // Scales and zeros of row `lane`: stored as pairs (row g, row g+8), so that a lane reads both at once.
   const int place = lane % 8 * 2 + lane / 8;
-  const int64_t row = strip * 16 + lane;
+  int64_t row = strip * 16 + lane;
+  const Piece* piece = piece_of(s, row);
   for (int j = 0; j < 128 / t.group; ++j) {
     unsigned char* meta = out + code_bytes(t.codes) + j * t.group_bytes;
     const int64_t group = (column0 + j * t.group) / s.group_size;
-    const bool valid = row < s.rows && group < s.groups;
-    const float scale = valid ? s.scales[row * s.groups + group] : 0.f;
+    const bool valid = piece != nullptr && group < s.groups;
+    const float scale = valid ? value_at(piece->scales, piece->scale_type, row * piece->scale_row + group * piece->scale_group) : 0.f;
     if (t.wide_scales) reinterpret_cast<float*>(meta)[place] = scale;
     else reinterpret_cast<__half*>(meta)[place] = __float2half_rn(scale);
-    if (has_zeros(t.codes)) meta[(t.wide_scales ? 64 : 32) + place] = valid ? s.zeros[row * s.groups + group] : 0;
+    if (!has_zeros(t.codes)) continue;
+    uint32_t zero = 0;
+    if (valid && piece->zero_layout == Layout::kNone) zero = piece->zeros[row * piece->zero_pitch + group];
+    else if (valid) zero = nibble_along_outputs(piece->zeros, piece->zero_pitch, piece->places, row, group);
+    meta[(t.wide_scales ? 64 : 32) + place] = static_cast<unsigned char>(zero);
   }
-}
-
-__device__ __forceinline__ float value_at(const void* values, DType type, int64_t at) {
-  if (type == DType::kF32) return static_cast<const float*>(values)[at];
-  if (type == DType::kF16) return __half2float(static_cast<const __half*>(values)[at]);
-  return __uint_as_float(static_cast<uint32_t>(static_cast<const uint16_t*>(values)[at]) << 16);
 }
 
 // The power of two by which a row is divided so that its largest value lies in [1, 2): f16 then loses nothing of a bf16
 // row but what is 2^24 times smaller than its largest value. One warp a row.
-__global__ void row_scales(float* row_scale, const void* values, DType type, int64_t k, int64_t rows, int64_t padded_rows) {
-  const int64_t row = (blockIdx.x * static_cast<int64_t>(blockDim.x) + threadIdx.x) / 32;
-  if (row >= padded_rows) return;
+__global__ void row_scales(float* row_scale, const __grid_constant__ Source s, int64_t padded_rows) {
+  const int64_t place = (blockIdx.x * static_cast<int64_t>(blockDim.x) + threadIdx.x) / 32;
+  if (place >= padded_rows) return;
+  int64_t row = place;
+  const Piece* piece = piece_of(s, row);
   float largest = 0;
-  for (int64_t i = threadIdx.x % 32; row < rows && i < k; i += 32) largest = fmaxf(largest, fabsf(value_at(values, type, row * k + i)));
+  for (int64_t i = threadIdx.x % 32; piece != nullptr && i < s.k; i += 32) {
+    largest = fmaxf(largest, fabsf(value_at(piece->codes, s.value_type, row * s.k + i)));
+  }
   for (int step = 16; step > 0; step /= 2) largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, step));
   if (threadIdx.x % 32 == 0) {
     const bool usable = largest > 1e-30f && largest < 1e30f;
-    row_scale[row] = usable ? __uint_as_float(__float_as_uint(largest) & 0x7f800000u) : 1.f;
+    row_scale[place] = usable ? __uint_as_float(__float_as_uint(largest) & 0x7f800000u) : 1.f;
   }
 }
 
-__global__ void pack_values(Tiles t, const void* values, DType type, int64_t k, int64_t rows, int first_strip, int strips) {
+__global__ void pack_values(Tiles t, const __grid_constant__ Source s, int first_strip, int strips) {
   const int64_t id = blockIdx.x * static_cast<int64_t>(blockDim.x) + threadIdx.x;
   if (id >= static_cast<int64_t>(strips) * t.records * 32) return;
   const int lane = id % 32, g = lane >> 2, q4 = lane & 3;
@@ -112,18 +189,21 @@ __global__ void pack_values(Tiles t, const void* values, DType type, int64_t k, 
   const int strip = static_cast<int>(id / 32 / t.records);
   __half* out = reinterpret_cast<__half*>(const_cast<unsigned char*>(t.data) +
                                           (static_cast<int64_t>(first_strip + strip) * t.records + record) * t.record_bytes);
-  for (int b = 0; b < 2; ++b) {
-    for (int r = 0; r < 2; ++r) {
-      const int64_t row = strip * 16 + g + 8 * r;
-      const float scale = t.row_scale != nullptr ? 1.f / t.row_scale[first_strip * 16 + row] : 1.f;
+  for (int r = 0; r < 2; ++r) {
+    int64_t row = strip * 16 + g + 8 * r;
+    const float scale = t.row_scale != nullptr ? 1.f / t.row_scale[first_strip * 16 + row] : 1.f;
+    const Piece* piece = piece_of(s, row);
+    for (int b = 0; b < 2; ++b) {
       for (int i = 0; i < 8; ++i) {
         const int64_t column = static_cast<int64_t>(record) * 64 + 32 * b + 8 * q4 + i;
-        const float v = row < rows && column < k ? value_at(values, type, row * k + column) * scale : 0.f;
+        const float v = piece != nullptr && column < s.k ? value_at(piece->codes, s.value_type, row * s.k + column) * scale : 0.f;
         out[(2 * b + r) * 256 + lane * 8 + i] = __float2half_rn(v);
       }
     }
   }
 }
+
+constexpr int64_t kAlign = 256;
 
 int64_t total_rows(const std::vector<WeightSpec>& parts) {
   int64_t rows = 0;
@@ -145,16 +225,39 @@ Codes codes_of(const WeightSpec& spec) {
   return spec.bits == 4 ? Codes::kInt4 : Codes::kInt8;
 }
 
-// Which row of which part stands in row `row` of the packed matrix.
-struct RowPlace {
-  int part;
-  int64_t row;
+// A rectangle of bytes to be copied into the staging memory.
+struct Copy {
+  unsigned char* to;
+  const unsigned char* from;
+  int64_t line_bytes, lines, from_pitch;  // lines stand without gaps in `to`
 };
-RowPlace row_place(const std::vector<const QuantWeight*>& parts, bool interleaved, int64_t row) {
-  if (interleaved) return {static_cast<int>(row / 8 % 2), row / 16 * 8 + row % 8};
-  int part = 0;
-  while (row >= parts[part]->out_features) row -= parts[part++]->out_features;
-  return {part, row};
+
+// By several threads: what takes long is that the system looks up the file's pages.
+void copy_all(const std::vector<Copy>& copies) {
+  int64_t lines = 0, bytes = 0;
+  for (const Copy& copy : copies) {
+    lines += copy.lines;
+    bytes += copy.lines * copy.line_bytes;
+  }
+  if (bytes == 0) return;
+  parallel_for(lines, std::max<int64_t>(1, lines * kCopyGrain / bytes), [&](int64_t first, int64_t last) {
+    int64_t before = 0;
+    for (const Copy& copy : copies) {
+      const int64_t from = std::max<int64_t>(first - before, 0), to = std::min(last - before, copy.lines);
+      for (int64_t i = from; i < to; ++i) std::memcpy(copy.to + i * copy.line_bytes, copy.from + i * copy.from_pitch, copy.line_bytes);
+      before += copy.lines;
+    }
+  });
+}
+
+// Bytes of staging memory for one row of a part.
+int64_t row_bytes(const QuantWeight& w, bool dequantized) {
+  if (dequantized) return w.in_features * 4;
+  if (w.format == WeightFormat::kFloat) return w.in_features * dtype_bytes(w.value_type);
+  int64_t codes = w.in_features;
+  if (w.stored.layout == Layout::kRandom) codes = 0;
+  else if (w.stored.layout != Layout::kNone) codes = (w.in_features * w.bits + 31) / 32 * 4;
+  return codes + w.groups() * 5;
 }
 
 }  // namespace
@@ -177,10 +280,15 @@ TilePlan plan_tiles(const std::vector<WeightSpec>& parts, WeightRole role) {
   t.record_bytes = code_bytes(t.codes) + (t.group != 0 ? 128 / t.group * t.group_bytes : 0);
   t.records = static_cast<int>(plan.padded_k / record_columns(t.codes));
   plan.code_bytes = static_cast<int64_t>(t.strips) * t.records * t.record_bytes;
-  plan.total_bytes = plan.code_bytes;
-  if (spec.permuted) plan.total_bytes += 2 * plan.padded_k * 4;
-  if (t.codes == Codes::kCode4) plan.total_bytes += 1024;
-  if (t.codes == Codes::kHalf && (plan.dequantized || spec.value_type != DType::kF16)) plan.total_bytes += t.strips * 64;
+  plan.total_bytes = pad_up(plan.code_bytes, kAlign);
+  const auto take = [&](int64_t bytes) {
+    const int64_t at = plan.total_bytes;
+    plan.total_bytes += pad_up(bytes, kAlign);
+    return at;
+  };
+  if (spec.permuted) plan.order_at = take(2 * plan.padded_k * 4);
+  if (t.codes == Codes::kCode4) plan.pairs_at = take(1024);
+  if (t.codes == Codes::kHalf && (plan.dequantized || spec.value_type != DType::kF16)) plan.row_scale_at = take(t.strips * 64);
   return plan;
 }
 
@@ -189,19 +297,25 @@ std::string CudaWeight::kernel() const {
   static const char* const names[] = {"int2", "int3", "int4", "int8", "code4", "f16"};
   std::string text = std::string("tile16 ") + names[static_cast<int>(t.codes)];
   if (t.group != 0) text += " g" + std::to_string(t.group) + (t.wide_scales ? " f32-scales" : " f16-scales");
-  if (plan_.dequantized) text += " (dequantized: no tile holds groups of " + std::to_string(spec().group_size) + ")";
   return text + " mma.m16n8k16";
+}
+
+std::string CudaWeight::reason() const {
+  const WeightSpec& s = spec();
+  if (plan_.dequantized) return "dequantized to f16: no tile holds groups of " + std::to_string(s.group_size);
+  if (s.format == WeightFormat::kFloat && s.value_type != DType::kF16) {
+    return std::string(dtype_name(s.value_type)) + " as f16 with a power of two a row";
+  }
+  if (s.format == WeightFormat::kIntGroup && s.bits > 4 && s.bits < 8) return "codes of " + std::to_string(s.bits) + " bits in bytes";
+  if (tiles().wide_scales && s.format == WeightFormat::kIntGroup) return std::string(dtype_name(s.scale_type)) + " scales do not fit f16";
+  return "codes and scales as they are stored";
 }
 
 Result<std::unique_ptr<Packer>> Packer::create(int device) {
   std::unique_ptr<Packer> packer(new Packer);
   packer->device_ = device;
   NBL_ASSIGN_OR_RETURN(packer->stream_, Stream::create(device));
-  for (int i = 0; i < 2; ++i) {
-    NBL_ASSIGN_OR_RETURN(packer->host_[i], PinnedBuffer::allocate(kStagingBytes));
-    NBL_ASSIGN_OR_RETURN(packer->staging_[i], DeviceBuffer::allocate(device, kStagingBytes, "packing", packer->stream_.get()));
-    NBL_CUDA(cudaEventCreateWithFlags(&packer->done_[i], cudaEventDisableTiming));
-  }
+  for (cudaEvent_t& event : packer->done_) NBL_CUDA(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
   return Result<std::unique_ptr<Packer>>(std::move(packer));
 }
 
@@ -212,96 +326,266 @@ Packer::~Packer() {
   }
 }
 
-Status Packer::upload_extra(const std::vector<const QuantWeight*>& parts, CudaWeight& weight) {
-  const QuantWeight& first = *parts.front();
-  Tiles& t = weight.plan_.tiles;
-  const int64_t padded_k = weight.plan_.padded_k;
-  std::vector<int32_t> order, place;
-  if (!first.k_order.empty()) {
-    order.assign(padded_k, 0);
-    place.assign(padded_k, 0);
-    for (int64_t i = 0; i < padded_k; ++i) order[i] = static_cast<int32_t>(i < first.in_features ? first.k_order[i] : i);
-    for (int64_t i = 0; i < padded_k; ++i) place[order[i]] = static_cast<int32_t>(i);
-  }
-  uint32_t pairs[256];
-  const bool coded = t.codes == Codes::kCode4;
-  if (coded) {
-    for (int i = 0; i < 256; ++i) {
-      pairs[i] = float_to_f16(first.codebook[i & 15]) | static_cast<uint32_t>(float_to_f16(first.codebook[i >> 4])) << 16;
-    }
-  }
-  const int64_t order_bytes = static_cast<int64_t>(order.size()) * 4;
-  const bool scaled_rows = t.codes == Codes::kHalf && (weight.plan_.dequantized || first.value_type != DType::kF16);
-  const int64_t bytes = 2 * order_bytes + (coded ? 1024 : 0) + (scaled_rows ? static_cast<int64_t>(t.strips) * 64 : 0);
-  if (bytes == 0) return {};
-  NBL_ASSIGN_OR_RETURN(weight.extra_, DeviceBuffer::allocate(device_, bytes, "a weight's tables", stream_.get()));
-  unsigned char* at = weight.extra_.as<unsigned char>();
-  if (order_bytes > 0) {
-    NBL_CUDA(cudaMemcpyAsync(at, order.data(), order_bytes, cudaMemcpyHostToDevice, stream_.get()));
-    NBL_CUDA(cudaMemcpyAsync(at + order_bytes, place.data(), order_bytes, cudaMemcpyHostToDevice, stream_.get()));
-    t.k_order = reinterpret_cast<const int32_t*>(at);
-    t.k_place = reinterpret_cast<const int32_t*>(at + order_bytes);
-    at += 2 * order_bytes;
-  }
-  if (coded) {
-    NBL_CUDA(cudaMemcpyAsync(at, pairs, sizeof(pairs), cudaMemcpyHostToDevice, stream_.get()));
-    t.code_pairs = reinterpret_cast<const unsigned int*>(at);
-    at += sizeof(pairs);
-  }
-  if (scaled_rows) t.row_scale = reinterpret_cast<const float*>(at);
-  NBL_CUDA(cudaStreamSynchronize(stream_.get()));  // the vectors above go out of scope
+Status Packer::begin_load(int64_t packed_bytes) {
+  auto arena = std::make_shared<Arena>();
+  NBL_ASSIGN_OR_RETURN(arena->buffer, DeviceBuffer::allocate(device_, packed_bytes, "the model's weights", stream_.get()));
+  NBL_RETURN_IF_ERROR(ensure_staging());
+  arena_ = std::move(arena);
   return {};
 }
 
-Status Packer::pack_strips(const std::vector<const QuantWeight*>& parts, CudaWeight& weight, int strip, int count, int slot) {
+void Packer::end_load() {
+  arena_ = nullptr;
+  cudaStreamSynchronize(stream_.get());  // a load that failed may have left copies under way
+  for (int i = 0; i < 2; ++i) {
+    host_[i] = {};
+    staging_[i] = {};
+    busy_[i] = false;
+  }
+}
+
+Status Packer::ensure_staging() {
+  for (int i = 0; i < 2; ++i) {
+    if (staging_[i].bytes() > 0) continue;
+    NBL_ASSIGN_OR_RETURN(host_[i], PinnedBuffer::allocate(kStagingBytes));
+    NBL_ASSIGN_OR_RETURN(staging_[i], DeviceBuffer::allocate(device_, kStagingBytes, "packing", stream_.get()));
+  }
+  return {};
+}
+
+// Turns to the other half of the staging memory and waits until what it was used for has been done.
+Status Packer::next_slot() {
+  slot_ ^= 1;
+  if (busy_[slot_]) NBL_CUDA(cudaEventSynchronize(done_[slot_]));
+  busy_[slot_] = false;
+  return {};
+}
+
+Status Packer::upload(void* to, const void* from, int64_t bytes) {
+  NBL_RETURN_IF_ERROR(ensure_staging());
+  constexpr int64_t kLine = 64 << 10;
+  for (int64_t done = 0; done < bytes;) {
+    NBL_RETURN_IF_ERROR(next_slot());
+    const int64_t now = std::min(kStagingBytes, bytes - done), lines = now / kLine;
+    auto* host = host_[slot_].as<unsigned char>();
+    const auto* source = static_cast<const unsigned char*>(from) + done;
+    copy_all({{host, source, kLine, lines, kLine}, {host + lines * kLine, source + lines * kLine, now - lines * kLine, 1, 0}});
+    NBL_CUDA(cudaMemcpyAsync(static_cast<unsigned char*>(to) + done, host, static_cast<size_t>(now), cudaMemcpyHostToDevice, stream_.get()));
+    NBL_CUDA(cudaEventRecord(done_[slot_], stream_.get()));
+    busy_[slot_] = true;
+    done += now;
+  }
+  NBL_CUDA(cudaStreamSynchronize(stream_.get()));
+  return {};
+}
+
+// From the memory of the load, or of its own.
+Result<std::shared_ptr<CudaWeight>> Packer::allocate(WeightSpec spec, const TilePlan& plan) {
+  std::shared_ptr<Arena> memory = arena_;
+  if (memory == nullptr || memory->used + plan.total_bytes > memory->buffer.bytes()) {
+    memory = std::make_shared<Arena>();
+    NBL_ASSIGN_OR_RETURN(memory->buffer, DeviceBuffer::allocate(device_, plan.total_bytes, "a weight", stream_.get()));
+  }
+  unsigned char* data = memory->buffer.as<unsigned char>() + memory->used;
+  memory->used += plan.total_bytes;
+  return std::make_shared<CudaWeight>(std::move(spec), plan, device_, std::move(memory), data);
+}
+
+Status Packer::upload_extra(const std::vector<const QuantWeight*>& parts, CudaWeight& weight) {
+  const QuantWeight& first = *parts.front();
+  const TilePlan& plan = weight.plan_;
+  Tiles& t = weight.plan_.tiles;
+  if (plan.order_at > 0) {
+    std::vector<int32_t> order(plan.padded_k), place(plan.padded_k);
+    for (int64_t i = 0; i < plan.padded_k; ++i) order[i] = static_cast<int32_t>(i < first.in_features && !first.k_order.empty() ? first.k_order[i] : i);
+    for (int64_t i = 0; i < plan.padded_k; ++i) place[order[i]] = static_cast<int32_t>(i);
+    auto* at = reinterpret_cast<int32_t*>(weight.data_ + plan.order_at);
+    NBL_CUDA(cudaMemcpyAsync(at, order.data(), order.size() * 4, cudaMemcpyHostToDevice, stream_.get()));
+    NBL_CUDA(cudaMemcpyAsync(at + plan.padded_k, place.data(), place.size() * 4, cudaMemcpyHostToDevice, stream_.get()));
+    t.k_order = at;
+    t.k_place = at + plan.padded_k;
+    NBL_CUDA(cudaStreamSynchronize(stream_.get()));  // the vectors go out of scope
+  }
+  if (plan.pairs_at > 0) {
+    uint32_t pairs[256];
+    for (int i = 0; i < 256; ++i) {
+      pairs[i] = float_to_f16(first.codebook[i & 15]) | static_cast<uint32_t>(float_to_f16(first.codebook[i >> 4])) << 16;
+    }
+    NBL_CUDA(cudaMemcpyAsync(weight.data_ + plan.pairs_at, pairs, sizeof(pairs), cudaMemcpyHostToDevice, stream_.get()));
+    t.code_pairs = reinterpret_cast<const unsigned int*>(weight.data_ + plan.pairs_at);
+    NBL_CUDA(cudaStreamSynchronize(stream_.get()));
+  }
+  if (plan.row_scale_at > 0) t.row_scale = reinterpret_cast<const float*>(weight.data_ + plan.row_scale_at);
+  return {};
+}
+
+// Lays the pieces of a run of strips out in the staging memory and collects what must be copied there.
+struct Packer::Chunk {
+  unsigned char *host, *device;
+  int64_t used = 0;
+  std::vector<Copy> copies;
+
+  // Place for `lines` of `line_bytes` each, to be copied from `from`; where they will stand on the device.
+  const uint8_t* add(const void* from, int64_t line_bytes, int64_t lines, int64_t from_pitch) {
+    copies.push_back({host + used, static_cast<const unsigned char*>(from), line_bytes, lines, from_pitch});
+    return skip(line_bytes * lines);
+  }
+  const uint8_t* skip(int64_t bytes) {
+    const uint8_t* at = device + used;
+    used += pad_up(bytes, 16);
+    return at;
+  }
+  void add_codes(const QuantWeight& w, int64_t row, Piece& piece);
+  void add_scales(const QuantWeight& w, int64_t row, Piece& piece);
+  void add_zeros(const QuantWeight& w, int64_t row, Piece& piece);
+  void add_values(const QuantWeight& w, bool dequantized, int64_t row, Piece& piece);
+};
+
+void Packer::Chunk::add_codes(const QuantWeight& w, int64_t row, Piece& piece) {
+  const int64_t n = w.out_features, k = w.in_features;
+  const StoredCodes& stored = w.stored;
+  piece.layout = stored.layout;
+  piece.places = stored.places;
+  piece.flip = stored.flip;
+  piece.seed = stored.seed;
+  piece.row0 = row;
+  switch (stored.layout) {
+    case Layout::kNone:
+      piece.pitch = k;
+      piece.codes = add(w.codes.data() + row * k, k, piece.rows, k);
+      return;
+    case Layout::kRows:
+      piece.pitch = k * w.bits / 8;
+      piece.codes = add(stored.data + row * piece.pitch, piece.pitch, piece.rows, piece.pitch);
+      return;
+    case Layout::kAlongInputs:
+      piece.pitch = piece.rows;
+      piece.codes = add(stored.data + row * 4, piece.rows * 4, (k * w.bits + 31) / 32, n * 4);
+      return;
+    case Layout::kAlongOutputs:
+      piece.pitch = piece.rows / 8;
+      piece.codes = add(stored.data + row / 8 * 4, piece.rows / 2, k, n / 2);
+      return;
+    case Layout::kRandom: piece.codes = nullptr; return;
+  }
+}
+
+void Packer::Chunk::add_scales(const QuantWeight& w, int64_t row, Piece& piece) {
+  const int64_t groups = w.groups();
+  if (w.stored_scales.data != nullptr) {
+    const int64_t size = dtype_bytes(w.stored_scales.type);
+    piece.scale_type = w.stored_scales.type;
+    piece.scale_row = 1;
+    piece.scale_group = piece.rows;
+    piece.scales = add(w.stored_scales.data + row * size, piece.rows * size, groups, w.out_features * size);
+  } else {
+    piece.scale_type = DType::kF32;
+    piece.scale_row = groups;
+    piece.scale_group = 1;
+    piece.scales = add(w.scales.data() + row * groups, groups * 4, piece.rows, groups * 4);
+  }
+}
+
+void Packer::Chunk::add_zeros(const QuantWeight& w, int64_t row, Piece& piece) {
+  const int64_t groups = w.groups();
+  piece.zero_layout = w.stored_zeros.layout;
+  if (piece.zero_layout == Layout::kAlongOutputs) {
+    piece.places = w.stored_zeros.places;  // the same as the codes'
+    piece.zero_pitch = piece.rows / 8;
+    piece.zeros = add(w.stored_zeros.data + row / 8 * 4, piece.rows / 2, groups, w.out_features / 2);
+  } else {
+    piece.zero_pitch = groups;
+    piece.zeros = add(w.zeros.data() + row * groups, groups, piece.rows, groups);
+  }
+}
+
+void Packer::Chunk::add_values(const QuantWeight& w, bool dequantized, int64_t row, Piece& piece) {
+  const int64_t k = w.in_features;
+  if (!dequantized) {
+    const int64_t bytes = k * dtype_bytes(w.value_type);
+    piece.codes = add(static_cast<const unsigned char*>(w.dense) + row * bytes, bytes, piece.rows, bytes);
+    return;
+  }
+  auto* values = reinterpret_cast<float*>(host + used);
+  parallel_for(piece.rows, (1 << 18) / k + 1, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) {
+      for (int64_t p = 0; p < k; ++p) values[i * k + p] = weight_value(w, row + i, p);
+    }
+  });
+  piece.codes = skip(piece.rows * k * 4);
+}
+
+Status Packer::pack_strips(const std::vector<const QuantWeight*>& parts, CudaWeight& weight, int strip, int count) {
+  NBL_RETURN_IF_ERROR(next_slot());
   const QuantWeight& first = *parts.front();
   const Tiles& t = weight.plan_.tiles;
-  const int64_t k = first.in_features, groups = first.groups();
+  const bool values = t.codes == Codes::kHalf, dequantized = weight.plan_.dequantized;
+  Chunk chunk{host_[slot_].as<unsigned char>(), staging_[slot_].as<unsigned char>()};
   const int64_t row0 = static_cast<int64_t>(strip) * kStripRows;
-  const int64_t rows = std::min<int64_t>(static_cast<int64_t>(count) * kStripRows, t.rows - row0);
-  const int64_t threads = static_cast<int64_t>(count) * t.records * 32;
-  const unsigned blocks = static_cast<unsigned>((threads + 127) / 128);
-  if (busy_[slot]) NBL_CUDA(cudaEventSynchronize(done_[slot]));
-  unsigned char* host = host_[slot].as<unsigned char>();
-  unsigned char* device = staging_[slot].as<unsigned char>();
-  if (t.codes == Codes::kHalf) {
-    const DType type = weight.plan_.dequantized ? DType::kF32 : first.value_type;
-    const int64_t row_bytes = k * dtype_bytes(type);
-    for (int64_t i = 0; i < rows; ++i) {
-      const RowPlace from = row_place(parts, t.interleaved, row0 + i);
-      if (weight.plan_.dequantized) {
-        float* out = reinterpret_cast<float*>(host + i * row_bytes);
-        for (int64_t p = 0; p < k; ++p) out[p] = weight_value(*parts[from.part], from.row, p);
+  Source source{};
+  source.interleaved = t.interleaved;
+  source.rows = std::min<int64_t>(static_cast<int64_t>(count) * kStripRows, t.rows - row0);
+  source.k = first.in_features;
+  source.bits = first.bits;
+  source.groups = static_cast<int>(first.groups());
+  source.group_size = static_cast<int>(first.group_size);
+  source.k_order = t.k_order;
+  source.value_type = dequantized ? DType::kF32 : first.value_type;
+  int64_t part_row = 0;  // where the part's rows begin in the matrix
+  for (const QuantWeight* part : parts) {
+    const int64_t begin = t.interleaved ? row0 / 2 : std::max<int64_t>(row0 - part_row, 0);
+    const int64_t end = t.interleaved ? begin + source.rows / 2 : std::min(row0 + source.rows - part_row, part->out_features);
+    if (end > begin) {
+      Piece& piece = source.pieces[source.piece_count++];
+      piece.first = static_cast<int>(part_row + begin - row0);
+      piece.rows = static_cast<int>(end - begin);
+      if (values) {
+        chunk.add_values(*part, dequantized, begin, piece);
       } else {
-        std::memcpy(host + i * row_bytes, static_cast<const unsigned char*>(parts[from.part]->dense) + from.row * row_bytes, row_bytes);
+        chunk.add_codes(*part, begin, piece);
+        chunk.add_scales(*part, begin, piece);
+        if (has_zeros(t.codes)) chunk.add_zeros(*part, begin, piece);
       }
     }
-    NBL_CUDA(cudaMemcpyAsync(device, host, rows * row_bytes, cudaMemcpyHostToDevice, stream_.get()));
-    if (t.row_scale != nullptr) {
-      row_scales<<<count * 4, 128, 0, stream_.get()>>>(const_cast<float*>(t.row_scale) + row0, device, type, k, rows, count * 16);
-      NBL_LAUNCHED("row_scales");
-    }
-    pack_values<<<blocks, 128, 0, stream_.get()>>>(t, device, type, k, rows, strip, count);
-    NBL_LAUNCHED("pack_values");
-  } else {
-    const int64_t scales_at = pad_up(rows * k, 16), zeros_at = scales_at + rows * groups * 4;
-    const bool zeros = has_zeros(t.codes);
-    for (int64_t i = 0; i < rows; ++i) {
-      const RowPlace from = row_place(parts, t.interleaved, row0 + i);
-      const QuantWeight& part = *parts[from.part];
-      std::memcpy(host + i * k, part.codes.data() + from.row * k, k);
-      std::memcpy(host + scales_at + i * groups * 4, part.scales.data() + from.row * groups, groups * 4);
-      if (zeros) std::memcpy(host + zeros_at + i * groups, part.zeros.data() + from.row * groups, groups);
-    }
-    const int64_t bytes = zeros_at + (zeros ? rows * groups : 0);
-    NBL_CUDA(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, stream_.get()));
-    const Source source{device, reinterpret_cast<const float*>(device + scales_at), device + zeros_at, k,
-                        static_cast<int>(groups), static_cast<int>(first.group_size), rows};
+    part_row += part->out_features;
+  }
+  copy_all(chunk.copies);
+  NBL_CUDA(cudaMemcpyAsync(chunk.device, chunk.host, static_cast<size_t>(chunk.used), cudaMemcpyHostToDevice, stream_.get()));
+  const int64_t threads = static_cast<int64_t>(count) * t.records * 32;
+  const unsigned blocks = static_cast<unsigned>((threads + 127) / 128);
+  if (!values) {
     pack_quantized<<<blocks, 128, 0, stream_.get()>>>(t, source, strip, count);
     NBL_LAUNCHED("pack_quantized");
+  } else {
+    if (t.row_scale != nullptr) {
+      row_scales<<<count * 4, 128, 0, stream_.get()>>>(const_cast<float*>(t.row_scale) + row0, source, count * 16);
+      NBL_LAUNCHED("row_scales");
+    }
+    pack_values<<<blocks, 128, 0, stream_.get()>>>(t, source, strip, count);
+    NBL_LAUNCHED("pack_values");
   }
-  NBL_CUDA(cudaEventRecord(done_[slot], stream_.get()));
-  busy_[slot] = true;
+  NBL_CUDA(cudaEventRecord(done_[slot_], stream_.get()));
+  busy_[slot_] = true;
+  return {};
+}
+
+Status Packer::pack_into(const std::vector<const QuantWeight*>& parts, CudaWeight& weight) {
+  NBL_RETURN_IF_ERROR(ensure_staging());
+  NBL_RETURN_IF_ERROR(upload_extra(parts, weight));
+  const TilePlan& plan = weight.plan_;
+  // Of fused parts the widest row decides; every piece of a run may need a little more for its alignment.
+  int64_t widest = 0;
+  for (const QuantWeight* part : parts) widest = std::max(widest, row_bytes(*part, plan.dequantized));
+  const int64_t strip_bytes = kStripRows * widest, usable = kStagingBytes - kMostParts * 3 * 16;
+  if (strip_bytes > usable) {
+    return error(Code::kUnsupported, "a matrix with %lld inputs is wider than the packer's staging memory",
+                 static_cast<long long>(parts.front()->in_features));
+  }
+  const int step = static_cast<int>(std::min<int64_t>(usable / std::max<int64_t>(strip_bytes, 1), plan.tiles.strips));
+  for (int strip = 0; strip < plan.tiles.strips; strip += step) {
+    NBL_RETURN_IF_ERROR(pack_strips(parts, weight, strip, std::min(step, plan.tiles.strips - strip)));
+  }
+  NBL_CUDA(cudaStreamSynchronize(stream_.get()));
   return {};
 }
 
@@ -309,6 +593,7 @@ Result<std::shared_ptr<const PackedWeight>> Packer::pack(const std::vector<const
   std::vector<WeightSpec> specs(parts.size());
   for (size_t i = 0; i < parts.size(); ++i) specs[i] = *parts[i];
   const QuantWeight& first = *parts.front();
+  if (parts.size() > kMostParts) return error(Code::kUnsupported, "%zu matrices cannot share one packed weight", parts.size());
   for (const QuantWeight* part : parts) {
     if (part->k_order != first.k_order) {
       return error(Code::kState, "matrices with different act-order permutations cannot share one packed weight; pack them one by one");
@@ -320,22 +605,13 @@ Result<std::shared_ptr<const PackedWeight>> Packer::pack(const std::vector<const
   WeightSpec spec = first;
   const TilePlan plan = plan_tiles(specs, role);
   spec.out_features = plan.tiles.rows;
-  auto weight = std::make_shared<CudaWeight>(std::move(spec), plan, device_);
-  NBL_ASSIGN_OR_RETURN(weight->data_, DeviceBuffer::allocate(device_, plan.code_bytes, "a weight", stream_.get()));
-  weight->plan_.tiles.data = weight->data_.as<unsigned char>();
-  NBL_RETURN_IF_ERROR(upload_extra(parts, *weight));
-  const int64_t element = weight->tiles().codes != Codes::kHalf ? 1 : plan.dequantized ? 4 : dtype_bytes(first.value_type);
-  const int64_t strip_bytes = kStripRows * (first.in_features * element + first.groups() * 5) + 16;
-  if (strip_bytes > kStagingBytes) {
-    return error(Code::kUnsupported, "a matrix with %lld inputs is wider than the packer's staging memory",
-                 static_cast<long long>(first.in_features));
+  NBL_ASSIGN_OR_RETURN(std::shared_ptr<CudaWeight> weight, allocate(std::move(spec), plan));
+  weight->plan_.tiles.data = weight->data_;
+  const Status status = pack_into(parts, *weight);
+  if (!status.ok()) {
+    cudaStreamSynchronize(stream_.get());  // nothing may still be written into memory that is given back
+    return status;
   }
-  const int step = static_cast<int>(kStagingBytes / strip_bytes);
-  int slot = 0;
-  for (int strip = 0; strip < plan.tiles.strips; strip += step, slot ^= 1) {
-    NBL_RETURN_IF_ERROR(pack_strips(parts, *weight, strip, std::min(step, plan.tiles.strips - strip), slot));
-  }
-  NBL_CUDA(cudaStreamSynchronize(stream_.get()));
   return std::shared_ptr<const PackedWeight>(std::move(weight));
 }
 

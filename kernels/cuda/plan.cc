@@ -106,44 +106,60 @@ CudaPlan::~CudaPlan() {
   }
 }
 
-Status CudaPlan::reserve() {
-  const DecoderConfig& c = decoder_->config();
-  sizes_ = scratch_sizes(c, limits_, traits_);
+// Hands out the pieces of the scratch memory that begins at `base`, and says how long they are together; with a null
+// base that is all it is good for.
+int64_t CudaPlan::lay_out(const DecoderConfig& c, unsigned char* base, unsigned char** draw_scratch, void** unpack_buffers) {
   const ScratchSizes& s = sizes_;
   // What the attention of a block uses is free again when its MLP begins. Buffers whose padding must stay zero are not shared.
   const bool no_padding = s.hidden_pad == c.hidden_size && s.query_pad == c.num_attention_heads * c.head_dim && s.inner_pad == c.intermediate_size;
   const int64_t states = s.split_rows * s.max_splits * c.num_attention_heads;
+  Pieces pieces(base);
+  input_ = pieces.take<unsigned char>(s.input_bytes);
+  h_ = pieces.take<float>(s.rows * c.hidden_size * 4);
+  x_ = pieces.take<void>(s.padded_rows * std::max(s.hidden_pad, no_padding ? s.query_pad : 0) * 2);
+  attended_ = no_padding ? x_ : pieces.take<void>(s.padded_rows * s.query_pad * 2);
+  const int64_t qkv_bytes = pad_up(s.rows * s.qkv_width * 4, 256), q_bytes = s.rows * c.num_attention_heads * c.head_dim * 2;
+  const int64_t act_bytes = pad_up(s.padded_rows * s.inner_pad * 2, 256);
+  auto* shared = pieces.take<unsigned char>(no_padding ? std::max(qkv_bytes + q_bytes, act_bytes + s.gate_up_bytes) : qkv_bytes + q_bytes);
+  auto* mlp = no_padding ? shared : pieces.take<unsigned char>(act_bytes + s.gate_up_bytes);
+  qkv_ = reinterpret_cast<float*>(shared);
+  q_ = shared + qkv_bytes;
+  act_ = mlp;
+  gate_up_ = mlp + act_bytes;
+  *unpack_buffers = pieces.take<void>(2 * s.unpacked_bytes);
+  logits_ = pieces.take<float>(limits_.max_logit_rows * c.vocab_size * 4);
+  turns_ = pieces.take<float2>(s.rows * c.head_dim / 2 * 8);
+  part_ = pieces.take<float>(states * c.head_dim * 4);
+  part_state_ = pieces.take<float2>(states * 8);
+  split_.partial = pieces.take<float>(s.partial_bytes);
+  split_.partial_bytes = s.partial_bytes;
+  split_.tickets = pieces.take<unsigned>(SplitScratch::kTickets * 4);
+  outliers_ = pieces.take<unsigned long long>(sizeof(unsigned long long));
+  *draw_scratch = pieces.take<unsigned char>(Draws::scratch_bytes(limits_.max_draws, c.vocab_size, traits_.shared_optin));
+  return pieces.total();
+}
+
+int64_t CudaPlan::bytes_for(const DecoderConfig& config, const PlanLimits& limits, const DeviceTraits& traits) {
+  CudaPlan plan;  // only to add up
+  plan.traits_ = traits;
+  plan.limits_ = limits;
+  plan.sizes_ = scratch_sizes(config, limits, traits);
+  unsigned char* no_draws = nullptr;
+  void* no_buffers = nullptr;
+  const int64_t norms = (2 * config.num_hidden_layers + 1) * config.hidden_size * 4;
+  const int64_t cublas = plan.sizes_.unpacked_bytes > 0 && !Cublas::file().empty() ? Cublas::kBytes : 0;
+  return plan.lay_out(config, nullptr, &no_draws, &no_buffers) + norms + cublas;
+}
+
+Status CudaPlan::reserve() {
+  const DecoderConfig& c = decoder_->config();
+  sizes_ = scratch_sizes(c, limits_, traits_);
+  const ScratchSizes& s = sizes_;
   unsigned char* draw_scratch = nullptr;
   void* unpack_buffers = nullptr;
-  for (int pass = 0; pass < 2; ++pass) {
-    Pieces pieces(scratch_.as<unsigned char>());
-    input_ = pieces.take<unsigned char>(s.input_bytes);
-    h_ = pieces.take<float>(s.rows * c.hidden_size * 4);
-    x_ = pieces.take<void>(s.padded_rows * std::max(s.hidden_pad, no_padding ? s.query_pad : 0) * 2);
-    attended_ = no_padding ? x_ : pieces.take<void>(s.padded_rows * s.query_pad * 2);
-    const int64_t qkv_bytes = pad_up(s.rows * s.qkv_width * 4, 256), q_bytes = s.rows * c.num_attention_heads * c.head_dim * 2;
-    const int64_t act_bytes = pad_up(s.padded_rows * s.inner_pad * 2, 256);
-    auto* shared = pieces.take<unsigned char>(no_padding ? std::max(qkv_bytes + q_bytes, act_bytes + s.gate_up_bytes) : qkv_bytes + q_bytes);
-    auto* mlp = no_padding ? shared : pieces.take<unsigned char>(act_bytes + s.gate_up_bytes);
-    qkv_ = reinterpret_cast<float*>(shared);
-    q_ = shared + qkv_bytes;
-    act_ = mlp;
-    gate_up_ = mlp + act_bytes;
-    unpack_buffers = pieces.take<void>(2 * s.unpacked_bytes);
-    logits_ = pieces.take<float>(limits_.max_logit_rows * c.vocab_size * 4);
-    turns_ = pieces.take<float2>(s.rows * decoder_->rotary_half() * 8);
-    part_ = pieces.take<float>(states * c.head_dim * 4);
-    part_state_ = pieces.take<float2>(states * 8);
-    split_.partial = pieces.take<float>(s.partial_bytes);
-    split_.partial_bytes = s.partial_bytes;
-    split_.tickets = pieces.take<unsigned>(SplitScratch::kTickets * 4);
-    outliers_ = pieces.take<unsigned long long>(sizeof(unsigned long long));
-    draw_scratch = pieces.take<unsigned char>(Draws::scratch_bytes(limits_.max_draws, c.vocab_size, traits_.shared_optin));
-    if (pass == 0) {
-      sizes_.total = pieces.total();
-      NBL_ASSIGN_OR_RETURN(scratch_, DeviceBuffer::allocate(traits_.device, pieces.total(), "a session's scratch", stream_.get()));
-    }
-  }
+  NBL_ASSIGN_OR_RETURN(scratch_, DeviceBuffer::allocate(traits_.device, lay_out(c, nullptr, &draw_scratch, &unpack_buffers), "a session's scratch",
+                                                        stream_.get()));
+  lay_out(c, scratch_.as<unsigned char>(), &draw_scratch, &unpack_buffers);
   NBL_ASSIGN_OR_RETURN(host_input_, PinnedBuffer::allocate(s.input_bytes));
   NBL_ASSIGN_OR_RETURN(host_logits_, PinnedBuffer::allocate(limits_.max_logit_rows * c.vocab_size * 4));
   for (Event& begin : block_begins_) {

@@ -34,7 +34,6 @@ struct ScratchSizes {
   int64_t split_rows = 0;             // sequences of a decode step
   int max_splits = 1;
   int64_t input_bytes = 0;            // what the host uploads for a step
-  int64_t total = 0;
 };
 ScratchSizes scratch_sizes(const DecoderConfig& config, const PlanLimits& limits, const DeviceTraits& traits);
 
@@ -52,8 +51,10 @@ class CudaPlan final : public Plan {
   void abandon() override;
   int64_t outliers() const override;
   int64_t scratch_bytes() const override {
-    return scratch_.bytes() + decoder_->bytes() + (resident_ != nullptr ? resident_->bytes() : 0);
+    return scratch_.bytes() + decoder_->bytes() + (unpacked_ != nullptr ? Cublas::kBytes : 0) + (resident_ != nullptr ? resident_->bytes() : 0);
   }
+  // What a plan with these limits takes on the device, before there is one.
+  static int64_t bytes_for(const DecoderConfig& config, const PlanLimits& limits, const DeviceTraits& traits);
 
  private:
   CudaPlan() = default;
@@ -67,6 +68,7 @@ class CudaPlan final : public Plan {
   };
 
   Status reserve();
+  int64_t lay_out(const DecoderConfig& config, unsigned char* base, unsigned char** draw_scratch, void** unpack_buffers);
   Status check(const Batch& batch) const;
   Status prepare(const Batch& batch);
   void choose_splits(int64_t longest);

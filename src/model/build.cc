@@ -22,6 +22,31 @@ LayerPlan plan_layer(const DecoderConfig& c, int64_t layer) {
   return plan;
 }
 
+Result<int64_t> packed_model_bytes(const WeightLoader& loader, const Backend& backend, const DecoderConfig& c) {
+  int64_t bytes = 0;
+  const auto add = [&](const LinearPlan& plan) -> Status {
+    std::vector<WeightSpec> specs;
+    for (size_t i = 0; i < plan.names.size(); ++i) {
+      NBL_ASSIGN_OR_RETURN(WeightSpec spec, loader.spec(plan.names[i], plan.part_rows[i], plan.in_features));
+      specs.push_back(std::move(spec));
+    }
+    if (backend.can_fuse(specs)) {
+      bytes += backend.packed_bytes(specs, plan.role);
+    } else {
+      for (const WeightSpec& spec : specs) bytes += backend.packed_bytes({spec}, plan.role);
+    }
+    return {};
+  };
+  for (int64_t layer = 0; layer < c.num_hidden_layers; ++layer) {
+    const LayerPlan plan = plan_layer(c, layer);
+    for (const LinearPlan* linear : {&plan.qkv, &plan.output, &plan.gate_up, &plan.down}) NBL_RETURN_IF_ERROR(add(*linear));
+  }
+  LinearPlan head = plan_head(c);
+  if (!loader.has("lm_head")) head.names = {"model.embed_tokens"};
+  NBL_RETURN_IF_ERROR(add(head));
+  return bytes;
+}
+
 LinearPlan plan_head(const DecoderConfig& c) { return {WeightRole::kHead, {"lm_head"}, {c.vocab_size}, c.hidden_size}; }
 
 namespace {
@@ -35,7 +60,7 @@ class Builder {
 
  private:
   Status block(int64_t layer, Block& out);
-  Result<QuantWeight> load(const std::string& module, int64_t rows, int64_t columns) const;
+  Result<QuantWeight> load(const std::string& module, int64_t rows, int64_t columns, bool keep_stored) const;
   Status linears(const LinearPlan& plan, std::vector<Linear>& out);
   Status linear(const LinearPlan& plan, Linear& out);
   Result<bool> try_fused(const LinearPlan& plan, std::vector<Linear>& out);
@@ -72,16 +97,17 @@ Status Builder::report(uint64_t done) {
 }
 
 // A weight that is not in the files' pages any more gives them back before it is packed.
-Result<QuantWeight> Builder::load(const std::string& module, int64_t rows, int64_t columns) const {
-  NBL_ASSIGN_OR_RETURN(QuantWeight weight, loader_->load(module, rows, columns));
-  if (!weight.dense) loader_->release(module);
+Result<QuantWeight> Builder::load(const std::string& module, int64_t rows, int64_t columns, bool keep_stored) const {
+  NBL_ASSIGN_OR_RETURN(QuantWeight weight, loader_->load(module, rows, columns, keep_stored));
+  if (!weight.dense && weight.stored.layout == StoredCodes::Layout::kNone) loader_->release(module);
   return weight;
 }
 
 Status Builder::linear(const LinearPlan& plan, Linear& out) {
   const int64_t rows = plan.out_features();
   {
-    NBL_ASSIGN_OR_RETURN(const QuantWeight weight, load(plan.names[0], rows, plan.in_features));
+    NBL_ASSIGN_OR_RETURN(const WeightSpec spec, loader_->spec(plan.names[0], rows, plan.in_features));
+    NBL_ASSIGN_OR_RETURN(const QuantWeight weight, load(plan.names[0], rows, plan.in_features, backend_.takes_stored({spec})));
     NBL_ASSIGN_OR_RETURN(out.weight, backend_.pack({&weight}, plan.role));
   }
   NBL_ASSIGN_OR_RETURN(out.bias, loader_->bias(plan.names[0], rows));
@@ -100,12 +126,13 @@ Result<bool> Builder::try_fused(const LinearPlan& plan, std::vector<Linear>& out
     specs.push_back(std::move(spec));
   }
   if (!backend_.can_fuse(specs)) return false;
+  const bool keep_stored = backend_.takes_stored(specs);
   Linear linear;
   auto packed = backend_.pack_in_turn(
       specs,
       [&](size_t i) {
-        if (i > 0) loader_->release(plan.names[i - 1]);
-        return load(plan.names[i], plan.part_rows[i], plan.in_features);
+        if (i > 0 && !keep_stored) loader_->release(plan.names[i - 1]);
+        return load(plan.names[i], plan.part_rows[i], plan.in_features, keep_stored);
       },
       plan.role);
   if (!packed.ok() && packed.status().code() == Code::kState) return false;  // their k_orders differ
@@ -185,12 +212,13 @@ Status Builder::embedding() {
   if (view->dtype == DType::kF64) {
     NBL_ASSIGN_OR_RETURN(std::vector<float> values, loader_->vector(view->name, view->elements()));
     auto owned = std::make_shared<std::vector<float>>(std::move(values));
-    decoder_->embedding = {owned->data(), DType::kF32};
+    decoder_->embedding = {owned->data(), DType::kF32, nullptr};
     decoder_->keep_alive = owned;
-    return {};
+  } else {
+    decoder_->embedding = {view->data, view->dtype, nullptr};
+    decoder_->keep_alive = loader_;  // which holds the mapping
   }
-  decoder_->embedding = {view->data, view->dtype};
-  decoder_->keep_alive = loader_;  // which holds the mapping
+  NBL_ASSIGN_OR_RETURN(decoder_->embedding.packed, backend_.pack_embedding(decoder_->embedding, c.vocab_size, c.hidden_size));
   return {};
 }
 
@@ -207,12 +235,25 @@ Status Builder::head() {
   return linear(plan, decoder_->head);
 }
 
+// What the backend holds for the time of a load goes when this does.
+class Loading {
+ public:
+  explicit Loading(const Backend& backend) : backend_(backend) {}
+  ~Loading() { backend_.end_load(); }
+
+ private:
+  const Backend& backend_;
+};
+
 Result<std::shared_ptr<const Decoder>> Builder::build() {
   const Json& json = loader_->checkpoint().config();
   NBL_ASSIGN_OR_RETURN(architecture_, find_architecture(json));
   NBL_ASSIGN_OR_RETURN(config_, read_model_config(json));
   decoder_->config = config_.decoder;
   decoder_->rope = config_.rope;
+  NBL_ASSIGN_OR_RETURN(const int64_t packed, packed_model_bytes(*loader_, backend_, config_.decoder));
+  const Loading loading(backend_);
+  NBL_RETURN_IF_ERROR(backend_.begin_load(packed));
   NBL_RETURN_IF_ERROR(embedding());
   decoder_->blocks.resize(config_.decoder.num_hidden_layers);
   for (int64_t layer = 0; layer < config_.decoder.num_hidden_layers; ++layer) NBL_RETURN_IF_ERROR(block(layer, decoder_->blocks[layer]));

@@ -35,4 +35,7 @@ struct LayerPlan {
 LayerPlan plan_layer(const DecoderConfig& config, int64_t layer);
 LinearPlan plan_head(const DecoderConfig& config);
 
+// What all matrices take when a backend has packed them, fused where it fuses them. No weight is read.
+Result<int64_t> packed_model_bytes(const WeightLoader& loader, const Backend& backend, const DecoderConfig& config);
+
 }  // namespace nbl

@@ -13,7 +13,8 @@
 
 namespace nbl {
 
-class PackedWeight;  // kernels/backend.h
+class PackedWeight;     // kernels/backend.h
+class PackedEmbedding;
 
 // Fields spelled as in config.json, so that one search connects file, code and paper.
 struct DecoderConfig {
@@ -90,6 +91,7 @@ struct Block {
 struct Embedding {
   const void* data = nullptr;              // [vocab_size, hidden_size], row-major, borrowed
   DType type = DType::kF32;                // kF16, kBF16 or kF32
+  std::shared_ptr<const PackedEmbedding> packed;  // on the backend's device; null where it reads `data`
 };
 
 struct Decoder {

@@ -7,6 +7,7 @@
 #include "model/build.h"
 #include "model/config.h"
 #include "quant/codebooks.h"
+#include "quant/formats.h"
 
 namespace nbl {
 namespace {
@@ -130,14 +131,13 @@ QuantWeight Synthesizer::weight(int64_t n, int64_t k) {
   w.symmetric = format_.symmetric;
   w.permuted = format_.permuted;
   w.source = std::string("random ") + format_.name;
-  w.codes.resize(n * k);
-  const uint64_t mask = 0x0101010101010101ull * ((1u << format_.bits) - 1);
-  int64_t at = 0;
-  for (; at + 8 <= n * k; at += 8) {
-    const uint64_t bits = random_.next() & mask;
-    std::copy_n(reinterpret_cast<const uint8_t*>(&bits), 8, w.codes.data() + at);
+  w.stored.layout = StoredCodes::Layout::kRandom;
+  w.stored.seed = random_.next();
+  if (!backend_.takes_stored({w})) {
+    w.codes.resize(n * k);
+    unpack_codes(w.stored, n, k, w.bits, w.codes.data());
+    w.stored = {};
   }
-  for (; at < n * k; ++at) w.codes[at] = static_cast<uint8_t>(random_.next() & mask & 0xff);
   const int64_t scales = n * w.groups();
   w.scales.resize(scales);
   // Codes are uniform: this scale gives the matrix entries of variance 1/K.
@@ -228,8 +228,9 @@ Result<std::shared_ptr<const Decoder>> Synthesizer::make(int64_t layers) {
     decoder->rope.inv_freq.push_back(static_cast<float>(std::pow(shape_.theta, -2.0 * static_cast<double>(i) / static_cast<double>(c.head_dim))));
   }
   auto embedding = std::make_shared<QuantWeight>(float_weight(c.vocab_size, c.hidden_size));
-  decoder->embedding = {embedding->dense, DType::kF16};
+  decoder->embedding = {embedding->dense, DType::kF16, nullptr};
   decoder->keep_alive = embedding;
+  NBL_ASSIGN_OR_RETURN(decoder->embedding.packed, backend_.pack_embedding(decoder->embedding, c.vocab_size, c.hidden_size));
   decoder->blocks.resize(layers);
   for (int64_t layer = 0; layer < layers; ++layer) {
     Block& block = decoder->blocks[layer];

@@ -6,14 +6,13 @@
 //
 // W[n,k] = fl16((q - z) * s), no offset in the zeros, no act-order.
 #include <algorithm>
-#include <cstring>
 
 #include "quant/formats.h"
 
 namespace nbl {
 namespace {
 
-constexpr int kOrder[8] = {0, 2, 4, 6, 1, 3, 5, 7};
+constexpr uint32_t kPlaces = 0x73625140;  // the inverse of that order: output 8c + j is nibble kPlaces >> 4j
 
 bool matches(const ModuleSource& source) {
   const TensorView* qweight = source.find(".qweight");
@@ -55,35 +54,27 @@ Result<WeightSpec> spec(const ModuleSource& source) {
   return out;
 }
 
-// Unpacks [rows, N/8] words of interleaved nibbles into out[n * stride + row].
-void unpack(const uint8_t* words, int64_t rows, int64_t n, int64_t stride, uint8_t* out) {
-  constexpr int64_t kBlock = 64;  // rows at a time: the writes of a block stay in the cache
-  for (int64_t row0 = 0; row0 < rows; row0 += kBlock) {
-    const int64_t row1 = std::min(rows, row0 + kBlock);
-    for (int64_t c = 0; c < n / 8; ++c) {
-      for (int64_t row = row0; row < row1; ++row) {
-        uint32_t word;
-        std::memcpy(&word, words + 4 * (row * (n / 8) + c), 4);
-        for (int i = 0; i < 8; ++i) out[(8 * c + kOrder[i]) * stride + row] = word >> 4 * i & 15;
-      }
-    }
-  }
-}
-
 Result<QuantWeight> load(const ModuleSource& source) {
   NBL_ASSIGN_OR_RETURN(const WeightSpec facts, spec(source));
   QuantWeight weight;
   static_cast<WeightSpec&>(weight) = facts;
   const int64_t n = facts.out_features, k = facts.in_features, groups = facts.groups();
-  weight.codes.resize(n * k);
-  unpack(source.find(".qweight")->data, k, n, k, weight.codes.data());
-  weight.zeros.resize(n * groups);
-  unpack(source.find(".qzeros")->data, groups, n, groups, weight.zeros.data());
-  NBL_ASSIGN_OR_RETURN(const std::vector<float> scales, floats_of(*source.find(".scales")));
-  weight.scales.resize(n * groups);
-  for (int64_t g = 0; g < groups; ++g) {
-    for (int64_t row = 0; row < n; ++row) weight.scales[row * groups + g] = scales[g * n + row];
+  const TensorView& qzeros = *source.find(".qzeros");
+  const TensorView& scales = *source.find(".scales");
+  const StoredCodes codes{StoredCodes::Layout::kAlongOutputs, source.find(".qweight")->data, kPlaces};
+  const StoredCodes zeros{StoredCodes::Layout::kAlongOutputs, qzeros.data, kPlaces};
+  if (source.keep_stored) {
+    weight.stored = codes;
+    weight.stored_zeros = zeros;
+    weight.stored_scales = {scales.data, scales.dtype};
+    weight.symmetric = std::all_of(qzeros.data, qzeros.data + qzeros.bytes, [](uint8_t pair) { return pair == 0x88; });
+    return weight;
   }
+  weight.codes.resize(n * k);
+  unpack_codes(codes, n, k, 4, weight.codes.data());
+  weight.zeros.resize(n * groups);
+  unpack_codes(zeros, n, groups, 4, weight.zeros.data());
+  NBL_ASSIGN_OR_RETURN(weight.scales, transposed_scales(scales, n, groups));
   weight.symmetric = std::all_of(weight.zeros.begin(), weight.zeros.end(), [](uint8_t zero) { return zero == 8; });
   return weight;
 }

@@ -10,6 +10,7 @@
 #include <cstring>
 #include <numeric>
 
+#include "base/parallel.h"
 #include "quant/codebooks.h"
 #include "quant/formats.h"
 
@@ -116,10 +117,12 @@ Result<std::vector<float>> read_absmax(const ModuleSource& source, const State4&
   NBL_ASSIGN_OR_RETURN(const std::vector<float> nested, floats_of(*source.find(".weight.nested_absmax")));
   NBL_ASSIGN_OR_RETURN(const std::vector<float> map, floats_of(*source.find(".weight.nested_quant_map")));
   std::vector<float> out(absmax.elements());
-  for (size_t i = 0; i < out.size(); ++i) {
-    const float product = map[absmax.data[i]] * nested[i / state.nested_block];  // two roundings, not a fused one
-    out[i] = product + state.nested_offset;
-  }
+  parallel_for(absmax.elements(), 1 << 18, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) {
+      const float product = map[absmax.data[i]] * nested[i / state.nested_block];  // two roundings, not a fused one
+      out[i] = product + state.nested_offset;
+    }
+  });
   return out;
 }
 
@@ -127,11 +130,13 @@ Result<std::vector<float>> read_absmax(const ModuleSource& source, const State4&
 void spread_scales(const std::vector<float>& absmax, int64_t block_size, QuantWeight& weight) {
   const int64_t groups = weight.groups();
   weight.scales.resize(weight.out_features * groups);
-  for (int64_t n = 0; n < weight.out_features; ++n) {
-    for (int64_t g = 0; g < groups; ++g) {
-      weight.scales[n * groups + g] = absmax[(n * weight.in_features + g * weight.group_size) / block_size];
+  parallel_for(weight.out_features, (1 << 18) / groups + 1, [&](int64_t first, int64_t last) {
+    for (int64_t n = first; n < last; ++n) {
+      for (int64_t g = 0; g < groups; ++g) {
+        weight.scales[n * groups + g] = absmax[(n * weight.in_features + g * weight.group_size) / block_size];
+      }
     }
-  }
+  });
 }
 
 Result<QuantWeight> load4(const ModuleSource& source) {
@@ -150,15 +155,19 @@ Result<QuantWeight> load4(const ModuleSource& source) {
     }
   }
   const int64_t count = facts.out_features * facts.in_features;
-  const uint8_t* packed = source.find(".weight")->data;
-  weight.codes.resize(count);
-  for (int64_t i = 0; i < count / 2; ++i) {
-    weight.codes[2 * i] = packed[i] >> 4;
-    weight.codes[2 * i + 1] = packed[i] & 15;
+  const StoredCodes codes{StoredCodes::Layout::kRows, source.find(".weight")->data};
+  if (source.keep_stored && facts.in_features % 2 == 0) {
+    weight.stored = codes;
+  } else {
+    weight.codes.resize(count);
+    unpack_codes(codes, 1, count, 4, weight.codes.data());  // rows may begin within a byte
   }
-  if (count % 2) weight.codes[count - 1] = packed[count / 2] >> 4;
-  NBL_ASSIGN_OR_RETURN(const std::vector<float> absmax, read_absmax(source, state));
-  spread_scales(absmax, state.block_size, weight);
+  NBL_ASSIGN_OR_RETURN(std::vector<float> absmax, read_absmax(source, state));
+  if (state.block_size == facts.group_size) {  // K is a multiple of it: no block crosses a row
+    weight.scales = std::move(absmax);
+  } else {
+    spread_scales(absmax, state.block_size, weight);
+  }
   return weight;
 }
 
@@ -202,9 +211,13 @@ Result<QuantWeight> load8(const ModuleSource& source) {
   NBL_ASSIGN_OR_RETURN(const WeightSpec facts, spec8(source));
   QuantWeight weight;
   static_cast<WeightSpec&>(weight) = facts;
-  const TensorView& codes = *source.find(".weight");
-  weight.codes.resize(codes.bytes);
-  for (int64_t i = 0; i < codes.bytes; ++i) weight.codes[i] = codes.data[i] ^ 0x80;  // signed + 128
+  const StoredCodes codes{StoredCodes::Layout::kRows, source.find(".weight")->data, 0, 0x80};  // signed + 128
+  if (source.keep_stored) {
+    weight.stored = codes;
+  } else {
+    weight.codes.resize(facts.out_features * facts.in_features);
+    unpack_codes(codes, facts.out_features, facts.in_features, 8, weight.codes.data());
+  }
   weight.zeros.assign(facts.out_features, 128);
   NBL_ASSIGN_OR_RETURN(weight.scales, floats_of(*source.find(".SCB")));
   for (float& scale : weight.scales) scale *= 7.874015718698502e-3f;  // 1 / 127, as the tool writes it

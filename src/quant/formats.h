@@ -20,6 +20,7 @@ struct ModuleSource {
   int64_t out_features;           // what the model expects
   int64_t in_features;
   std::vector<std::string>* warnings;  // may be null
+  bool keep_stored = false;       // load() leaves codes, scales and zeros as they are stored, where it has a view for them
 
   const TensorView* find(std::string_view suffix) const {
     return checkpoint.find(module + std::string(suffix));
@@ -49,6 +50,10 @@ extern const Format kFloat;
 // "TENSOR is [1, 2], expected [3, 4] for N outputs ..." with file and tensor in the detail.
 Status shape_error(const TensorView& tensor, const std::string& expected, const ModuleSource& source);
 Status missing_tensor(const ModuleSource& source, std::string_view suffix);
+// The plain codes of a stored matrix: out[n * K + k], one to a byte.
+void unpack_codes(const StoredCodes& stored, int64_t n, int64_t k, int bits, uint8_t* out);
+// [groups, N] of a float type as out[n * groups + g].
+Result<std::vector<float>> transposed_scales(const TensorView& scales, int64_t n, int64_t groups);
 // Any float tensor as float32 values.
 Result<std::vector<float>> floats_of(const TensorView& tensor);
 

@@ -95,30 +95,6 @@ Result<WeightSpec> spec(const ModuleSource& source) {
   return out;
 }
 
-// out[n * stride + row] = field `row` of column n's bit stream, for rows of a [words, columns] matrix.
-void unpack_down(const uint8_t* words, int64_t rows, int64_t columns, int bits, int64_t stride, uint8_t* out) {
-  const uint32_t mask = (1u << bits) - 1;
-  constexpr int64_t kColumns = 64;  // at a time: the reads of a block of columns share cache lines
-  for (int64_t first = 0; first < columns; first += kColumns) {
-    const int64_t last = std::min(columns, first + kColumns);
-    for (int64_t column = first; column < last; ++column) {
-      uint64_t held = 0;
-      int have = 0;
-      int64_t word_row = 0;
-      uint8_t* row_out = out + column * stride;
-      for (int64_t row = 0; row < rows; ++row) {
-        if (have < bits) {
-          held |= static_cast<uint64_t>(word_at(words, word_row++ * columns + column)) << have;
-          have += 32;
-        }
-        row_out[row] = held & mask;
-        held >>= bits;
-        have -= bits;
-      }
-    }
-  }
-}
-
 // Fields of one row of zeros, [columns] of them, stored value.
 void unpack_along(const uint8_t* words, int64_t first_word, int64_t columns, int bits, uint32_t add_to_words, uint8_t* out) {
   const uint32_t mask = (1u << bits) - 1;
@@ -189,6 +165,7 @@ Status permute(const ModuleSource& source, const std::vector<int32_t>& index, Qu
                  source.module.c_str(), weight.k_order[p], group, static_cast<long long>(weight.group_size))
         .with("tensor", source.module + ".g_idx");
   }
+  if (weight.codes.empty()) return {};  // they stay in the file's order
   std::vector<uint8_t> row(k);
   for (int64_t n = 0; n < weight.out_features; ++n) {
     uint8_t* codes = weight.codes.data() + n * k;
@@ -203,13 +180,16 @@ Result<QuantWeight> load(const ModuleSource& source) {
   QuantWeight weight;
   static_cast<WeightSpec&>(weight) = facts;
   const int64_t n = facts.out_features, k = facts.in_features, groups = facts.groups();
-  weight.codes.resize(n * k);
-  unpack_down(source.find(".qweight")->data, k, n, facts.bits, k, weight.codes.data());
+  const TensorView& scales = *source.find(".scales");
+  const StoredCodes codes{StoredCodes::Layout::kAlongInputs, source.find(".qweight")->data};
   load_zeros(source, facts, weight);
-  NBL_ASSIGN_OR_RETURN(const std::vector<float> scales, floats_of(*source.find(".scales")));
-  weight.scales.resize(n * groups);
-  for (int64_t g = 0; g < groups; ++g) {
-    for (int64_t row = 0; row < n; ++row) weight.scales[row * groups + g] = scales[g * n + row];
+  if (source.keep_stored) {
+    weight.stored = codes;
+    weight.stored_scales = {scales.data, scales.dtype};
+  } else {
+    weight.codes.resize(n * k);
+    unpack_codes(codes, n, k, facts.bits, weight.codes.data());
+    NBL_ASSIGN_OR_RETURN(weight.scales, transposed_scales(scales, n, groups));
   }
   if (facts.permuted) NBL_RETURN_IF_ERROR(permute(source, group_index(source, groups, facts.group_size), weight));
   return weight;

@@ -40,17 +40,55 @@ struct WeightSpec {
   int64_t groups() const { return group_size > 0 ? (in_features + group_size - 1) / group_size : 0; }
 };
 
+// Codes as a checkpoint packs them, for a backend that unpacks them itself: a view into the file. Columns are in the
+// file's order, which is that of x. The layouts, for a matrix [N, K] of `bits` each:
+//
+//   kAlongInputs    words [ceil(K * bits / 32), N]: column n is one little-endian stream of bits               (GPTQ)
+//   kAlongOutputs   words [K, N / 8], bits 4: output 8c + j is nibble `places >> 4j & 15` of word c             (AWQ)
+//   kRows           bytes [N, K * bits / 8], bits 4 or 8: of two codes in a byte the first in the high nibble   (bitsandbytes)
+//   kRandom         no bytes, columns in k_order: code i = n * K + p is byte i % 8 of random_codes(seed, i / 8)   (made to measure speed)
+struct StoredCodes {
+  enum class Layout : uint8_t { kNone, kAlongInputs, kAlongOutputs, kRows, kRandom };
+  Layout layout = Layout::kNone;
+  const uint8_t* data = nullptr;     // may be unaligned
+  uint32_t places = 0;
+  uint8_t flip = 0;                  // exclusive-or'ed to every code: 0x80 makes int8 an offset of 128
+  uint64_t seed = 0;
+};
+
+// Scales as a checkpoint stores them: [groups, N] of this type, maybe unaligned.
+struct StoredScales {
+  const uint8_t* data = nullptr;     // null: `scales` has them
+  DType type = DType::kF16;
+};
+
 struct QuantWeight : WeightSpec {
-  std::vector<uint8_t> codes;        // [N, K], one code a byte, columns in k_order
+  std::vector<uint8_t> codes;        // [N, K], one code a byte, columns in k_order; empty when `stored` has them
   std::vector<float> scales;         // [N, groups()]
   std::vector<uint8_t> zeros;        // [N, groups()], int group only
   std::array<float, 16> codebook{};  // codebook only
   std::vector<int32_t> k_order;      // [K]: position -> column of x; empty when the identity
 
+  // Only in a weight that was loaded for a backend that takes them (Backend::takes_stored).
+  StoredCodes stored;
+  StoredScales stored_scales;        // then `scales` is empty
+  StoredCodes stored_zeros;          // of the matrix [N, groups()], kAlongOutputs; then `zeros` is empty
+
   // float: [N, K] of value_type, row-major. Points into the checkpoint's mapping, or into dense_owned.
   const void* dense = nullptr;
   std::vector<uint8_t> dense_owned;
 };
+
+// Eight codes of kRandom at a time, those at 8 * index ..: one to a byte, the first in the lowest (splitmix64).
+#ifdef __CUDACC__
+__host__ __device__
+#endif
+inline uint64_t random_codes(uint64_t seed, uint64_t index) {
+  uint64_t z = seed + (index + 1) * 0x9E3779B97F4A7C15ull;
+  z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9ull;
+  z = (z ^ z >> 27) * 0x94D049BB133111EBull;
+  return z ^ z >> 31;
+}
 
 inline float round_to(DType type, float value) {
   if (type == DType::kF16) return f16_to_float(float_to_f16(value));
@@ -58,7 +96,7 @@ inline float round_to(DType type, float value) {
   return value;
 }
 
-// W[n, k_order[p]] as float32. For references and for odd shapes: one element at a time is slow.
+// W[n, k_order[p]] as float32, of plain codes. For references and for odd shapes: one element at a time is slow.
 inline float weight_value(const QuantWeight& w, int64_t n, int64_t p) {
   const int64_t at = n * w.in_features + p;
   switch (w.format) {

@@ -35,8 +35,9 @@ class CheckpointLoader : public WeightLoader {
     return spec;
   }
 
-  Result<QuantWeight> load(std::string_view module, int64_t n, int64_t k) const override {
-    const ModuleSource source = source_of(module, n, k, &warnings_);
+  Result<QuantWeight> load(std::string_view module, int64_t n, int64_t k, bool keep_stored) const override {
+    ModuleSource source = source_of(module, n, k, &warnings_);
+    source.keep_stored = keep_stored;
     NBL_ASSIGN_OR_RETURN(const Format* format, format_of(source));
     NBL_ASSIGN_OR_RETURN(QuantWeight weight, format->load(source));
     if (quantizes(source.module, weight)) {
@@ -98,7 +99,7 @@ class CheckpointLoader : public WeightLoader {
 
  private:
   ModuleSource source_of(std::string_view module, int64_t n, int64_t k, std::vector<std::string>* warnings) const {
-    return {*checkpoint_, std::string(module), config_, n, k, warnings};
+    return {*checkpoint_, std::string(module), config_, n, k, warnings, false};
   }
 
   // The rows of int8 that bitsandbytes makes are those of LLM.int8.

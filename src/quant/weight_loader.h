@@ -36,7 +36,8 @@ class WeightLoader {
   // From shapes and configuration alone; no weight is read. in/out_features > 0 are what the model expects: a module
   // that says otherwise is kFormat naming tensor, found and expected shape.
   virtual Result<WeightSpec> spec(std::string_view module, int64_t out_features, int64_t in_features) const = 0;
-  virtual Result<QuantWeight> load(std::string_view module, int64_t out_features, int64_t in_features) const = 0;
+  // keep_stored: codes stay as the file packs them (QuantWeight::stored), unless the format has no view for that.
+  virtual Result<QuantWeight> load(std::string_view module, int64_t out_features, int64_t in_features, bool keep_stored = false) const = 0;
   // The module's bias as float32; empty when it has none (an all-zero one counts as none).
   virtual Result<std::vector<float>> bias(std::string_view module, int64_t out_features) const = 0;
   // Any float tensor of `elements` values as float32, e.g. "model.norm.weight".
