@@ -32,7 +32,7 @@
 #define NBL_VERSION_MINOR 0
 #define NBL_VERSION_PATCH 0
 #define NBL_ABI_VERSION (((uint32_t)NBL_VERSION_MAJOR << 16) | NBL_VERSION_MINOR) /* for nbl_abi_check */
-#define NBL_API_HASH "f70e7c1dfb85798b" /* of every name, type and value below; nbl_build_info has the library's */
+#define NBL_API_HASH "0d27277b0a1b06c7" /* of every name, type and value below; nbl_build_info has the library's */
 #define NBL_NTS ((size_t)-1)
 
 #if defined(_WIN32)
@@ -172,6 +172,12 @@ enum {
   NBL_OPT_DEVICE                 = 1000,    /* [load; text; default auto] Where the model runs: auto (the
                                                first GPU, else the CPU), cpu, ref (the reference in
                                                double), cuda, cuda:1, ... */
+  NBL_OPT_MAX_MEMORY             = 1005,    /* [load; list of texts] Most bytes of a device, one entry
+                                               each: 0=30GiB, cuda:1=46GB, cpu=16GB. A model that needs
+                                               more on the device that it was given is refused before a
+                                               weight is read (NO_DEVICE_MEMORY, NO_MEMORY); with DEVICE
+                                               auto the next device is tried. In JSON the object of
+                                               transformers: {"max_memory": {"0": "30GiB", "cpu": "16GB"}}. */
   NBL_OPT_N_THREADS              = 1001,    /* [load; whole number from 0 to 1024; default 0] Threads of
                                                the CPU backend; 0: the physical cores that this process may
                                                use. */

@@ -255,6 +255,14 @@ namespace Nibble
         /// </summary>
         Device = 1000,
 
+        /// <summary>
+        /// Most bytes of a device, one entry each: 0=30GiB, cuda:1=46GB, cpu=16GB. A model that needs more on the device
+        /// that it was given is refused before a weight is read (Status.NoDeviceMemory, Status.NoMemory); with
+        /// Status.Device auto the next device is tried. In JSON the object of transformers: {"max_memory": {"0": "30GiB",
+        /// "cpu": "16GB"}}.
+        /// </summary>
+        MaxMemory = 1005,
+
         /// <summary>Threads of the CPU backend; 0: the physical cores that this process may use.</summary>
         NThreads = 1001,
 
@@ -756,6 +764,23 @@ namespace Nibble
         }
 
         private string deviceOption;
+
+        /// <summary>
+        /// Most bytes of a device, one entry each: 0=30GiB, cuda:1=46GB, cpu=16GB. A model that needs more on the device
+        /// that it was given is refused before a weight is read (Status.NoDeviceMemory, Status.NoMemory); with
+        /// Status.Device auto the next device is tried. In JSON the object of transformers: {"max_memory": {"0": "30GiB",
+        /// "cpu": "16GB"}}. For: load.
+        /// </summary>
+        public Collection<string> MaxMemory
+        {
+            get
+            {
+                return maxMemoryOption ?? (maxMemoryOption = new OptionList<string>(
+                    item => AddString(Option.MaxMemory, item), () => { throw OptionValue.Kept("MaxMemory"); }));
+            }
+        }
+
+        private OptionList<string> maxMemoryOption;
 
         /// <summary>
         /// Threads of the CPU backend; 0: the physical cores that this process may use. A whole number from 0 to 1024;

@@ -297,6 +297,7 @@ func TestEveryOptionIsTheLibrarys(t *testing.T) {
 		name, kind string
 	}{
 		{OptDevice, "device", "str"},
+		{OptMaxMemory, "max_memory", "list"},
 		{OptNThreads, "n_threads", "i64"},
 		{OptCPUISA, "cpu_isa", "str"},
 		{OptCPUPrecision, "cpu_precision", "str"},
@@ -362,6 +363,7 @@ func TestEveryOptionHasItsMethod(t *testing.T) {
 		config *Config
 	}{
 		{"device", NewConfig().SetDevice("cpu")},
+		{"max_memory", NewConfig().AddMaxMemory("word")},
 		{"n_threads", NewConfig().SetNThreads(1)},
 		{"cpu_isa", NewConfig().SetCPUISA("auto")},
 		{"cpu_precision", NewConfig().SetCPUPrecision("exact16")},

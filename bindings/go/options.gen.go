@@ -15,6 +15,21 @@ func (c *Config) SetDevice(value string) *Config {
 	return c.keep(c.SetString(OptDevice, value))
 }
 
+// AddMaxMemory: most bytes of a device, one entry each: 0=30GiB, cuda:1=46GB, cpu=16GB. A model that needs more
+// on the device that it was given is refused before a weight is read (ErrNoDeviceMemory, ErrNoMemory); with
+// ErrDevice auto the next device is tried. In JSON the object of transformers: {"max_memory": {"0": "30GiB",
+// "cpu": "16GB"}}.
+//
+// For: load.
+func (c *Config) AddMaxMemory(values ...string) *Config {
+	for _, value := range values {
+		if err := c.AddString(OptMaxMemory, value); err != nil {
+			return c.keep(err)
+		}
+	}
+	return c
+}
+
 // SetNThreads: threads of the CPU backend; 0: the physical cores that this process may use.
 //
 // For: load. From 0 to 1024; default 0.

@@ -140,7 +140,7 @@ Status merge_option(nbl_config& config, const OptionRow& row, const Json& value)
 Status merge_device_map(nbl_config& config, const Json& value) {
   if (value.is_string()) {
     const std::string text = value.get<std::string>();
-    const bool any = text == "sequential" || text == "balanced";
+    const bool any = text == "sequential" || text == "balanced" || text == "balanced_low_0";
     return set_value(config, NBL_OPT_DEVICE, any ? std::string("auto") : text);
   }
   if (value.is_number_integer()) return set_value(config, NBL_OPT_DEVICE, "cuda:" + to_text(value));
@@ -155,6 +155,20 @@ Status merge_device_map(nbl_config& config, const Json& value) {
     return merge_device_map(config, first);
   }
   return error(Code::kOptionValue, "\"device_map\" is %s, expected a device name or number", to_text(value).c_str()).with("key", "device_map");
+}
+
+// max_memory: {0: "30GiB", "cpu": "16GB"}, numbers or texts, as entries DEVICE=BYTES.
+Status merge_max_memory(nbl_config& config, const Json& value) {
+  if (!value.is_object()) {
+    return error(Code::kOptionValue, "\"max_memory\" is %s, expected an object of devices and bytes", to_text(value).c_str()).with("key", "max_memory");
+  }
+  std::vector<std::string> list;
+  MemoryCeilings ceilings;
+  for (const auto& [device, bytes] : value.items()) {
+    list.push_back(device + "=" + (bytes.is_string() ? bytes.get<std::string>() : to_text(bytes)));
+    NBL_RETURN_IF_ERROR(add_ceiling(list.back(), ceilings));
+  }
+  return set_value(config, NBL_OPT_MAX_MEMORY, std::move(list));
 }
 
 bool is_true(const Json& object, const char* key) {
@@ -181,6 +195,8 @@ Status merge_json(nbl_config& config, const Json& object) {
     if (value.is_null()) continue;
     if (key == "device_map") {
       NBL_RETURN_IF_ERROR(merge_device_map(merged, value));
+    } else if (key == "max_memory" && !value.is_array()) {
+      NBL_RETURN_IF_ERROR(merge_max_memory(merged, value));
     } else if (key == "do_sample") {
       if (value == false) NBL_RETURN_IF_ERROR(set_value(merged, NBL_OPT_TEMPERATURE, 0.0));
     } else if (key == "quantization_config" && value.is_object()) {
@@ -273,8 +289,9 @@ Status parse_device(const std::string& text, BackendKind& kind, int& device) {
   const std::string number = text.compare(0, 5, "cuda:") == 0 ? text.substr(5) : text;
   int64_t value = 0;
   if (!whole_number(number, 0, 1023, value)) {
-    const bool rocm = text.compare(0, 4, "rocm") == 0 || text.compare(0, 3, "xpu") == 0 || text.compare(0, 3, "mps") == 0;
-    return error(rocm ? Code::kUnsupported : Code::kOptionValue, "the device is \"%s\"; known are auto, cpu, ref, cuda, cuda:0, cuda:1, ...", text.c_str())
+    bool other = text == "disk";  // devices of other tools
+    for (const char* name : {"rocm", "hip", "xpu", "mps", "meta"}) other = other || text.compare(0, std::strlen(name), name) == 0;
+    return error(other ? Code::kUnsupported : Code::kOptionValue, "the device is \"%s\"; known are auto, cpu, ref, cuda, cuda:0, cuda:1, ...", text.c_str())
         .with("option", "device");
   }
   device = static_cast<int>(value);
@@ -285,6 +302,7 @@ Result<LoadOptions> load_options(const nbl_config* config) {
   const Reader read(config);
   LoadOptions out;
   NBL_RETURN_IF_ERROR(parse_device(read.text(NBL_OPT_DEVICE), out.backend, out.device));
+  for (const std::string& text : read.list(NBL_OPT_MAX_MEMORY)) NBL_RETURN_IF_ERROR(add_ceiling(text, out.max_memory));
   out.cpu.threads = static_cast<int>(read.i64(NBL_OPT_N_THREADS));
   out.cpu.isa = enum_of<CpuIsa>(NBL_OPT_CPU_ISA, read.text(NBL_OPT_CPU_ISA));
   out.cpu.precision = enum_of<CpuPrecision>(NBL_OPT_CPU_PRECISION, read.text(NBL_OPT_CPU_PRECISION));

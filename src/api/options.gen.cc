@@ -32,6 +32,7 @@ static constexpr const char* kKeys3015[] = {"stop_token_ids", nullptr};
 
 const OptionRow kOptions[] = {
     {1000, "device", OptionType::kText, -kEndless, kEndless, "auto", nullptr, kKeys1000, "load", "Where the model runs: auto (the first GPU, else the CPU), cpu, ref (the reference in double), cuda, cuda:1, ..."},
+    {1005, "max_memory", OptionType::kList, -kEndless, kEndless, "", nullptr, nullptr, "load", "Most bytes of a device, one entry each: 0=30GiB, cuda:1=46GB, cpu=16GB. A model that needs more on the device that it was given is refused before a weight is read (NO_DEVICE_MEMORY, NO_MEMORY); with DEVICE auto the next device is tried. In JSON the object of transformers: {\"max_memory\": {\"0\": \"30GiB\", \"cpu\": \"16GB\"}}."},
     {1001, "n_threads", OptionType::kI64, 0, 1024, "0", nullptr, nullptr, "load", "Threads of the CPU backend; 0: the physical cores that this process may use."},
     {1002, "cpu_isa", OptionType::kText, -kEndless, kEndless, "auto", kValues1002, nullptr, "load", "Instruction set of the CPU kernels. One that the machine lacks is refused at load."},
     {1003, "cpu_precision", OptionType::kText, -kEndless, kEndless, "exact16", kValues1003, nullptr, "load", "Activations of the CPU kernels: exact16 (16-bit integers per group, closer to exact than float16), fast8 (8 bits while reading the prompt), fastest8 (8 bits always), fp32 (float32, and weights rounded as the quantizing tool does)."},
@@ -70,6 +71,6 @@ const OptionRow kOptions[] = {
     {5010, "perplexity_window", OptionType::kI64, 2, 16777216, "512", nullptr, nullptr, "perplexity", "Tokens of a window. Windows do not overlap; each is run alone; an incomplete last one is dropped."},
     {5011, "perplexity_max_windows", OptionType::kI64, 0, 16777216, "0", nullptr, nullptr, "perplexity", "Measures only the first so many windows; 0: all."},
 };
-const int kOptionCount = 38;
+const int kOptionCount = 39;
 
 }  // namespace nbl::api

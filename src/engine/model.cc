@@ -108,23 +108,27 @@ std::shared_ptr<Model> Model::assemble(std::shared_ptr<const Decoder> decoder, s
   return model;
 }
 
-// On auto the first GPU is tried; whatever it cannot do (not there, too small) leaves the CPU, and the reason is kept.
+// On auto every GPU is tried in turn; what none can do (not there, too small) leaves the CPU, and the reasons are kept.
 Status Model::build(const LoadOptions& options, const Progress& progress) {
-  BackendKind kind = options.backend;
-  if (kind == BackendKind::kAuto) kind = cuda_device_count() > 0 ? BackendKind::kCuda : BackendKind::kCpu;
-  const Status status = build_on(kind, options, progress);
-  const bool may_fall_back = options.backend == BackendKind::kAuto && kind == BackendKind::kCuda &&
-                             status.code() != Code::kCancelled && !status.ok();
-  if (!may_fall_back) return status;
-  warnings_.push_back("runs on the CPU, because the GPU could not: " + status.message());
-  return build_on(BackendKind::kCpu, options, progress);
+  warnings_.clear();
+  if (options.backend != BackendKind::kAuto) return build_on(options.backend, options.device, options, progress);
+  const int count = cuda_device_count();
+  for (int device = 0; device < count; ++device) {
+    const Status status = build_on(BackendKind::kCuda, device, options, progress);
+    if (status.ok() || status.code() == Code::kCancelled) return status;
+    warnings_.push_back("does not run on cuda:" + std::to_string(device) + ": " + status.message());
+  }
+  return build_on(BackendKind::kCpu, 0, options, progress);
 }
 
-Status Model::build_on(BackendKind kind, const LoadOptions& options, const Progress& progress) {
-  NBL_ASSIGN_OR_RETURN(std::shared_ptr<Backend> backend, make_backend(kind, options.device, options.cpu));
+Status Model::build_on(BackendKind kind, int device, const LoadOptions& options, const Progress& progress) {
+  NBL_ASSIGN_OR_RETURN(std::shared_ptr<Backend> backend, make_backend(kind, device, options.cpu));
   std::shared_ptr<const Decoder> decoder;
   if (checkpoint_) {
     NBL_ASSIGN_OR_RETURN(const std::shared_ptr<const WeightLoader> loader, WeightLoader::open(checkpoint_, options.load_quant));
+    const bool on_gpu = kind == BackendKind::kCuda;
+    NBL_RETURN_IF_ERROR(check_room(*loader, *backend, on_gpu ? device : kCpuDevice, options.max_memory,
+                                   on_gpu && options.backend == BackendKind::kAuto));
     NBL_ASSIGN_OR_RETURN(decoder, build_decoder(loader, *backend, progress));
     quantization_ = loader->description();
     warnings_.insert(warnings_.end(), loader->warnings().begin(), loader->warnings().end());
@@ -186,6 +190,7 @@ Status Model::read_generation_defaults() {
 int64_t Model::footprint_bytes() const {
   int64_t bytes = 0;
   for_each_linear(*decoder_, [&](const Linear& linear) { bytes += linear.weight->bytes(); });
+  if (decoder_->embedding.packed) bytes += decoder_->embedding.packed->bytes();
   return bytes;
 }
 
@@ -223,9 +228,15 @@ Json Model::describe() const {
     if (spec.group_size > 0) module["group_size"] = spec.group_size;
     module["dtype"] = dtype_name(spec.value_type);
     module["kernel"] = linear.weight->kernel();
+    if (const std::string reason = linear.weight->reason(); !reason.empty()) module["reason"] = reason;
     module["bytes"] = linear.weight->bytes();
     modules.push_back(std::move(module));
   });
+  if (decoder_->embedding.packed) {
+    modules.push_back({{"names", {"model.embed_tokens"}}, {"device", backend_->name()}, {"shape", {c.vocab_size, c.hidden_size}},
+                       {"format", "float"}, {"dtype", dtype_name(decoder_->embedding.type)}, {"kernel", "rows"},
+                       {"bytes", decoder_->embedding.packed->bytes()}});
+  }
   out["modules"] = std::move(modules);
   out["warnings"] = warnings_;
   return out;
@@ -287,10 +298,11 @@ Result<Json> Model::inspect(const std::string& directory) {
 Result<Json> Model::estimate(const std::string& directory, const LoadOptions& options, const EstimateOptions& session) {
   NBL_ASSIGN_OR_RETURN(const auto checkpoint, Checkpoint::open(directory));
   NBL_ASSIGN_OR_RETURN(const auto loader, WeightLoader::open(checkpoint, options.load_quant));
-  BackendKind kind = options.backend;
-  if (kind == BackendKind::kAuto) kind = cuda_device_count() > 0 ? BackendKind::kCuda : BackendKind::kCpu;
-  NBL_ASSIGN_OR_RETURN(const auto backend, make_backend(kind, options.device, options.cpu));
-  return estimate_memory(*loader, *backend, session.context, session.kv_type, session.prefill_chunk);
+  // On auto that of the first GPU that works; without one the CPU's.
+  auto backend = make_backend(options.backend == BackendKind::kAuto ? BackendKind::kCuda : options.backend, options.device, options.cpu);
+  if (!backend.ok() && options.backend == BackendKind::kAuto) backend = make_backend(BackendKind::kCpu, 0, options.cpu);
+  NBL_RETURN_IF_ERROR(backend.status());
+  return estimate_memory(*loader, **backend, session.context, session.kv_type, session.prefill_chunk);
 }
 
 }  // namespace nbl

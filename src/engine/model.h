@@ -14,6 +14,7 @@
 #include "base/json.h"
 #include "base/status.h"
 #include "checkpoint/checkpoint.h"
+#include "engine/placement.h"
 #include "engine/sampler.h"
 #include "kernels/backend.h"
 #include "quant/weight_loader.h"
@@ -28,8 +29,9 @@ using Progress = std::function<bool(uint64_t done, uint64_t total)>;
 enum class BackendKind : uint8_t { kAuto, kRef, kCpu, kCuda };
 
 struct LoadOptions {
-  BackendKind backend = BackendKind::kAuto;  // auto: the first GPU on which the model fits, else the CPU
+  BackendKind backend = BackendKind::kAuto;  // auto: the first GPU on which model and session fit, else the CPU
   int device = 0;                            // for kCuda
+  MemoryCeilings max_memory;
   CpuOptions cpu;
   LoadQuantOptions load_quant;
   std::string chat_template;                 // replaces the checkpoint's; empty: the checkpoint's own
@@ -56,7 +58,7 @@ class Model : public std::enable_shared_from_this<Model> {
   static Result<Json> estimate(const std::string& directory, const LoadOptions& options, const EstimateOptions& session);
 
   // {"architecture", "backend", "quantization", "tokenizer", "chat_template", "modules": [{"name", "device", "format",
-  // "kernel", "bytes"}...], "footprint_bytes", "warnings": [...]}
+  // "kernel", "reason", "bytes"}...], "footprint_bytes", "warnings": [...]}
   Json describe() const;
   // Packs the weights anew for another device and lets go of the old ones; kBusy while sessions exist.
   Status move(BackendKind backend, int device);
@@ -86,7 +88,7 @@ class Model : public std::enable_shared_from_this<Model> {
  private:
   Model() = default;
   Status build(const LoadOptions& options, const Progress& progress);
-  Status build_on(BackendKind kind, const LoadOptions& options, const Progress& progress);
+  Status build_on(BackendKind kind, int device, const LoadOptions& options, const Progress& progress);
   Status open_text(const LoadOptions& options);
   Status read_generation_defaults();
 

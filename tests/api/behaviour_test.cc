@@ -124,6 +124,57 @@ TEST(Api, JsonTakesTheNamesOfTransformers) {
   EXPECT_EQ(nbl_config_merge_json(raw, "{", NBL_NTS, nullptr), NBL_E_FORMAT);
 }
 
+// The spellings of transformers' device_map, all of which place a model whole.
+TEST(Api, DeviceMapTakesTheNamesOfTransformers) {
+  const struct {
+    const char* json;
+    const char* device;  // what becomes of it, or null when it is refused
+    nbl_status status;
+  } table[] = {
+      {R"("auto")", "auto", NBL_OK},          {R"("balanced")", "auto", NBL_OK},     {R"("balanced_low_0")", "auto", NBL_OK},
+      {R"("sequential")", "auto", NBL_OK},    {R"("cpu")", "cpu", NBL_OK},           {R"("cuda")", "cuda", NBL_OK},
+      {R"("cuda:1")", "cuda:1", NBL_OK},      {R"("0")", "0", NBL_OK},               {"0", "cuda:0", NBL_OK},
+      {R"({"": 0})", "cuda:0", NBL_OK},       {R"({"": "cuda:0"})", "cuda:0", NBL_OK},
+      {R"({"model": 0, "lm_head": 0})", "cuda:0", NBL_OK},
+      {R"({"model": 0, "lm_head": "cpu"})", nullptr, NBL_E_UNSUPPORTED},
+      {R"({"model": 0, "lm_head": 1})", nullptr, NBL_E_UNSUPPORTED},
+      {"true", nullptr, NBL_E_OPTION_VALUE},  {"{}", nullptr, NBL_E_OPTION_VALUE},
+  };
+  for (const auto& row : table) {
+    nbl_config* raw = nullptr;
+    ASSERT_EQ(nbl_config_create(&raw, nullptr), NBL_OK);
+    const Owned<nbl_config> config(raw);
+    const std::string json = std::string(R"({"device_map": )") + row.json + "}";
+    EXPECT_EQ(nbl_config_merge_json(raw, json.c_str(), NBL_NTS, nullptr), row.status) << json;
+    if (row.device == nullptr) continue;
+    char* text = nullptr;
+    size_t length = 0;
+    ASSERT_EQ(nbl_config_to_json(raw, &text, &length, nullptr), NBL_OK);
+    EXPECT_EQ(api::take(text, length), std::string(R"({"device":")") + row.device + "\"}") << json;
+  }
+}
+
+TEST(Api, ACeilingThatIsTooLowIsRefusedBeforeTheLoad) {
+  nbl_config* raw = nullptr;
+  ASSERT_EQ(nbl_config_create(&raw, nullptr), NBL_OK);
+  const Owned<nbl_config> config(raw);
+  nbl_error* error = nullptr;
+  ASSERT_EQ(nbl_config_merge_json(raw, R"({"device_map": "cpu", "max_memory": {"0": "30GiB", "cpu": "100KB"}})", NBL_NTS, &error), NBL_OK)
+      << message_of(error);
+  nbl_model* model = nullptr;
+  EXPECT_EQ(nbl_model_load(NIBBLE_TEST_DATA "/story-6m", NBL_NTS, raw, &model, &error), NBL_E_NO_MEMORY);
+  const std::string message = nbl_error_message(error, nullptr);
+  EXPECT_NE(message.find("100000 are its ceiling in max_memory"), std::string::npos) << message;
+  EXPECT_NE(std::string(nbl_error_detail(error, nullptr)).find("\"needed\":"), std::string::npos);
+  nbl_error_release(error);
+  ASSERT_EQ(nbl_config_merge_json(raw, R"({"max_memory": {"cpu": "1 GiB"}})", NBL_NTS, nullptr), NBL_OK);
+  ASSERT_EQ(nbl_model_load(NIBBLE_TEST_DATA "/story-6m", NBL_NTS, raw, &model, nullptr), NBL_OK);
+  nbl_model_release(model);
+  EXPECT_EQ(nbl_config_merge_json(raw, R"({"max_memory": {"disk": "1GB"}})", NBL_NTS, nullptr), NBL_E_UNSUPPORTED);
+  EXPECT_EQ(nbl_config_merge_json(raw, R"({"max_memory": {"cpu": "much"}})", NBL_NTS, nullptr), NBL_E_OPTION_VALUE);
+  EXPECT_EQ(nbl_config_merge_json(raw, R"({"max_memory": "1GB"})", NBL_NTS, nullptr), NBL_E_OPTION_VALUE);
+}
+
 TEST(Api, LogitsTopAndScoreAgree) {
   auto session = api::session();
   ASSERT_EQ(nbl_session_append_text(session.get(), "There was a king who", NBL_NTS, NBL_TOKENIZE_ADD_SPECIAL, nullptr), NBL_OK);

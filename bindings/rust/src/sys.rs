@@ -11,7 +11,7 @@ pub const NBL_VERSION: &str = "1.0.0";
 /// For `nbl_abi_check`: major << 16 | minor.
 pub const NBL_ABI_VERSION: u32 = 65536;
 /// Of every name, type and value; `nbl_build_info` has the library's.
-pub const NBL_API_HASH: &str = "f70e7c1dfb85798b";
+pub const NBL_API_HASH: &str = "0d27277b0a1b06c7";
 /// As the length of a text: up to its NUL.
 pub const NBL_NTS: usize = usize::MAX;
 
@@ -204,6 +204,10 @@ pub const NBL_PROP_DEVICE_SM_MAJOR: nbl_prop = 204;
 pub const NBL_PROP_DEVICE_SM_MINOR: nbl_prop = 205;
 /// Where the model runs: auto (the first GPU, else the CPU), cpu, ref (the reference in double), cuda, cuda:1, ...
 pub const NBL_OPT_DEVICE: nbl_option = 1000;
+/// Most bytes of a device, one entry each: 0=30GiB, cuda:1=46GB, cpu=16GB. A model that needs more on the device that
+/// it was given is refused before a weight is read (NO_DEVICE_MEMORY, NO_MEMORY); with DEVICE auto the next device is
+/// tried. In JSON the object of transformers: {"max_memory": {"0": "30GiB", "cpu": "16GB"}}.
+pub const NBL_OPT_MAX_MEMORY: nbl_option = 1005;
 /// Threads of the CPU backend; 0: the physical cores that this process may use.
 pub const NBL_OPT_N_THREADS: nbl_option = 1001;
 /// Instruction set of the CPU kernels. One that the machine lacks is refused at load.

@@ -391,6 +391,12 @@ pub struct OptionId(pub i32);
 impl OptionId {
     /// Where the model runs: auto (the first GPU, else the CPU), cpu, ref (the reference in double), cuda, cuda:1, ...
     pub const DEVICE: OptionId = OptionId(1000);
+    /// Most bytes of a device, one entry each: 0=30GiB, cuda:1=46GB, cpu=16GB. A model that needs more on the device
+    /// that it was given is refused before a weight is read
+    /// ([`ErrorKind::NoDeviceMemory`](crate::ErrorKind::NoDeviceMemory),
+    /// [`ErrorKind::NoMemory`](crate::ErrorKind::NoMemory)); with [`ErrorKind::Device`](crate::ErrorKind::Device) auto
+    /// the next device is tried. In JSON the object of transformers: {"max_memory": {"0": "30GiB", "cpu": "16GB"}}.
+    pub const MAX_MEMORY: OptionId = OptionId(1005);
     /// Threads of the CPU backend; 0: the physical cores that this process may use.
     pub const N_THREADS: OptionId = OptionId(1001);
     /// Instruction set of the CPU kernels. One that the machine lacks is refused at load.

@@ -114,6 +114,20 @@ impl Config {
         self.set_str(OptionId::DEVICE, value)
     }
 
+    /// Most bytes of a device, one entry each: 0=30GiB, cuda:1=46GB, cpu=16GB. A model that needs more on the device
+    /// that it was given is refused before a weight is read
+    /// ([`ErrorKind::NoDeviceMemory`](crate::ErrorKind::NoDeviceMemory),
+    /// [`ErrorKind::NoMemory`](crate::ErrorKind::NoMemory)); with [`ErrorKind::Device`](crate::ErrorKind::Device) auto
+    /// the next device is tried. In JSON the object of transformers: {"max_memory": {"0": "30GiB", "cpu": "16GB"}}.
+    ///
+    /// For: load.
+    pub fn max_memory<T: Display>(mut self, values: impl IntoIterator<Item = T>) -> Self {
+        for value in values {
+            self = self.add_str(OptionId::MAX_MEMORY, &value.to_string());
+        }
+        self
+    }
+
     /// Threads of the CPU backend; 0: the physical cores that this process may use.
     ///
     /// For: load. Default `0`, from 0 to 1024.
