@@ -66,13 +66,21 @@ void add_bandwidth(double bandwidth, Json* result) {
   }
 }
 
+// What the rows take of the GPU that they ran on.
+void add_memory_share(Json* result) {
+  const std::string backend = (*result)["backend"].get<std::string>();
+  if (backend.compare(0, 5, "cuda:") != 0) return;
+  const auto total = client::number_of(nbl_device_i64, static_cast<int32_t>(std::stoi(backend.substr(5))), nbl_prop{NBL_PROP_DEVICE_TOTAL_BYTES});
+  for (Json& row : (*result)["rows"]) row["memory_share"] = row["memory_bytes"].get<double>() / static_cast<double>(total);
+}
+
 void print_table(const Json& result) {
   const double bandwidth = result.value("read_bandwidth_bytes_per_second", 0.0);
   std::printf("%s: %s, %s; %s of weights, %s read a token", result["model"].get<std::string>().c_str(),
               result["format"].get<std::string>().c_str(), result.value("description", "").c_str(),
               terminal::bytes(result["weight_bytes"]).c_str(), terminal::bytes(result["weight_bytes_per_token"]).c_str());
   if (bandwidth > 0) std::printf("; read bandwidth now %.1f GB/s", bandwidth * 1e-9);
-  std::printf("\n%6s %8s %8s %16s %16s %10s %10s %10s\n", "batch", "prompt", "decode", "prefill tokens/s", "decode tokens/s", "GB/s", "bandwidth", "KV");
+  std::printf("\n%6s %8s %8s %16s %16s %10s %10s %10s %16s\n", "batch", "prompt", "decode", "prefill tokens/s", "decode tokens/s", "GB/s", "bandwidth", "KV", "memory");
   for (const Json& row : result["rows"]) {
     std::printf("%6lld %8lld %8lld %16s %16s", row["batch"].get<long long>(), row["prompt_tokens"].get<long long>(),
                 row["decode_tokens"].get<long long>(), terminal::rate(row["prefill_tokens_per_second"]).c_str(),
@@ -82,19 +90,25 @@ void print_table(const Json& result) {
     } else {
       std::printf(" %10s %10s", "-", "-");
     }
-    std::printf(" %10s\n", terminal::bytes(row["kv_bytes"]).c_str());
+    std::string memory = terminal::bytes(row["memory_bytes"]);
+    if (row.contains("memory_share")) {
+      char share[16];
+      std::snprintf(share, sizeof(share), " (%.1f%%)", row["memory_share"].get<double>() * 100);
+      memory += share;
+    }
+    std::printf(" %10s %16s\n", terminal::bytes(row["kv_bytes"]).c_str(), memory.c_str());
   }
 }
 
 void print_csv(const Json& results) {
-  std::printf("model,format,batch,prompt_tokens,decode_tokens,prefill_tokens_per_second,decode_tokens_per_second,weight_bytes,kv_bytes,"
+  std::printf("model,format,batch,prompt_tokens,decode_tokens,prefill_tokens_per_second,decode_tokens_per_second,weight_bytes,kv_bytes,memory_bytes,"
               "read_bandwidth_bytes_per_second,bandwidth_share\n");
   for (const Json& result : results) {
     for (const Json& row : result["rows"]) {
-      std::printf("%s,\"%s\",%s,%s,%s,%s,%s,%s,%s,%s,%s\n", result["model"].get<std::string>().c_str(), result["format"].get<std::string>().c_str(),
+      std::printf("%s,\"%s\",%s,%s,%s,%s,%s,%s,%s,%s,%s,%s\n", result["model"].get<std::string>().c_str(), result["format"].get<std::string>().c_str(),
                   row["batch"].dump().c_str(), row["prompt_tokens"].dump().c_str(), row["decode_tokens"].dump().c_str(),
                   row["prefill_tokens_per_second"].dump().c_str(), row["decode_tokens_per_second"].dump().c_str(),
-                  result["weight_bytes"].dump().c_str(), row["kv_bytes"].dump().c_str(),
+                  result["weight_bytes"].dump().c_str(), row["kv_bytes"].dump().c_str(), row["memory_bytes"].dump().c_str(),
                   result.value("read_bandwidth_bytes_per_second", Json(0)).dump().c_str(), row.value("bandwidth_share", Json(0)).dump().c_str());
     }
   }
@@ -103,7 +117,7 @@ void print_csv(const Json& results) {
 void run(BenchFlags flags) {
   if (flags.directories.empty() == flags.shape.empty()) throw std::runtime_error("bench needs directories, or --shape (see --help)");
   const int threads = flags.load.threads > 0 ? static_cast<int>(flags.load.threads) : bandwidth::usable_cores();
-  const bool probes = !flags.no_probe && (flags.load.device == "auto" || flags.load.device == "cpu") && nbl_device_count() == 0;
+  const bool probes = !flags.no_probe && (flags.load.device == "cpu" || (flags.load.device == "auto" && nbl_device_count() == 0));
   if (flags.directories.empty()) flags.directories.push_back("");
   Json results = Json::array();
   for (const std::string& directory : flags.directories) {
@@ -112,6 +126,7 @@ void run(BenchFlags flags) {
     const client::Model model = synthetic ? synthesize(flags) : load(flags.load);
     const double before = probes ? bandwidth::probe(threads) : 0;
     Json result = measure(flags, model.get(), synthetic ? flags.shape + " " + flags.format : directory);
+    add_memory_share(&result);
     if (probes) add_bandwidth(std::max(before, bandwidth::probe(threads)), &result);
     if (!flags.json && !flags.csv) print_table(result);
     results.push_back(std::move(result));

@@ -50,9 +50,11 @@ void print_description(const Json& description) {
       const std::string whole = name.get<std::string>();
       names += names.empty() ? whole : " " + whole.substr(whole.rfind('.') + 1);
     }
+    std::string reason = module.value("reason", "");
+    if (!reason.empty()) reason.insert(0, "  ");
     const std::string shape = module["shape"][0].dump() + " x " + module["shape"][1].dump();
-    std::printf("%-58s %-15s %-34s %10s\n", names.c_str(), shape.c_str(), module.value("kernel", "").c_str(),
-                terminal::bytes(module.value("bytes", int64_t{0})).c_str());
+    std::printf("%-58s %-15s %-34s %10s%s\n", names.c_str(), shape.c_str(), module.value("kernel", "").c_str(),
+                terminal::bytes(module.value("bytes", int64_t{0})).c_str(), reason.c_str());
   }
 }
 
@@ -60,11 +62,18 @@ Json devices() {
   Json out = Json::array();
   for (int32_t device = 0; device < nbl_device_count(); ++device) {
     const auto get = [device](nbl_prop prop) { return client::number_of(nbl_device_i64, device, prop); };
-    out.push_back({{"device", "cuda:" + std::to_string(device)},
-                   {"name", client::text_of(nbl_device_name, device)},
-                   {"total_bytes", get(NBL_PROP_DEVICE_TOTAL_BYTES)},
-                   {"free_bytes", get(NBL_PROP_DEVICE_FREE_BYTES)},
-                   {"compute_capability", std::to_string(get(NBL_PROP_DEVICE_SM_MAJOR)) + "." + std::to_string(get(NBL_PROP_DEVICE_SM_MINOR))}});
+    Json gpu = {{"device", "cuda:" + std::to_string(device)},
+                {"name", client::text_of(nbl_device_name, device)},
+                {"compute_capability", std::to_string(get(NBL_PROP_DEVICE_SM_MAJOR)) + "." + std::to_string(get(NBL_PROP_DEVICE_SM_MINOR))},
+                {"total_bytes", get(NBL_PROP_DEVICE_TOTAL_BYTES)},
+                {"used_bytes", get(NBL_PROP_DEVICE_USED_BYTES)},
+                {"free_bytes", get(NBL_PROP_DEVICE_FREE_BYTES)}};
+    try {
+      gpu["utilization_percent"] = get(NBL_PROP_DEVICE_UTILIZATION);
+    } catch (const client::Error& error) {
+      gpu["utilization_percent"] = nullptr;  // no NVML
+    }
+    out.push_back(std::move(gpu));
   }
   return out;
 }
@@ -123,7 +132,15 @@ void add_devices(CLI::App& program) {
   CLI::App* command = program.add_subcommand("devices", "Instruction sets and GPUs that this build can use here");
   add_json_flag(command, &flags->json);
   command->callback([flags] {
-    print({{"library", Json::parse(client::text_of(nbl_build_info))}, {"gpus", devices()}}, flags->json);
+    const Json gpus = devices();
+    Json out = {{"library", Json::parse(client::text_of(nbl_build_info))}};
+    if (flags->json) {
+      out["gpus"] = gpus;
+      print(out, true);
+      return;
+    }
+    print(out, false);
+    for (const Json& gpu : gpus) print_object(gpu, gpu["device"].get<std::string>() + ".");
   });
 }
 

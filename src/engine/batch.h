@@ -26,6 +26,7 @@ class SessionBatch {
   // thread is kBusy and nothing is stepped. A failure ends no session: it is told and may be tried again.
   Status step(int64_t* active);
   int64_t size() const { return static_cast<int64_t>(sessions_.size()); }
+  int64_t scratch_bytes() const { return plan_ ? plan_->scratch_bytes() : 0; }
 
  private:
   SessionBatch() = default;

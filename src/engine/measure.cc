@@ -117,6 +117,7 @@ Result<Json> measure_row(const std::shared_ptr<Model>& model, const BenchOptions
   row["best_decode_tokens_per_second"] = rate(options.decode_tokens, *std::min_element(decode_ns.begin(), decode_ns.end()));
   row["kv_bytes"] = last.kv_bytes;
   row["scratch_bytes"] = last.scratch_bytes;
+  row["memory_bytes"] = model->footprint_bytes() + last.kv_bytes + last.scratch_bytes + (batch ? batch->scratch_bytes() : 0);
   return row;
 }
 

@@ -33,7 +33,8 @@ struct BenchOptions {
   int64_t context = 0;                     // 0: what prompt and decode need
 };
 // {"rows": [{"batch", "prompt_tokens", "decode_tokens", "prefill_tokens_per_second", "decode_tokens_per_second",
-//            "prefill_ns", "decode_ns", "kv_bytes", "scratch_bytes"}...], "weight_bytes", "weight_bytes_per_token",
+//            "prefill_ns", "decode_ns", "kv_bytes", "scratch_bytes", "memory_bytes" (of weights, sessions and batch)}...],
+//  "weight_bytes", "weight_bytes_per_token",
 //  "backend", "description"}
 Result<Json> measure_speed(const std::shared_ptr<Model>& model, const BenchOptions& options, Job::Context& job);
 
