@@ -1,0 +1,184 @@
+// What a program does with a GPU, by the public API: public_path DIR... checks for each checkpoint that the GPU answers as
+// the CPU does, that a model moves both ways and gives its memory back, that `estimate` tells what is then taken, and that
+// every refusal is a status with a way out after which the same process goes on.
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include "client.h"
+
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+int checks = 0, failures = 0;
+
+void check(bool fine, const std::string& what) {
+  ++checks;
+  if (fine) return;
+  ++failures;
+  std::printf("not true: %s\n", what.c_str());
+}
+
+int64_t free_bytes() { return client::number_of(nbl_device_i64, 0, static_cast<nbl_prop>(NBL_PROP_DEVICE_FREE_BYTES)); }
+
+client::Config config_for(const std::string& device) {
+  client::Config config = client::make_config();
+  client::set(config, NBL_OPT_DEVICE, device);
+  return config;
+}
+
+client::Model load(const std::string& directory, const std::string& device) {
+  return client::make<client::Model>(nbl_model_load, directory.data(), directory.size(), config_for(device).get());
+}
+
+Json describe(const client::Model& model) { return Json::parse(client::text_of(nbl_model_describe, static_cast<const nbl_model*>(model.get()))); }
+
+// Greedy ids after a prompt of ids.
+std::vector<nbl_token> generate(const client::Model& model, int64_t context) {
+  const client::Config config = client::make_config();
+  client::set(config, NBL_OPT_CONTEXT, context);
+  client::set(config, NBL_OPT_TEMPERATURE, 0.0);
+  client::set(config, NBL_OPT_IGNORE_EOS, int64_t{1});
+  const auto session = client::make<client::Session>(nbl_session_create, model.get(), config.get());
+  const nbl_token prompt[] = {1, 5, 9, 17, 33, 65, 129, 2};
+  client::call(nbl_session_append, session.get(), prompt, std::size(prompt));
+  client::call(nbl_session_begin, session.get(), int64_t{24});
+  std::vector<nbl_token> ids;
+  nbl_token id = 0;
+  std::string text;
+  while (client::next(session.get(), &id, &text)) ids.push_back(id);
+  return ids;
+}
+
+// The status of what must not work, and whether its message has every one of `parts`.
+void refused(const std::string& what, nbl_status status, const std::vector<std::string>& parts, const std::function<void()>& action) {
+  try {
+    action();
+    check(false, what + " was let through");
+  } catch (const client::Error& error) {
+    check(error.status() == status, what + " is " + nbl_status_name(error.status()) + ": " + error.what());
+    for (const std::string& part : parts) {
+      check((error.what() + error.detail()).find(part) != std::string::npos, what + ": \"" + part + "\" is not in: " + error.what() + " " + error.detail());
+    }
+    std::printf("  %s: %s\n", what.c_str(), error.what());
+  }
+}
+
+void move_both_ways(const std::string& directory) {
+  client::Model model = load(directory, "cpu");
+  const std::vector<nbl_token> on_cpu = generate(model, 64);
+  const std::vector<nbl_token> direct = generate(load(directory, "cuda:0"), 64);
+  const int64_t before = free_bytes();
+  client::call(nbl_model_move, model.get(), int32_t{0});
+  check(describe(model)["backend"] == "cuda:0", directory + ": moved to the GPU");
+  check(generate(model, 64) == direct, directory + ": moved to the GPU it says the same as loaded there");
+  client::call(nbl_model_move, model.get(), int32_t{NBL_DEVICE_CPU});
+  check(describe(model)["backend"] == "cpu", directory + ": moved back");
+  check(generate(model, 64) == on_cpu, directory + ": moved back it says the same as before");
+  check(free_bytes() >= before - (2 << 20), directory + ": moving back gave the GPU's memory back");
+  size_t same = 0;
+  while (same < on_cpu.size() && same < direct.size() && on_cpu[same] == direct[same]) ++same;
+  std::printf("%-40s GPU and CPU agree on %zu of %zu greedy ids\n", directory.substr(directory.rfind('/') + 1).c_str(), same, on_cpu.size());
+}
+
+void estimate_is_true(const std::string& directory, int64_t context) {
+  const client::Config config = config_for("cuda:0");
+  client::set(config, NBL_OPT_CONTEXT, context);
+  const Json estimate = Json::parse(client::text_of(nbl_model_estimate, directory.data(), directory.size(), config.get()));
+  const auto total = estimate["total_bytes"].get<int64_t>();
+  const int64_t before = free_bytes();
+  const client::Model model = load(directory, "cuda:0");
+  const client::Config session_config = client::make_config();
+  client::set(session_config, NBL_OPT_CONTEXT, context);
+  const auto session = client::make<client::Session>(nbl_session_create, model.get(), session_config.get());
+  const int64_t taken = before - free_bytes();
+  const double error = static_cast<double>(taken) / static_cast<double>(total) - 1;
+  const Json description = describe(model);
+  check(description["footprint_bytes"] == estimate["weight_bytes"].get<int64_t>() + estimate["embedding_bytes"].get<int64_t>(),
+        directory + ": footprint_bytes is what was estimated");
+  // Allocations come in pieces of 2 MB.
+  check(std::fabs(error) < 0.02 || std::llabs(taken - total) < (16 << 20), directory + ": " + std::to_string(taken) + " taken, " + std::to_string(total) + " estimated");
+  std::printf("%-40s context %lld: %.3f GB estimated, %.3f GB taken (%+.2f %%), loaded in %.3f s = %.2f GB/s\n",
+              directory.substr(directory.rfind('/') + 1).c_str(), static_cast<long long>(context), total * 1e-9, taken * 1e-9, error * 100,
+              description["load_seconds"].get<double>(), description["footprint_bytes"].get<double>() * 1e-9 / description["load_seconds"].get<double>());
+}
+
+void refusals(const std::string& directory) {
+  const int32_t count = nbl_device_count();
+  refused("a device that does not exist", NBL_E_DEVICE, {"cuda:" + std::to_string(count), "this machine has"},
+          [&] { load(directory, "cuda:" + std::to_string(count)); });
+  client::Model model = load(directory, "cuda:0");
+  const std::vector<nbl_token> expected = generate(model, 64);
+  refused("moving to it", NBL_E_DEVICE, {"this machine has"}, [&] { client::call(nbl_model_move, model.get(), int32_t{count}); });
+  refused("more sessions than there is memory", NBL_E_NO_DEVICE_MEMORY, {"needs", "are free", "smaller context", "\"needed\"", "\"free\""}, [&] {
+    std::vector<client::Session> sessions;
+    for (int i = 0; i < 1000; ++i) {
+      const client::Config config = client::make_config();
+      client::set(config, NBL_OPT_CONTEXT, int64_t{1} << 24);
+      sessions.push_back(client::make<client::Session>(nbl_session_create, model.get(), config.get()));
+    }
+  });
+  refused("float32 keys on a device that has none", NBL_E_UNSUPPORTED, {"F32"}, [&] {
+    const client::Config config = client::make_config();
+    client::set(config, NBL_OPT_KV_DTYPE, std::string("f32"));
+    client::make<client::Session>(nbl_session_create, model.get(), config.get());
+  });
+  const auto capped = [&](const std::string& device) {
+    const client::Config config = config_for(device);
+    client::add(config, NBL_OPT_MAX_MEMORY, "0=64KB");
+    return client::make<client::Model>(nbl_model_load, directory.data(), directory.size(), config.get());
+  };
+  refused("a ceiling that is too low", NBL_E_NO_DEVICE_MEMORY, {"max_memory", "\"needed\"", "\"ceiling\""}, [&] { capped("cuda:0"); });
+  check(describe(capped("auto"))["backend"] == "cpu", "with auto a low ceiling leaves the CPU");
+  check(describe(load(directory, "auto"))["backend"] == "cuda:0", "auto takes the GPU");
+  refused("moving a model that has sessions", NBL_E_BUSY, {"sessions"}, [&] {
+    const auto session = client::make<client::Session>(nbl_session_create, model.get(), static_cast<const nbl_config*>(nullptr));
+    client::call(nbl_model_move, model.get(), int32_t{NBL_DEVICE_CPU});
+  });
+  check(generate(model, 64) == expected, "after all refusals the model works");
+  check(!generate(load(directory, "cpu"), 64).empty(), "and so does the CPU");
+}
+
+void device_figures() {
+  const auto get = [](int64_t prop) { return client::number_of(nbl_device_i64, 0, static_cast<nbl_prop>(prop)); };
+  const int64_t total = get(NBL_PROP_DEVICE_TOTAL_BYTES), used = get(NBL_PROP_DEVICE_USED_BYTES), free = get(NBL_PROP_DEVICE_FREE_BYTES);
+  check(total > 0 && used > 0 && free > 0 && used + free <= total * 1.02 && used + free >= total * 0.95, "used and free memory make up the total");
+  try {
+    const int64_t load = get(NBL_PROP_DEVICE_UTILIZATION);
+    check(load >= 0 && load <= 100, "the utilization is a percentage");
+    std::printf("%s: %.1f of %.1f GB used, utilization %lld %%\n", client::text_of(nbl_device_name, 0).c_str(), used * 1e-9, total * 1e-9, static_cast<long long>(load));
+  } catch (const client::Error& error) {
+    check(error.status() == NBL_E_UNSUPPORTED, error.what());
+    std::printf("%.1f of %.1f GB used; %s\n", used * 1e-9, total * 1e-9, error.what());
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (nbl_device_count() == 0) {
+    std::printf("SKIPPED: no usable CUDA device\n");
+    return 77;
+  }
+  try {
+    if (argc > 1) generate(load(argv[1], "cuda:0"), 64);  // the driver's own memory is taken, every kernel loaded
+    device_figures();
+    for (int i = 1; i < argc; ++i) {
+      const bool small = std::string(argv[i]).find("7b") == std::string::npos;
+      if (small) move_both_ways(argv[i]);
+      estimate_is_true(argv[i], 512);
+      if (!small) estimate_is_true(argv[i], 4096);
+      if (i == 1) refusals(argv[i]);
+    }
+  } catch (const client::Error& error) {
+    check(false, std::string(nbl_status_name(error.status())) + ": " + error.what() + " " + error.detail());
+  }
+  std::printf("%d checks, %d failures\n", checks, failures);
+  return failures > 0 || checks == 0 ? 1 : 0;
+}
