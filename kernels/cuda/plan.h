@@ -13,7 +13,7 @@
 #include "kernels/cuda/draws.h"
 #include "kernels/cuda/kv_cache.h"
 #include "kernels/cuda/matmul.h"
-#include "kernels/cuda/resident.h"
+#include "kernels/cuda/resident/program.h"
 #include "kernels/cuda/unpacked_matmul.h"
 
 namespace nbl::cuda {

@@ -1,4 +1,4 @@
-// The resident kernel (resident.h).
+// The resident kernel (program.h).
 //
 // A CTA owns a range of whole strips of every matrix: a contiguous range of records, so that its share of an
 // operation is one stream of bytes. The producer cuts it into chunks of up to slot_bytes (chunk_records
@@ -11,10 +11,10 @@
 #include <cuda_bf16.h>
 
 #include "kernels/cuda/activation.cuh"
-#include "kernels/cuda/resident.h"
-#include "kernels/cuda/resident_attention.cuh"
-#include "kernels/cuda/resident_math.cuh"
-#include "kernels/cuda/resident_stage.cuh"
+#include "kernels/cuda/resident/program.h"
+#include "kernels/cuda/resident/attention.cuh"
+#include "kernels/cuda/resident/record_product.cuh"
+#include "kernels/cuda/resident/stage.cuh"
 
 namespace nbl::cuda {
 namespace {

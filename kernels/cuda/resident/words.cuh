@@ -1,4 +1,4 @@
-// Tagged words: how CTAs of the resident kernel tell each other results (resident.h). A word is 64 bits, a
+// Tagged words: how CTAs of the resident kernel tell each other results (program.h). A word is 64 bits, a
 // value and a tag, and is stored and loaded whole; who finds the tag he waits for has the value too, whatever
 // order memory saw.
 #pragma once

@@ -3,7 +3,7 @@
 #include <string>
 #include <utility>
 
-#include "kernels/cuda/resident.h"
+#include "kernels/cuda/resident/program.h"
 
 namespace nbl::cuda {
 namespace {

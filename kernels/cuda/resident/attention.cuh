@@ -12,8 +12,8 @@
 #pragma once
 
 #include "kernels/cuda/attention.cuh"
-#include "kernels/cuda/resident.h"
-#include "kernels/cuda/resident_words.cuh"
+#include "kernels/cuda/resident/program.h"
+#include "kernels/cuda/resident/words.cuh"
 
 namespace nbl::cuda {
 

@@ -1,7 +1,7 @@
 // What the parts of the resident kernel share: shared memory by name, mbarriers, bulk copies, and who a thread is.
 #pragma once
 
-#include "kernels/cuda/resident.h"
+#include "kernels/cuda/resident/program.h"
 
 #if __CUDA_ARCH__ >= 900
 namespace nbl::cuda {

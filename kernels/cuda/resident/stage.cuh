@@ -6,9 +6,9 @@
 
 #include "kernels/cuda/activation.cuh"
 #include "kernels/cuda/attention.cuh"
-#include "kernels/cuda/resident_device.cuh"
-#include "kernels/cuda/resident_math.cuh"
-#include "kernels/cuda/resident_words.cuh"
+#include "kernels/cuda/resident/device.cuh"
+#include "kernels/cuda/resident/record_product.cuh"
+#include "kernels/cuda/resident/words.cuh"
 
 #if __CUDA_ARCH__ >= 900
 namespace nbl::cuda {
