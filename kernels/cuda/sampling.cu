@@ -17,6 +17,8 @@
 #include "kernels/cuda/sampling.h"
 
 namespace nbl::cuda {
+// Functions of the device are inline here, also where they are not inlined: else the compiler keeps stubs of them for the
+// host, which call exit().
 namespace {
 
 constexpr int kThreads = 1024;
@@ -162,7 +164,7 @@ struct Left {
 
 // Sums over the team; the sum before this CTA too. `turn` alternates, so that no exchange overtakes the one before.
 template <bool kCluster>
-__device__ uint64_t team_sum(const Team<kCluster>& team, Shared& shared, uint64_t mine, int& turn, uint64_t* before = nullptr) {
+__device__ inline uint64_t team_sum(const Team<kCluster>& team, Shared& shared, uint64_t mine, int& turn, uint64_t* before = nullptr) {
   turn ^= 1;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   mine = warp_sum64(mine);
@@ -189,7 +191,7 @@ __device__ uint64_t team_sum(const Team<kCluster>& team, Shared& shared, uint64_
 // reaches `wanted`: 1 .. the sum of all. weight(v, id) is 0 for elements that do not take part, and with kUnit 1 for all
 // others; order(v) gives the order, and a bin that does not rise with it.
 template <bool kUnit, bool kCluster, typename Weight, typename Order>
-__device__ void select(const Team<kCluster>& team, Shared& shared, const Slice& slice, uint64_t wanted, Weight weight, Order order,
+__device__ inline void select(const Team<kCluster>& team, Shared& shared, const Slice& slice, uint64_t wanted, Weight weight, Order order,
                        uint32_t* found_order, int32_t* found_id) {
   const int tid = threadIdx.x, warp = tid / 32, lane = tid % 32;
   uint32_t pivots[kLevels];
@@ -309,7 +311,7 @@ __device__ __forceinline__ float centre_of(uint64_t moment, uint64_t all) {
 }
 
 // Over the threads of one CTA: the sum up to this thread, and of all.
-__device__ uint64_t block_scan(Shared& shared, uint64_t mine, uint64_t* all) {
+__device__ inline uint64_t block_scan(Shared& shared, uint64_t mine, uint64_t* all) {
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   uint64_t upto = mine;
 #pragma unroll
@@ -327,7 +329,7 @@ __device__ uint64_t block_scan(Shared& shared, uint64_t mine, uint64_t* all) {
 }
 
 // Puts the list into order, the largest key first (a bitonic network), and gives each thread its element.
-__device__ Listed sort_list(Shared& shared, const Listed& mine, int size) {
+__device__ inline Listed sort_list(Shared& shared, const Listed& mine, int size) {
   const int tid = threadIdx.x;
   __syncthreads();
   if (tid < size) shared.list[tid] = mine;
@@ -347,7 +349,7 @@ __device__ Listed sort_list(Shared& shared, const Listed& mine, int size) {
 
 // All cuts and the draw from the short list, by one CTA. `all` is the weight of all elements; top_k 0: no such cut. Leaves
 // shared.drawn at -1 when the list may not have everything that is left.
-__device__ void draw_from_list(Shared& shared, const DrawState& state, const Scale& scale, int top_k, uint64_t all) {
+__device__ inline void draw_from_list(Shared& shared, const DrawState& state, const Scale& scale, int top_k, uint64_t all) {
   const int tid = threadIdx.x, count = static_cast<int>(shared.listed);
   int size = 2;
   while (size < count) size *= 2;
@@ -386,7 +388,7 @@ __device__ __forceinline__ uint32_t bin_of(float best, float v) {
 
 // Tries the short way: false when the long one must be gone.
 template <bool kCluster>
-__device__ bool draw_shortly(const Team<kCluster>& team, Shared& shared, const Slice& slice, const DrawState& state, const Scale& scale, int top_k,
+__device__ inline bool draw_shortly(const Team<kCluster>& team, Shared& shared, const Slice& slice, const DrawState& state, const Scale& scale, int top_k,
                              int& turn, int32_t* drawn) {
   const int tid = threadIdx.x;
   for (int bin = tid; bin < kBins; bin += kThreads) shared.count[bin] = 0;
@@ -446,7 +448,7 @@ __device__ bool draw_shortly(const Team<kCluster>& team, Shared& shared, const S
 }
 
 // Bias, penalties and forbidden ids on this CTA's slice.
-__device__ void change_logits(const DrawState& state, const Slice& slice, uint32_t* occurrences) {
+__device__ inline void change_logits(const DrawState& state, const Slice& slice, uint32_t* occurrences) {
   const int tid = threadIdx.x;
   const auto inside = [&](int32_t id) { return id >= slice.begin && id < slice.begin + slice.count; };
   if (state.bias_count > 0) {  // the first of equal ids adds them all, in their order
@@ -488,7 +490,7 @@ __device__ void change_logits(const DrawState& state, const Slice& slice, uint32
 }
 
 // Hands the id over, and makes the step's input that of the step behind it. By one thread of the team.
-__device__ void publish(DrawState* state, int row, const StepRows& step, bool advance, int32_t* ring, int max_draws, int32_t id) {
+__device__ inline void publish(DrawState* state, int row, const StepRows& step, bool advance, int32_t* ring, int max_draws, int32_t id) {
   ring[state->ring_step * max_draws + row] = id;
   state->ring_step = (state->ring_step + 1) % kRingSteps;
   if (!advance) return;
