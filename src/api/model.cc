@@ -5,6 +5,7 @@
 #include "api/impl.gen.h"
 #include "api/options.h"
 #include "base/log.h"
+#include "engine/clock.h"
 
 namespace nbl::impl {
 namespace {
@@ -16,22 +17,27 @@ Status give_model(std::shared_ptr<Model> model, nbl_model** out) {
   return {};
 }
 
-// Model::load, told in the log: what lies where, what was odd about the files, or why it failed.
+// What the log is told of a model that has found its place: what was odd about it, and what lies where.
+void log_placed(const std::string& what, const Model& model, int64_t ns) {
+  if (!log_wanted(LogLevel::kWarning)) return;
+  const auto placement = model.placement();
+  for (const std::string& warning : placement->warnings) log_line(LogLevel::kWarning, what + ": " + warning);
+  log_line(LogLevel::kInfo, what + ": " + model.config().architecture + ", " + std::to_string(placement->footprint_bytes()) +
+                                " bytes of weights on " + placement->backend->name() + ", " + std::to_string(ns / 1000000) + " ms");
+}
+
+// A cancel is what was asked for, not a failure.
+void log_failed(const std::string& what, const Status& status) {
+  log_line(status.code() == Code::kCancelled ? LogLevel::kInfo : LogLevel::kError, what + ": " + status.message());
+}
+
 Result<std::shared_ptr<Model>> load(const std::string& dir, const LoadOptions& options, const Progress& progress = {}) {
   Result<std::shared_ptr<Model>> loaded = Model::load(dir, options, progress);
-  if (!loaded.ok()) {
-    log_line(LogLevel::kError, "loading " + dir + ": " + loaded.status().message());
-    return loaded;
+  if (loaded.ok()) {
+    log_placed("loaded " + dir, **loaded, (*loaded)->load_ns());
+  } else {
+    log_failed("loading " + dir, loaded.status());
   }
-  if (log_wanted(LogLevel::kWarning)) {
-    const Json facts = (*loaded)->describe();
-    for (const Json& warning : facts.value("warnings", Json::array())) {
-      log_line(LogLevel::kWarning, dir + ": " + (warning.is_string() ? warning.get<std::string>() : to_text(warning)));
-    }
-  }
-  const Model& model = **loaded;
-  log_line(LogLevel::kInfo, "loaded " + dir + ": " + model.config().architecture + ", " + std::to_string(model.footprint_bytes()) +
-                                " bytes of weights on " + model.backend().name() + ", " + std::to_string(model.load_ns() / 1000000) + " ms");
   return loaded;
 }
 
@@ -77,7 +83,7 @@ Status model_load_start(std::string_view dir, const nbl_config* c, nbl_job** out
       return !job.cancelled();
     };
     NBL_ASSIGN_OR_RETURN(auto model, load(directory, options, progress));
-    job.memory(static_cast<uint64_t>(model->footprint_bytes()));
+    job.memory(static_cast<uint64_t>(model->placement()->footprint_bytes()));
     job.model(std::move(model));
     return {};
   }));
@@ -89,6 +95,7 @@ Status model_synthesize(std::string_view request, const nbl_config* c, nbl_model
   NBL_ASSIGN_OR_RETURN(const LoadOptions options, api::load_options(c));
   NBL_ASSIGN_OR_RETURN(const Json value, parse_request(request));
   NBL_ASSIGN_OR_RETURN(auto model, Model::synthesize(value, options));
+  log_placed("made of random weights", *model, model->load_ns());
   return give_model(std::move(model), out);
 }
 
@@ -98,7 +105,7 @@ Status model_i64(const nbl_model* m, nbl_prop prop, int64_t* value) {
   const Model& model = *m->model;
   const DecoderConfig& config = model.config();
   switch (prop) {
-    case NBL_PROP_FOOTPRINT: *value = model.footprint_bytes(); return {};
+    case NBL_PROP_FOOTPRINT: *value = model.placement()->footprint_bytes(); return {};
     case NBL_PROP_PARAMETERS: *value = model.parameter_count(); return {};
     case NBL_PROP_LAYERS: *value = config.num_hidden_layers; return {};
     case NBL_PROP_HIDDEN: *value = config.hidden_size; return {};
@@ -117,8 +124,8 @@ Status model_str(const nbl_model* m, nbl_prop prop, std::string& out) {
   const Model& model = *m->model;
   switch (prop) {
     case NBL_PROP_ARCHITECTURE: out = model.config().architecture; return {};
-    case NBL_PROP_BACKEND: out = model.backend().name(); return {};
-    case NBL_PROP_BACKEND_DESCRIPTION: out = model.backend().description(); return {};
+    case NBL_PROP_BACKEND: out = model.placement()->backend->name(); return {};
+    case NBL_PROP_BACKEND_DESCRIPTION: out = model.placement()->backend->description(); return {};
   }
   return error(Code::kArgument, "%d is no text of a model", prop).with("prop", prop);
 }
@@ -130,7 +137,15 @@ Status model_describe(const nbl_model* m, std::string& out) {
 
 Status model_move(nbl_model* m, int32_t device) {
   if (device < NBL_DEVICE_CPU) return error(Code::kArgument, "%d is no device: -1 is the CPU, 0, 1, ... are GPUs", device);
-  return m->model->move(device == NBL_DEVICE_CPU ? BackendKind::kCpu : BackendKind::kCuda, device < 0 ? 0 : device);
+  Model& model = *m->model;
+  const int64_t start = now_ns();
+  const Status status = model.move(device == NBL_DEVICE_CPU ? BackendKind::kCpu : BackendKind::kCuda, device < 0 ? 0 : device);
+  if (status.ok()) {
+    log_placed("moved " + model.directory(), model, now_ns() - start);
+  } else {
+    log_failed("moving " + model.directory(), status);
+  }
+  return status;
 }
 
 Status tokenize(const nbl_model* m, std::string_view text, uint32_t flags, nbl_token* ids, size_t ids_capacity, size_t* ids_count) {

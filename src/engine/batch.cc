@@ -18,15 +18,18 @@ Result<std::shared_ptr<SessionBatch>> SessionBatch::create(std::shared_ptr<Model
   return batch;
 }
 
-// The plan is made for the longest context among the sessions; a longer one makes a new plan.
+// The plan is made for the longest context among the sessions; a longer one makes a new plan, and so does a model that
+// was moved while the batch held no session.
 Status SessionBatch::ensure_plan(int64_t context) {
-  if (plan_ && context <= plan_context_) return {};
+  std::shared_ptr<const Model::Placement> placement = model_->placement();
+  if (plan_ && context <= plan_context_ && placement == placement_) return {};
   PlanLimits limits;
   limits.max_sequences = limits.max_logit_rows = limits.max_draws = options_.max_sequences;
   // One token a session; a session one of whose steps failed may owe two.
   limits.max_tokens = 2 * options_.max_sequences;
   limits.max_context = context;
-  NBL_ASSIGN_OR_RETURN(plan_, model_->backend().compile(model_->decoder(), limits));
+  NBL_ASSIGN_OR_RETURN(plan_, placement->backend->compile(placement->decoder, limits));
+  placement_ = std::move(placement);
   plan_context_ = context;
   return {};
 }

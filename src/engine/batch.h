@@ -35,6 +35,7 @@ class SessionBatch {
   std::shared_ptr<Model> model_;
   BatchOptions options_;
   std::vector<std::shared_ptr<Session>> sessions_;
+  std::shared_ptr<const Model::Placement> placement_;  // of plan_
   std::unique_ptr<Plan> plan_;
   int64_t plan_context_ = 0;
   Batch batch_;                                      // kept so that a step allocates nothing

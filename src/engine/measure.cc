@@ -117,22 +117,21 @@ Result<Json> measure_row(const std::shared_ptr<Model>& model, const BenchOptions
   row["best_decode_tokens_per_second"] = rate(options.decode_tokens, *std::min_element(decode_ns.begin(), decode_ns.end()));
   row["kv_bytes"] = last.kv_bytes;
   row["scratch_bytes"] = last.scratch_bytes;
-  row["memory_bytes"] = model->footprint_bytes() + last.kv_bytes + last.scratch_bytes + (batch ? batch->scratch_bytes() : 0);
+  row["memory_bytes"] = model->placement()->footprint_bytes() + last.kv_bytes + last.scratch_bytes + (batch ? batch->scratch_bytes() : 0);
   return row;
 }
 
 // Weights that a decode step reads: everything but the embedding, of which it reads one row.
-int64_t bytes_per_token(const Model& model) {
+int64_t bytes_per_token(const Decoder& decoder) {
   int64_t bytes = 0;
   const auto add = [&](const Linear& linear) { bytes += linear.weight ? linear.weight->bytes_read() : 0; };
-  const auto decoder = model.decoder();
-  for (const Block& block : decoder->blocks) {
+  for (const Block& block : decoder.blocks) {
     for (const Linear& linear : block.attention.qkv) add(linear);
     add(block.attention.output);
     for (const Linear& linear : block.mlp.gate_up) add(linear);
     add(block.mlp.down);
   }
-  add(decoder->head);
+  add(decoder.head);
   return bytes;
 }
 
@@ -149,11 +148,12 @@ Result<Json> measure_speed(const std::shared_ptr<Model>& model, const BenchOptio
       job.progress(rows.size(), total);
     }
   }
+  const auto placement = model->placement();
   Json out;
-  out["backend"] = model->backend().name();
-  out["description"] = model->backend().description();
-  out["weight_bytes"] = model->footprint_bytes();
-  out["weight_bytes_per_token"] = bytes_per_token(*model);
+  out["backend"] = placement->backend->name();
+  out["description"] = placement->backend->description();
+  out["weight_bytes"] = placement->footprint_bytes();
+  out["weight_bytes_per_token"] = bytes_per_token(*placement->decoder);
   out["rows"] = std::move(rows);
   return out;
 }

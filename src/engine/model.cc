@@ -77,7 +77,8 @@ Result<std::shared_ptr<Model>> Model::load(const std::string& directory, const L
   model->options_ = options;
   NBL_ASSIGN_OR_RETURN(model->checkpoint_, Checkpoint::open(directory));
   NBL_RETURN_IF_ERROR(model->open_text(options));
-  NBL_RETURN_IF_ERROR(model->build(options, progress));
+  NBL_ASSIGN_OR_RETURN(auto placement, model->place(options, progress));
+  model->take_first(std::move(placement));
   NBL_RETURN_IF_ERROR(model->read_generation_defaults());
   model->load_ns_ = now_ns() - start;
   return model;
@@ -90,8 +91,8 @@ Result<std::shared_ptr<Model>> Model::synthesize(const Json& request, const Load
   model->synthesis_ = request;
   model->tokenizer_status_ = error(Code::kUnsupported, "a synthesized model has no tokenizer: use token ids");
   model->chat_status_ = model->tokenizer_status_;
-  model->quantization_ = request;
-  NBL_RETURN_IF_ERROR(model->build(options, nullptr));
+  NBL_ASSIGN_OR_RETURN(auto placement, model->place(options, nullptr));
+  model->take_first(std::move(placement));
   model->load_ns_ = now_ns() - start;
   return model;
 }
@@ -99,8 +100,10 @@ Result<std::shared_ptr<Model>> Model::synthesize(const Json& request, const Load
 std::shared_ptr<Model> Model::assemble(std::shared_ptr<const Decoder> decoder, std::shared_ptr<Backend> backend,
                                        std::unique_ptr<Tokenizer> tokenizer, std::vector<int32_t> eos_ids) {
   std::shared_ptr<Model> model(new Model());
-  model->decoder_ = std::move(decoder);
-  model->backend_ = std::move(backend);
+  auto placement = std::make_shared<Placement>();
+  placement->decoder = std::move(decoder);
+  placement->backend = std::move(backend);
+  model->take_first(std::move(placement));
   model->tokenizer_ = std::move(tokenizer);
   model->eos_ids_ = std::move(eos_ids);
   if (!model->tokenizer_) model->tokenizer_status_ = error(Code::kUnsupported, "the model was made without a tokenizer");
@@ -109,19 +112,22 @@ std::shared_ptr<Model> Model::assemble(std::shared_ptr<const Decoder> decoder, s
 }
 
 // On auto every GPU is tried in turn; what none can do (not there, too small) leaves the CPU, and the reasons are kept.
-Status Model::build(const LoadOptions& options, const Progress& progress) {
-  warnings_.clear();
-  if (options.backend != BackendKind::kAuto) return build_on(options.backend, options.device, options, progress);
-  const int count = cuda_device_count();
-  for (int device = 0; device < count; ++device) {
-    const Status status = build_on(BackendKind::kCuda, device, options, progress);
-    if (status.ok() || status.code() == Code::kCancelled) return status;
-    warnings_.push_back("does not run on cuda:" + std::to_string(device) + ": " + status.message());
+Result<std::shared_ptr<const Model::Placement>> Model::place(const LoadOptions& options, const Progress& progress) const {
+  auto placement = std::make_shared<Placement>();
+  const auto on = [&](BackendKind kind, int device) { return place_on(kind, device, options, progress, *placement); };
+  Status status(Code::kUnsupported, "no device was tried");
+  const bool any = options.backend == BackendKind::kAuto;
+  const int count = any ? cuda_device_count() : 0;
+  for (int device = 0; device < count && !status.ok(); ++device) {
+    status = on(BackendKind::kCuda, device);
+    if (status.code() == Code::kCancelled) return status;
+    if (!status.ok()) placement->warnings.push_back("does not run on cuda:" + std::to_string(device) + ": " + status.message());
   }
-  return build_on(BackendKind::kCpu, 0, options, progress);
+  if (!status.ok()) NBL_RETURN_IF_ERROR(any ? on(BackendKind::kCpu, 0) : on(options.backend, options.device));
+  return std::shared_ptr<const Placement>(std::move(placement));
 }
 
-Status Model::build_on(BackendKind kind, int device, const LoadOptions& options, const Progress& progress) {
+Status Model::place_on(BackendKind kind, int device, const LoadOptions& options, const Progress& progress, Placement& placement) const {
   NBL_ASSIGN_OR_RETURN(std::shared_ptr<Backend> backend, make_backend(kind, device, options.cpu));
   std::shared_ptr<const Decoder> decoder;
   if (checkpoint_) {
@@ -130,19 +136,32 @@ Status Model::build_on(BackendKind kind, int device, const LoadOptions& options,
     NBL_RETURN_IF_ERROR(check_room(*loader, *backend, on_gpu ? device : kCpuDevice, options.max_memory,
                                    on_gpu && options.backend == BackendKind::kAuto));
     NBL_ASSIGN_OR_RETURN(decoder, build_decoder(loader, *backend, progress));
-    quantization_ = loader->description();
-    warnings_.insert(warnings_.end(), loader->warnings().begin(), loader->warnings().end());
+    placement.quantization = loader->description();
+    placement.warnings.insert(placement.warnings.end(), loader->warnings().begin(), loader->warnings().end());
   } else {
     NBL_ASSIGN_OR_RETURN(decoder, synthesize_decoder(synthesis_, *backend));
+    placement.quantization = synthesis_;
   }
-  parameter_count_ = decoder->config.vocab_size * decoder->config.hidden_size;
-  for_each_linear(*decoder, [&](const Linear& linear) {
-    if (&linear == &decoder->head && decoder->config.tie_word_embeddings) return;
+  placement.decoder = std::move(decoder);
+  placement.backend = std::move(backend);
+  return {};
+}
+
+// What is the same wherever the weights lie is taken from where they lie first.
+void Model::take_first(std::shared_ptr<const Placement> placement) {
+  const Decoder& decoder = *placement->decoder;
+  config_ = decoder.config;
+  parameter_count_ = config_.vocab_size * config_.hidden_size;
+  for_each_linear(decoder, [&](const Linear& linear) {
+    if (&linear == &decoder.head && config_.tie_word_embeddings) return;
     parameter_count_ += linear.in_features * linear.out_features + static_cast<int64_t>(linear.bias.size());
   });
-  decoder_ = std::move(decoder);
-  backend_ = std::move(backend);
-  return {};
+  placement_ = std::move(placement);
+}
+
+std::shared_ptr<const Model::Placement> Model::placement() const {
+  std::lock_guard<std::mutex> lock(placement_mutex_);
+  return placement_;
 }
 
 // A directory without tokenizer files loads for use by token ids. One whose tokenizer cannot be read does so too, but
@@ -187,24 +206,25 @@ Status Model::read_generation_defaults() {
   return {};
 }
 
-int64_t Model::footprint_bytes() const {
+int64_t Model::Placement::footprint_bytes() const {
   int64_t bytes = 0;
-  for_each_linear(*decoder_, [&](const Linear& linear) { bytes += linear.weight->bytes(); });
-  if (decoder_->embedding.packed) bytes += decoder_->embedding.packed->bytes();
+  for_each_linear(*decoder, [&](const Linear& linear) { bytes += linear.weight->bytes(); });
+  if (decoder->embedding.packed) bytes += decoder->embedding.packed->bytes();
   return bytes;
 }
 
 Json Model::describe() const {
-  const DecoderConfig& c = decoder_->config;
+  const std::shared_ptr<const Placement> placed = placement();
+  const DecoderConfig& c = config_;
   Json out;
   out["architecture"] = c.architecture;
   out["model_type"] = c.model_type;
   out["directory"] = directory_;
-  out["backend"] = backend_->name();
-  out["backend_description"] = backend_->description();
-  out["quantization"] = quantization_;
+  out["backend"] = placed->backend->name();
+  out["backend_description"] = placed->backend->description();
+  out["quantization"] = placed->quantization;
   out["parameters"] = parameter_count_;
-  out["footprint_bytes"] = footprint_bytes();
+  out["footprint_bytes"] = placed->footprint_bytes();
   out["load_seconds"] = static_cast<double>(load_ns_) * 1e-9;
   out["shape"] = {{"num_hidden_layers", c.num_hidden_layers},     {"hidden_size", c.hidden_size},
                   {"intermediate_size", c.intermediate_size},     {"num_attention_heads", c.num_attention_heads},
@@ -216,11 +236,11 @@ Json Model::describe() const {
   if (!chat_) out["chat_template_problem"] = chat_status_.message();
   out["eos_token_ids"] = eos_ids_;
   Json modules = Json::array();
-  for_each_linear(*decoder_, [&](const Linear& linear) {
+  for_each_linear(*placed->decoder, [&](const Linear& linear) {
     const WeightSpec& spec = linear.weight->spec();
     Json module;
     module["names"] = linear.names;
-    module["device"] = backend_->name();
+    module["device"] = placed->backend->name();
     module["shape"] = {linear.out_features, linear.in_features};
     module["source"] = spec.source;
     module["format"] = format_name(spec.format);
@@ -232,13 +252,13 @@ Json Model::describe() const {
     module["bytes"] = linear.weight->bytes();
     modules.push_back(std::move(module));
   });
-  if (decoder_->embedding.packed) {
-    modules.push_back({{"names", {"model.embed_tokens"}}, {"device", backend_->name()}, {"shape", {c.vocab_size, c.hidden_size}},
-                       {"format", "float"}, {"dtype", dtype_name(decoder_->embedding.type)}, {"kernel", "rows"},
-                       {"bytes", decoder_->embedding.packed->bytes()}});
+  if (placed->decoder->embedding.packed) {
+    modules.push_back({{"names", {"model.embed_tokens"}}, {"device", placed->backend->name()}, {"shape", {c.vocab_size, c.hidden_size}},
+                       {"format", "float"}, {"dtype", dtype_name(placed->decoder->embedding.type)}, {"kernel", "rows"},
+                       {"bytes", placed->decoder->embedding.packed->bytes()}});
   }
   out["modules"] = std::move(modules);
-  out["warnings"] = warnings_;
+  out["warnings"] = placed->warnings;
   return out;
 }
 
@@ -250,9 +270,12 @@ Status Model::move(BackendKind backend, int device) {
   LoadOptions options = options_;
   options.backend = backend;
   options.device = device;
-  NBL_RETURN_IF_ERROR(build(options, nullptr));
-  options_ = options;
-  return {};
+  NBL_ASSIGN_OR_RETURN(std::shared_ptr<const Placement> placement, place(options, nullptr));
+  {
+    std::lock_guard<std::mutex> swap(placement_mutex_);
+    placement_.swap(placement);
+  }
+  return {};  // the old weights go with `placement`, unless somebody still reads them
 }
 
 Status Model::enter() {

@@ -1,6 +1,7 @@
 // Model: a checkpoint that has been loaded: weights packed for one backend, tokenizer, chat templates.
 //
-// Shared by its sessions and immutable but for move(). Any number of threads may use one Model at once.
+// Shared by its sessions and immutable but for its placement, which move() replaces as a whole. Any number of threads may
+// use one Model at once.
 #pragma once
 
 #include <atomic>
@@ -60,12 +61,23 @@ class Model : public std::enable_shared_from_this<Model> {
   // {"architecture", "backend", "quantization", "tokenizer", "chat_template", "modules": [{"name", "device", "format",
   // "kernel", "reason", "bytes"}...], "footprint_bytes", "warnings": [...]}
   Json describe() const;
-  // Packs the weights anew for another device and lets go of the old ones; kBusy while sessions exist.
+  // Packs the weights anew for another device and lets go of the old ones; kBusy while sessions exist. Whoever reads the
+  // model meanwhile sees the old placement until the new one is complete.
   Status move(BackendKind backend, int device);
 
-  const DecoderConfig& config() const { return decoder_->config; }
-  std::shared_ptr<const Decoder> decoder() const { return decoder_; }
-  const Backend& backend() const { return *backend_; }
+  // The weights where they lie. Never changed once a model has it: who works with the weights holds one Placement, and
+  // with it the backend, for as long as that takes.
+  struct Placement {
+    std::shared_ptr<Backend> backend;
+    std::shared_ptr<const Decoder> decoder;  // packed by this backend
+    Json quantization;
+    std::vector<std::string> warnings;
+
+    int64_t footprint_bytes() const;       // weights on their device
+  };
+  std::shared_ptr<const Placement> placement() const;
+
+  const DecoderConfig& config() const { return config_; }
   // Null when the directory has none; tokenizer_status() then says what was looked for.
   const Tokenizer* tokenizer() const { return tokenizer_.get(); }
   const Status& tokenizer_status() const { return tokenizer_status_; }
@@ -76,8 +88,6 @@ class Model : public std::enable_shared_from_this<Model> {
   const SamplingOptions& default_sampling() const { return default_sampling_; }
   const std::vector<int32_t>& eos_ids() const { return eos_ids_; }
   const std::string& directory() const { return directory_; }
-  const Json& quantization() const { return quantization_; }
-  int64_t footprint_bytes() const;           // weights on their device
   int64_t parameter_count() const { return parameter_count_; }
   int64_t load_ns() const { return load_ns_; }
 
@@ -87,29 +97,29 @@ class Model : public std::enable_shared_from_this<Model> {
 
  private:
   Model() = default;
-  Status build(const LoadOptions& options, const Progress& progress);
-  Status build_on(BackendKind kind, int device, const LoadOptions& options, const Progress& progress);
+  Result<std::shared_ptr<const Placement>> place(const LoadOptions& options, const Progress& progress) const;
+  Status place_on(BackendKind kind, int device, const LoadOptions& options, const Progress& progress, Placement& placement) const;
+  void take_first(std::shared_ptr<const Placement> placement);
   Status open_text(const LoadOptions& options);
   Status read_generation_defaults();
 
   std::string directory_;
-  LoadOptions options_;
+  LoadOptions options_;                           // of the load; another device does not change the others
   std::shared_ptr<const Checkpoint> checkpoint_;  // null for a synthesized model
   Json synthesis_;                                // the request of a synthesized model
-  std::shared_ptr<Backend> backend_;
-  std::shared_ptr<const Decoder> decoder_;
+  DecoderConfig config_;
   std::unique_ptr<Tokenizer> tokenizer_;
   Status tokenizer_status_;
   std::unique_ptr<ChatTemplates> chat_;
   Status chat_status_;
   SamplingOptions default_sampling_;
   std::vector<int32_t> eos_ids_;
-  Json quantization_;
-  std::vector<std::string> warnings_;
   int64_t parameter_count_ = 0;
   int64_t load_ns_ = 0;
-  mutable std::mutex mutex_;                      // move() against enter()
+  std::mutex mutex_;                              // move() against enter()
   int sessions_ = 0;
+  mutable std::mutex placement_mutex_;            // of the pointer only: nobody waits for a move that goes on
+  std::shared_ptr<const Placement> placement_;
 };
 
 }  // namespace nbl

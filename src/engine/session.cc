@@ -15,6 +15,17 @@ constexpr int64_t kRowsScratchBytes = 64ll << 20;  // for logits of many rows at
 constexpr int64_t kMostExactTop = 256;             // beyond that, all logits are asked for
 constexpr int64_t kStepsAhead = 2;                 // one is waited for while the next one stands in line
 
+// Logits::kAll for as long as it lives.
+class AllLogits {
+ public:
+  explicit AllLogits(SessionOptions& options) : options_(options), wanted_(options.logits) { options.logits = SessionOptions::Logits::kAll; }
+  ~AllLogits() { options_.logits = wanted_; }
+
+ private:
+  SessionOptions& options_;
+  SessionOptions::Logits wanted_;
+};
+
 }  // namespace
 
 int64_t default_context(const DecoderConfig& config) {
@@ -22,22 +33,24 @@ int64_t default_context(const DecoderConfig& config) {
 }
 
 Result<std::shared_ptr<Session>> Session::create(std::shared_ptr<Model> model, const SessionOptions& options) {
-  NBL_RETURN_IF_ERROR(model->enter());
   std::shared_ptr<Session> session(new Session());
+  NBL_RETURN_IF_ERROR(model->enter());
   session->model_ = std::move(model);  // from here on the destructor leaves the model
   Model& m = *session->model_;
-  session->decoder_ = m.decoder();
+  session->placement_ = m.placement();
+  session->decoder_ = session->placement_->decoder;
+  const Backend& backend = *session->placement_->backend;
   session->options_ = options;
   session->context_ = options.context > 0 ? options.context : default_context(m.config());
   session->chunk_ = std::min(std::max<int64_t>(1, options.prefill_chunk), session->context_);
   session->generation_.sampling = m.default_sampling();
 
-  NBL_ASSIGN_OR_RETURN(session->cache_, m.backend().make_kv_cache(*session->decoder_, {session->context_, options.kv_type}));
+  NBL_ASSIGN_OR_RETURN(session->cache_, backend.make_kv_cache(*session->decoder_, {session->context_, options.kv_type}));
   PlanLimits limits;
   limits.max_tokens = session->chunk_;
   limits.max_context = session->context_;
   limits.max_draws = 1;
-  NBL_ASSIGN_OR_RETURN(session->plan_, m.backend().compile(session->decoder_, limits));
+  NBL_ASSIGN_OR_RETURN(session->plan_, backend.compile(session->decoder_, limits));
 
   const int64_t vocab_size = m.config().vocab_size;
   const int64_t affordable = std::max<int64_t>(1, kRowsScratchBytes / (vocab_size * static_cast<int64_t>(sizeof(float))));
@@ -73,7 +86,7 @@ Plan* Session::plan_for_rows(int64_t rows, Status* status) {
     limits.max_tokens = rows_limit_;
     limits.max_logit_rows = rows_limit_;
     limits.max_context = context_;
-    auto plan = model_->backend().compile(decoder_, limits);
+    auto plan = placement_->backend->compile(decoder_, limits);
     if (!plan.ok()) {
       *status = plan.status();
       return nullptr;
@@ -89,8 +102,8 @@ Status Session::forward(const int32_t* ids, int64_t count, int64_t call_length, 
   const bool all = options_.logits == SessionOptions::Logits::kAll && count > 1;
   const int64_t vocab_size = decoder_->config.vocab_size;
   all_rows_ = 0;
-  if (all) all_logits_.resize(static_cast<size_t>(count * vocab_size));
   can_draw_ = readable_ = false;
+  if (all) all_logits_.resize(static_cast<size_t>(count * vocab_size));
   Status status;
   Plan* plan = plan_for_rows(all ? 2 : 1, &status);
   if (!plan) return status;
@@ -191,11 +204,20 @@ Status Session::extend(const int32_t* ids, int64_t count) {
   tokens_.insert(tokens_.end(), ids, ids + count);
   const int64_t cached = cache_->length();
   const int64_t todo = static_cast<int64_t>(tokens_.size()) - cached;
-  const Status status = forward(tokens_.data() + cached, todo, static_cast<int64_t>(tokens_.size()), 0);
-  if (!status.ok()) {
-    // What the cache has taken stays; the rest of the tokens is not part of the sequence.
+  // What the cache has taken stays; the rest of the tokens is not part of the sequence.
+  const auto keep_complete = [&] {
     tokens_.resize(static_cast<size_t>(std::max(cache_->length(), before)));
-    counters_.prompt_tokens += std::max<int64_t>(0, static_cast<int64_t>(tokens_.size()) - before);
+    counters_.prompt_tokens += static_cast<int64_t>(tokens_.size()) - before;
+  };
+  Status status;
+  try {
+    status = forward(tokens_.data() + cached, todo, static_cast<int64_t>(tokens_.size()), 0);
+  } catch (...) {  // no memory, most likely for the logits of all tokens
+    keep_complete();
+    throw;
+  }
+  if (!status.ok()) {
+    keep_complete();
     return status;
   }
   counters_.prompt_tokens += count;
@@ -250,8 +272,7 @@ Status Session::truncate(int64_t count) {
 Status Session::begin(int64_t max_tokens) {
   cancel_.store(false, std::memory_order_relaxed);
   if (tokens_.empty()) return error(Code::kState, "nothing to continue: append a prompt before begin");
-  abandon_steps();
-  has_ready_ = finishing_ = false;
+  stop_generating();
   stop_reason_ = StopReason::kNone;
   want_exact_ = false;
   answer_start_ = static_cast<int64_t>(tokens_.size());
@@ -482,8 +503,7 @@ Status Session::score(const int32_t* ids, int64_t count, float* log_probability)
   if (before > 0) log_probabilities(last_logits_.data(), vocab_size, ids, 1, log_probability);
 
   // Appended piece by piece with the logits of every row; Logits::kAll does that, whatever the session was made with.
-  const SessionOptions::Logits wanted = options_.logits;
-  options_.logits = SessionOptions::Logits::kAll;
+  const AllLogits all(options_);
   Status status;
   for (int64_t done = 0; done < count && status.ok();) {
     const int64_t now = std::min(rows_limit_, count - done);
@@ -497,7 +517,6 @@ Status Session::score(const int32_t* ids, int64_t count, float* log_probability)
     }
     done += now;
   }
-  options_.logits = wanted;
   return status;
 }
 
@@ -510,7 +529,7 @@ Json Session::describe() const {
   out["scratch_bytes"] = plan_->scratch_bytes() + (rows_plan_ ? rows_plan_->scratch_bytes() : 0);
   out["prefill_chunk"] = chunk_;
   out["int8_outliers"] = plan_->outliers() + (rows_plan_ ? rows_plan_->outliers() : 0);
-  out["backend"] = model_->backend().name();
+  out["backend"] = placement_->backend->name();
   const SamplingOptions& sampling = generation_.sampling;
   out["sampling"] = {{"temperature", sampling.temperature},
                      {"top_k", sampling.top_k},

@@ -143,7 +143,8 @@ class Session {
   void accept_id(int32_t id);
 
   std::shared_ptr<Model> model_;
-  std::shared_ptr<const Decoder> decoder_;
+  std::shared_ptr<const Model::Placement> placement_;
+  std::shared_ptr<const Decoder> decoder_;   // of the placement
   SessionOptions options_;
   GenerationOptions generation_;
   int64_t context_ = 0;

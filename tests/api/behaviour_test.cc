@@ -252,6 +252,41 @@ TEST(Api, ReleaseOrderDoesNotMatter) {
   nbl_batch_release(batch);
 }
 
+// The batch has made its plan for the weights as they lay before.
+TEST(Api, ABatchGoesOnWithAModelThatWasMoved) {
+  nbl_model* loaded = nullptr;
+  ASSERT_EQ(nbl_model_load(api::model_directory().data(), api::model_directory().size(), nullptr, &loaded, nullptr), NBL_OK);
+  const api::Owned<nbl_model> model(loaded);
+  nbl_batch* made = nullptr;
+  ASSERT_EQ(nbl_batch_create(loaded, nullptr, &made, nullptr), NBL_OK);
+  const api::Owned<nbl_batch> batch(made);
+  std::string expected;
+  for (int round = 0; round < 2; ++round) {
+    nbl_session* created = nullptr;
+    ASSERT_EQ(nbl_session_create(loaded, nullptr, &created, nullptr), NBL_OK);
+    api::Owned<nbl_session> session(created);
+    EXPECT_EQ(nbl_model_move(loaded, NBL_DEVICE_CPU, nullptr), NBL_E_BUSY);
+    ASSERT_EQ(nbl_session_set_f64(created, NBL_OPT_TEMPERATURE, 0, nullptr), NBL_OK);
+    ASSERT_EQ(nbl_session_append_text(created, "Once upon a time", NBL_NTS, NBL_TOKENIZE_ADD_SPECIAL, nullptr), NBL_OK);
+    ASSERT_EQ(nbl_session_begin(created, 5, nullptr), NBL_OK);
+    ASSERT_EQ(nbl_batch_add(made, created, nullptr), NBL_OK);
+    std::string text;
+    for (int step = 0; step < 5; ++step) {
+      int64_t active = 0;
+      ASSERT_EQ(nbl_batch_step(made, &active, nullptr), NBL_OK);
+      char buffer[64];
+      size_t length = 0;
+      ASSERT_EQ(nbl_session_next(created, nullptr, buffer, sizeof buffer, &length, nullptr), NBL_OK);
+      text.append(buffer, length);
+    }
+    if (round == 0) expected = text;
+    EXPECT_EQ(text, expected);
+    ASSERT_EQ(nbl_batch_remove(made, created, nullptr), NBL_OK);
+    session.reset();
+    if (round == 0) ASSERT_EQ(nbl_model_move(loaded, NBL_DEVICE_CPU, nullptr), NBL_OK);
+  }
+}
+
 TEST(Api, ALoadAsAJobTellsProgressAndGivesTheModelOnce) {
   nbl_job* raw = nullptr;
   ASSERT_EQ(nbl_model_load_start(api::model_directory().data(), api::model_directory().size(), nullptr, &raw, nullptr), NBL_OK);
@@ -291,6 +326,7 @@ TEST(Api, TheLogIsPulledLineByLine) {
   nbl_log_level(NBL_LOG_INFO);
   nbl_model* loaded = nullptr;
   ASSERT_EQ(nbl_model_load(api::model_directory().c_str(), NBL_NTS, nullptr, &loaded, nullptr), NBL_OK);
+  ASSERT_EQ(nbl_model_move(loaded, NBL_DEVICE_CPU, nullptr), NBL_OK);
   nbl_model_release(loaded);
   EXPECT_EQ(nbl_model_load("/there/is/none", NBL_NTS, nullptr, &loaded, nullptr), NBL_E_NOT_FOUND);
   nbl_log_level(NBL_LOG_OFF);
@@ -300,6 +336,9 @@ TEST(Api, TheLogIsPulledLineByLine) {
   EXPECT_EQ(level, NBL_LOG_INFO);
   EXPECT_NE(line.find("LlamaForCausalLM"), std::string::npos) << line;
   line.resize(1000);
+  EXPECT_EQ(nbl_log_next(&level, &line[0], line.size(), &length, 0, nullptr), NBL_OK);
+  EXPECT_EQ(level, NBL_LOG_INFO);
+  EXPECT_EQ(line.compare(0, 6, "moved "), 0) << line;
   EXPECT_EQ(nbl_log_next(&level, &line[0], line.size(), &length, 0, nullptr), NBL_OK);
   EXPECT_EQ(level, NBL_LOG_ERROR);
   EXPECT_NE(line.find("/there/is/none"), std::string::npos) << line;

@@ -1,4 +1,5 @@
 #include <atomic>
+#include <chrono>
 #include <random>
 #include <thread>
 #include <vector>
@@ -76,6 +77,55 @@ TEST(Threads, CancellingALoadEndsIt) {
     EXPECT_TRUE(status == NBL_E_CANCELLED || status == NBL_OK) << nbl_status_name(status);
     nbl_job_release(job);
   }
+}
+
+// Everything that a model tells, and sessions made of it, while its weights are packed anew again and again.
+TEST(Threads, AModelIsReadWhileItMoves) {
+  nbl_config* made = nullptr;
+  ASSERT_EQ(nbl_config_create(&made, nullptr), NBL_OK);
+  const api::Owned<nbl_config> config(made);
+  ASSERT_EQ(nbl_config_set_str(made, NBL_OPT_DEVICE, "cpu", NBL_NTS, nullptr), NBL_OK);
+  nbl_model* loaded = nullptr;
+  ASSERT_EQ(nbl_model_load(api::model_directory().data(), api::model_directory().size(), made, &loaded, nullptr), NBL_OK);
+  const api::Owned<nbl_model> model(loaded);
+  int64_t layers = 0;
+  ASSERT_EQ(nbl_model_i64(loaded, NBL_PROP_LAYERS, &layers, nullptr), NBL_OK);
+  const std::string expected = api::generate(api::session().get(), "Once upon a time", 5);
+
+  std::atomic<bool> stop{false};
+  std::atomic<int> odd{0};
+  std::vector<std::thread> threads;
+  threads.emplace_back([&] {
+    while (!stop) {
+      int64_t value = 0;
+      odd += nbl_model_i64(loaded, NBL_PROP_LAYERS, &value, nullptr) != NBL_OK || value != layers;
+      odd += nbl_model_i64(loaded, NBL_PROP_FOOTPRINT, &value, nullptr) != NBL_OK || value <= 0;
+      char* text = nullptr;
+      odd += nbl_model_str(loaded, NBL_PROP_BACKEND_DESCRIPTION, &text, nullptr, nullptr) != NBL_OK;
+      nbl_free(text);
+      odd += nbl_model_describe(loaded, &text, nullptr, nullptr) != NBL_OK;
+      nbl_free(text);
+    }
+  });
+  threads.emplace_back([&] {
+    while (!stop) {
+      nbl_session* session = nullptr;
+      odd += nbl_session_create(loaded, nullptr, &session, nullptr) != NBL_OK;
+      const api::Owned<nbl_session> owned(session);
+      odd += nbl_session_set_f64(session, NBL_OPT_TEMPERATURE, 0, nullptr) != NBL_OK;
+      odd += api::generate(session, "Once upon a time", 5) != expected;
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    }
+  });
+  for (int moved = 0; moved < 5 && odd == 0;) {
+    const nbl_status status = nbl_model_move(loaded, NBL_DEVICE_CPU, nullptr);
+    moved += status == NBL_OK;
+    odd += status != NBL_OK && status != NBL_E_BUSY;
+    std::this_thread::yield();
+  }
+  stop = true;
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(odd, 0);
 }
 
 // Neither the tokens of one repetition nor those of one window are run to their end first.

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <deque>
 #include <memory>
+#include <new>
 #include <string>
 #include <vector>
 
@@ -42,6 +43,7 @@ class Cache : public KvCache {
 
 struct Control {
   int fail_in_steps = -1;        // the step so many from now fails with kDevice
+  bool fail_by_throwing = false; // it throws std::bad_alloc instead
   int64_t steps = 0;
   int64_t largest_step = 0;      // tokens
   int64_t largest_batch = 0;     // sequences
@@ -144,7 +146,10 @@ class FakePlan : public Plan {
 
   Status started() {
     ++control_.steps;
-    if (control_.fail_in_steps >= 0 && control_.fail_in_steps-- == 0) return error(Code::kDevice, "the step was made to fail");
+    if (control_.fail_in_steps >= 0 && control_.fail_in_steps-- == 0) {
+      if (control_.fail_by_throwing) throw std::bad_alloc();
+      return error(Code::kDevice, "the step was made to fail");
+    }
     return {};
   }
   Status check(const Batch& batch) {

@@ -249,6 +249,47 @@ TEST_P(SessionTest, AFailedPrefillBehindAnAnswerKeepsTheAnswer) {
   EXPECT_EQ(drain(*session), continuation(all, 2));
 }
 
+// Memory can end anywhere; the exception passes through the session on its way to the boundary of the library.
+TEST_P(SessionTest, NoMemoryForAPrefillKeepsWhatWasComplete) {
+  SessionOptions options;
+  options.prefill_chunk = 2;
+  auto session = make(options);
+  ASSERT_TRUE(session->append(kPrompt.data(), 2).ok());
+  control.fail_by_throwing = true;
+  control.fail_in_steps = 1;
+  EXPECT_THROW((void)session->append(kPrompt.data() + 2, 3), std::bad_alloc);
+  EXPECT_EQ(session->tokens(), (std::vector<int32_t>{3, 1, 4, 1}));
+  EXPECT_EQ(session->counters().prompt_tokens, 4);
+  ASSERT_TRUE(session->begin(3).ok());
+  EXPECT_EQ(drain(*session), continuation({3, 1, 4, 1}, 3));
+}
+
+TEST_P(SessionTest, NoMemoryForAScoreChangesNoOption) {
+  auto session = make();
+  ASSERT_TRUE(session->append(kPrompt.data(), 2).ok());
+  control.fail_by_throwing = true;
+  control.fail_in_steps = 0;
+  float log_probability[3];
+  EXPECT_THROW((void)session->score(kPrompt.data() + 2, 3, log_probability), std::bad_alloc);
+  EXPECT_EQ(session->options().logits, SessionOptions::Logits::kLast);
+  EXPECT_EQ(session->tokens(), (std::vector<int32_t>{3, 1}));
+  ASSERT_TRUE(session->begin(3).ok());
+  EXPECT_EQ(drain(*session), continuation({3, 1}, 3));
+}
+
+TEST_P(SessionTest, NoMemoryForAStepLosesNothing) {
+  auto session = make();
+  ASSERT_TRUE(session->append(kPrompt.data(), 5).ok());
+  ASSERT_TRUE(session->begin(10).ok());
+  std::vector<int32_t> found = drain(*session, 2);
+  control.fail_by_throwing = true;
+  control.fail_in_steps = 0;
+  EXPECT_THROW(drain(*session), std::bad_alloc);
+  found.assign(session->tokens().begin() + 5, session->tokens().end());
+  for (int32_t id : drain(*session)) found.push_back(id);
+  EXPECT_EQ(found, continuation(kPrompt, 10));
+}
+
 TEST_P(SessionTest, TruncateAtRandomIsAlwaysConsistent) {
   std::mt19937 random(1);
   SessionOptions options;
