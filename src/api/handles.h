@@ -37,7 +37,9 @@ struct nbl_error : nbl::api::Handle<0x6e624501> {
 };
 
 struct nbl_config : nbl::api::Handle<0x6e624302> {
-  std::map<nbl_option, nbl::api::OptionValue> values;  // what was set; everything else has its default
+  // What was set; everything else has its default. Shared, because a copy of a variant that finds no memory destroys
+  // what it has not made (libstdc++ 12).
+  std::map<nbl_option, std::shared_ptr<const nbl::api::OptionValue>> values;
 };
 
 struct nbl_model : nbl::api::Handle<0x6e624d03> {

@@ -79,16 +79,17 @@ Status check_value(const OptionRow& row, const OptionValue& value) {
 Status set_value(nbl_config& config, nbl_option id, OptionValue value) {
   NBL_ASSIGN_OR_RETURN(const OptionRow* row, require_option(id));
   NBL_RETURN_IF_ERROR(check_value(*row, value));
-  config.values[id] = std::move(value);
+  config.values[id] = std::make_shared<const OptionValue>(std::move(value));
   return {};
 }
 
 Status add_value(nbl_config& config, nbl_option id, std::string_view value) {
   NBL_ASSIGN_OR_RETURN(const OptionRow* row, require_option(id));
   if (row->type != OptionType::kList) return bad_value(*row, std::string("takes ") + type_name(row->type) + "; it is no list to add to");
-  OptionValue& list = config.values.try_emplace(id, std::vector<std::string>()).first->second;
-  std::get<std::vector<std::string>>(list).emplace_back(value);
-  return {};
+  std::vector<std::string> list;
+  if (const auto found = config.values.find(id); found != config.values.end()) list = std::get<std::vector<std::string>>(*found->second);
+  list.emplace_back(value);
+  return set_value(config, id, std::move(list));
 }
 
 // ---- JSON
@@ -212,7 +213,7 @@ Status merge_json(nbl_config& config, const Json& object) {
 Json to_json(const nbl_config& config) {
   Json out = Json::object();
   for (const auto& [id, value] : config.values) {
-    if (const OptionRow* row = find_option(id)) std::visit([&](const auto& v) { out[row->name] = v; }, value);
+    if (const OptionRow* row = find_option(id)) std::visit([&](const auto& v) { out[row->name] = v; }, *value);
   }
   return out;
 }
@@ -245,11 +246,11 @@ class Reader {
   explicit Reader(const nbl_config* config) : config_(config) {}
 
   bool has(nbl_option id) const { return config_ && config_->values.count(id) > 0; }
-  int64_t i64(nbl_option id) const { return has(id) ? std::get<int64_t>(config_->values.at(id)) : i64_of(find_option(id)->default_text); }
-  double f64(nbl_option id) const { return has(id) ? std::get<double>(config_->values.at(id)) : f64_of(find_option(id)->default_text); }
-  std::string text(nbl_option id) const { return has(id) ? std::get<std::string>(config_->values.at(id)) : find_option(id)->default_text; }
+  int64_t i64(nbl_option id) const { return has(id) ? std::get<int64_t>(*config_->values.at(id)) : i64_of(find_option(id)->default_text); }
+  double f64(nbl_option id) const { return has(id) ? std::get<double>(*config_->values.at(id)) : f64_of(find_option(id)->default_text); }
+  std::string text(nbl_option id) const { return has(id) ? std::get<std::string>(*config_->values.at(id)) : find_option(id)->default_text; }
   std::vector<std::string> list(nbl_option id) const {
-    return has(id) ? std::get<std::vector<std::string>>(config_->values.at(id)) : std::vector<std::string>();
+    return has(id) ? std::get<std::vector<std::string>>(*config_->values.at(id)) : std::vector<std::string>();
   }
 
  private:
@@ -402,7 +403,7 @@ Status apply_generation(const nbl_config* config, GenerationOptions& out) {
   if (!config) return {};
   for (const auto& [id, value] : config->values) {
     const OptionRow& row = *find_option(id);
-    if (std::strstr(row.applies, "generation")) NBL_RETURN_IF_ERROR(apply_generation(row, value, out));
+    if (std::strstr(row.applies, "generation")) NBL_RETURN_IF_ERROR(apply_generation(row, *value, out));
   }
   return {};
 }

@@ -143,7 +143,7 @@ Result<std::vector<std::string>> DirectoryCheckpoint::weight_files() const {
     }
     std::set<std::string> names;
     for (const auto& [tensor, file] : index["weight_map"].items()) {
-      if (!file.is_string() || file.get_ref<const std::string&>().find('/') != std::string::npos) {
+      if (!file.is_string() || file.string().find('/') != std::string::npos) {
         return error(Code::kFormat, "%s places %s in %s, expected a file name", index_path.c_str(), tensor.c_str(), to_text(file).c_str());
       }
       names.insert(file.get<std::string>());

@@ -31,7 +31,7 @@ Status parse_entry(const std::string& name, const Json& entry, const uint8_t* da
     return bad(path, name, "lacks dtype, shape or data_offsets in the header");
   }
   const Json& type = entry["dtype"];
-  const DType* dtype = type.is_string() ? find_type(type.get_ref<const std::string&>()) : nullptr;
+  const DType* dtype = type.is_string() ? find_type(type.string()) : nullptr;
   if (!dtype) return bad(path, name, "has the dtype " + to_text(type) + ", which is not known here");
   const Json& shape = entry["shape"];
   if (!shape.is_array() || shape.size() > 8) return bad(path, name, "has no list of at most 8 numbers as its shape");

@@ -1,6 +1,7 @@
 #include "text/tokenizer_json_reader.h"
 
 #include <cstring>
+#include <nlohmann/json.hpp>
 
 namespace nbl {
 namespace {
@@ -9,7 +10,7 @@ constexpr size_t kDeepest = 100;
 constexpr size_t kMostKeys = 4096;  // of an object outside the vocabulary: looking a key up is linear
 
 // nlohmann's SAX interface: builds a Json of what is outside the lists. A key given twice keeps its last value.
-class Reader final : public nlohmann::json_sax<Json> {
+class Reader final : public nlohmann::json_sax<nlohmann::json> {
  public:
   // With `only_vocabulary` the whole text is one vocabulary object.
   Reader(ModelLists& lists, bool only_vocabulary) : lists_(lists), only_vocabulary_(only_vocabulary) {}
@@ -215,7 +216,7 @@ class Reader final : public nlohmann::json_sax<Json> {
 Status parse(std::string_view text, std::string_view where, Reader& reader, ModelLists& lists) {
   // nlohmann's parser skips a byte order mark; the files' own reader does not, nor does any writer make one.
   if (text.substr(0, 3) == "\xEF\xBB\xBF") return error(Code::kFormat, "%.*s begins with a byte order mark", static_cast<int>(where.size()), where.data());
-  if (!Json::sax_parse(text.begin(), text.end(), &reader)) {
+  if (!nlohmann::json::sax_parse(text.begin(), text.end(), &reader)) {
     Status status = reader.status();
     if (status.ok()) status = error(Code::kFormat, "not valid JSON");
     return status.in(where);

@@ -2,9 +2,12 @@
 // process; only the allocations of this thread are made to fail.
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <cstdlib>
 #include <new>
+#include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "api_fixture.h"
@@ -13,9 +16,14 @@ namespace {
 std::atomic<bool> counting{false};
 std::atomic<int64_t> allocations{0};
 thread_local int64_t fail_in = -1;  // the allocation so many from now fails; negative: none does
+thread_local bool fail_on = false;  // and so do all after it
+thread_local bool out_of_memory = false;
 
 void* counted(std::size_t size) {
-  if (fail_in >= 0 && fail_in-- == 0) throw std::bad_alloc();
+  if ((fail_in >= 0 && fail_in-- == 0) || (out_of_memory && fail_on)) {
+    out_of_memory = true;
+    throw std::bad_alloc();
+  }
   if (counting.load(std::memory_order_relaxed)) allocations.fetch_add(1, std::memory_order_relaxed);
   if (void* memory = std::malloc(size ? size : 1)) return memory;
   throw std::bad_alloc();
@@ -35,6 +43,22 @@ void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
 void operator delete[](void* memory, std::size_t) noexcept { std::free(memory); }
 
 namespace {
+
+// For as long as it lives, this thread's allocation number `at` fails; with `on` there is no memory from there on.
+class Failing {
+ public:
+  Failing(int64_t at, bool on) {
+    out_of_memory = false;
+    fail_on = on;
+    fail_in = at;
+  }
+  ~Failing() { stop(); }
+  // Whether an allocation has failed.
+  bool stop() {
+    fail_in = -1;
+    return std::exchange(out_of_memory, false);
+  }
+};
 
 TEST(Allocation, ADecodeStepTakesNoMemory) {
   auto session = api::session();
@@ -64,8 +88,8 @@ std::vector<nbl_token> tokens_of(nbl_session* session) {
   return ids;
 }
 
-// Every call of a conversation, with the allocation `fail_at` of each made to fail in turn: it tells NO_MEMORY, and the
-// session goes on from a sequence that is right.
+// Every call of a conversation, with the allocation `fail_at` of each made to fail in turn, alone and with all that follow
+// it: it tells NO_MEMORY, and the session goes on from a sequence that is right.
 TEST(Allocation, ACallThatGetsNoMemoryDoesNoHarm) {
   nbl_config* made = nullptr;
   ASSERT_EQ(nbl_config_create(&made, nullptr), NBL_OK);
@@ -76,13 +100,16 @@ TEST(Allocation, ACallThatGetsNoMemoryDoesNoHarm) {
   const std::vector<nbl_token> expected = tokens_of(reference.get());
   const std::vector<nbl_token> prompt(expected.begin(), expected.end() - 12);
 
-  enum Call { kCreate, kAppendText, kAppend, kBegin, kNext, kScore, kCalls };
+  enum Call { kCreate, kAppendText, kAppend, kBegin, kNext, kScore, kDescribe, kCalls };
   for (const bool all_logits : {false, true}) {
     for (int call = 0; call < kCalls; ++call) {
       bool failed = true;
-      for (int64_t fail_at = 0; failed; ++fail_at) {
+      for (int64_t turn = 0; failed; ++turn) {
+        const int64_t fail_at = turn / 2;
+        const bool on = turn % 2 != 0;
         ASSERT_LT(fail_at, 5000);
-        SCOPED_TRACE("call " + std::to_string(call) + ", allocation " + std::to_string(fail_at) + (all_logits ? ", all logits" : ""));
+        SCOPED_TRACE("call " + std::to_string(call) + ", allocation " + std::to_string(fail_at) + (on ? " and on" : "") +
+                     (all_logits ? ", all logits" : ""));
         const nbl_config* options = all_logits ? made : nullptr;
         api::Owned<nbl_session> session;
         if (call != kCreate) session = api::session(options);
@@ -97,8 +124,9 @@ TEST(Allocation, ACallThatGetsNoMemoryDoesNoHarm) {
         nbl_session* created = nullptr;
         char buffer[64];
         float log_probability[2];
+        char* text = nullptr;
         size_t length = 0;
-        fail_in = fail_at;
+        Failing failing(fail_at, on);
         switch (call) {
           case kCreate: status = nbl_session_create(api::model(), options, &created, &error); break;
           case kAppendText: status = nbl_session_append_text(session.get(), "Once upon a time", NBL_NTS, NBL_TOKENIZE_ADD_SPECIAL, &error); break;
@@ -108,10 +136,11 @@ TEST(Allocation, ACallThatGetsNoMemoryDoesNoHarm) {
             for (int i = 0; i < 4 && status == NBL_OK; ++i) status = nbl_session_next(session.get(), nullptr, buffer, sizeof buffer, &length, &error);
             break;
           case kScore: status = nbl_session_score(session.get(), expected.data() + prompt.size(), 2, log_probability, &error); break;
+          case kDescribe: status = nbl_session_describe(session.get(), &text, &length, &error); break;
         }
-        failed = fail_in < 0;
-        fail_in = -1;
+        failed = failing.stop();
         nbl_error_release(error);
+        nbl_free(text);
         ASSERT_EQ(status, failed ? NBL_E_NO_MEMORY : NBL_OK) << nbl_status_name(status);
         if (created != nullptr) session.reset(created);
         if (!session) session = api::session(options);
@@ -130,6 +159,65 @@ TEST(Allocation, ACallThatGetsNoMemoryDoesNoHarm) {
         const std::vector<nbl_token> found = tokens_of(session.get());
         ASSERT_GE(found.size(), prompt.size() + 2);
         ASSERT_TRUE(std::equal(found.begin(), found.end(), expected.begin()));
+      }
+    }
+  }
+}
+
+// Calls that answer with a text, and those that read one: each with every allocation failing in turn.
+TEST(Allocation, AnAnswerThatGetsNoMemoryIsAnError) {
+  struct Answer {
+    char* text = nullptr;
+    size_t length = 0;
+    nbl_error* error = nullptr;
+  };
+  using Call = std::function<nbl_status(Answer&)>;
+  nbl_config* made = nullptr;
+  ASSERT_EQ(nbl_config_create(&made, nullptr), NBL_OK);
+  const api::Owned<nbl_config> config(made);
+  ASSERT_EQ(nbl_config_set_str(made, NBL_OPT_DEVICE, "cpu", NBL_NTS, nullptr), NBL_OK);
+  ASSERT_EQ(nbl_config_add_str(made, NBL_OPT_STOP, "mouse", NBL_NTS, nullptr), NBL_OK);
+  const auto session = api::session();
+  nbl_model* const model = api::model();
+  const std::string& directory = api::model_directory();
+  static const char kOptions[] = R"({"temperature": 0.5, "stop_strings": ["a", "b"], "max_memory": {"0": 1000, "cpu": "2GiB"}})";
+  static const char kChat[] = R"({"messages": [{"role": "user", "content": "Tell me a story."}], "add_generation_prompt": true})";
+  static const char kBroken[] = R"({"messages": [{"role": "user", "content": )";
+  const std::vector<std::pair<const char*, Call>> calls = {
+      {"build_info", [](Answer& a) { return nbl_build_info(&a.text, &a.length, &a.error); }},
+      {"option_describe", [](Answer& a) { return nbl_option_describe(NBL_OPT_CPU_ISA, &a.text, &a.length, &a.error); }},
+      {"config_to_json", [&](Answer& a) { return nbl_config_to_json(made, &a.text, &a.length, &a.error); }},
+      {"config_merge_json", [&](Answer& a) { return nbl_config_merge_json(made, kOptions, NBL_NTS, &a.error); }},
+      {"model_inspect", [&](Answer& a) { return nbl_model_inspect(directory.data(), directory.size(), &a.text, &a.length, &a.error); }},
+      {"model_estimate", [&](Answer& a) { return nbl_model_estimate(directory.data(), directory.size(), made, &a.text, &a.length, &a.error); }},
+      {"model_describe", [&](Answer& a) { return nbl_model_describe(model, &a.text, &a.length, &a.error); }},
+      {"session_describe", [&](Answer& a) { return nbl_session_describe(session.get(), &a.text, &a.length, &a.error); }},
+      {"chat_render", [&](Answer& a) { return nbl_chat_render(model, kChat, NBL_NTS, &a.text, &a.length, &a.error); }},
+      {"chat_render of what is no JSON", [&](Answer& a) { return nbl_chat_render(model, kBroken, NBL_NTS, &a.text, &a.length, &a.error); }},
+      {"append_chat", [&](Answer& a) { return nbl_session_append_chat(session.get(), kChat, NBL_NTS, &a.error); }},
+      {"device_name", [](Answer& a) { return nbl_device_name(1000, &a.text, &a.length, &a.error); }},
+  };
+  for (const auto& [name, call] : calls) {
+    Answer first;
+    const nbl_status expected = call(first);
+    const std::string text = api::take(first.text, first.length);
+    nbl_error_release(first.error);
+    bool failed = true;
+    for (int64_t turn = 0; failed; ++turn) {
+      // Reading a directory makes many thousands; from the hundredth on it is a growing choice of them.
+      const int64_t fail_at = turn / 2 < 100 ? turn / 2 : static_cast<int64_t>(100 * std::pow(1.02, turn / 2 - 100));
+      const bool on = turn % 2 != 0;
+      SCOPED_TRACE(std::string(name) + ", allocation " + std::to_string(fail_at) + (on ? " and on" : ""));
+      Answer answer;
+      Failing failing(fail_at, on);
+      const nbl_status status = call(answer);
+      failed = failing.stop();
+      const std::string found = api::take(answer.text, answer.length);
+      nbl_error_release(answer.error);
+      // An error that finds no memory for its own words is NO_MEMORY's.
+      ASSERT_TRUE(failed ? status == NBL_E_NO_MEMORY || status == expected : status == expected) << nbl_status_name(status);
+      if (!failed) {
+        EXPECT_EQ(found, text);
       }
     }
   }

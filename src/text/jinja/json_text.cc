@@ -195,12 +195,12 @@ Result<Value> from_json(Runtime& rt, const Json& json) {
   Deeper deeper(rt);
   NBL_RETURN_IF_ERROR(deeper.check());
   switch (json.type()) {
-    case Json::value_t::boolean: return Value::boolean(json.get<bool>());
-    case Json::value_t::number_integer: return Value::integer(json.get<int64_t>());
-    case Json::value_t::number_unsigned: return Value::integer(json.get<uint64_t>());
-    case Json::value_t::number_float: return Value::real(json.get<double>());
-    case Json::value_t::string: return Value::borrowed(json.get_ref<const std::string&>());
-    case Json::value_t::array: {
+    case Json::Type::kBoolean: return Value::boolean(json.get<bool>());
+    case Json::Type::kInteger: return Value::integer(json.get<int64_t>());
+    case Json::Type::kUnsigned: return Value::integer(json.get<uint64_t>());
+    case Json::Type::kFloat: return Value::real(json.get<double>());
+    case Json::Type::kString: return Value::borrowed(json.string());
+    case Json::Type::kArray: {
       std::vector<Value> items;
       items.reserve(json.size());
       for (const Json& item : json) {
@@ -209,7 +209,7 @@ Result<Value> from_json(Runtime& rt, const Json& json) {
       }
       return rt.list(std::move(items));
     }
-    case Json::value_t::object: {
+    case Json::Type::kObject: {
       Dict* dict;
       const Value made = rt.dict(&dict);
       for (const auto& member : json.items()) {

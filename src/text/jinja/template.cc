@@ -10,11 +10,9 @@ namespace {
 
 // Bytes of text and number of values in a request, about.
 uint64_t size_of(const Json& value) {
-  if (value.is_string()) return 32 + value.get_ref<const std::string&>().size();
+  if (value.is_string()) return 32 + value.string().size();
   uint64_t size = 32;
-  if (value.is_structured()) {
-    for (const Json& item : value) size += size_of(item);
-  }
+  for (const Json& item : value) size += size_of(item);
   return size;
 }
 
