@@ -122,6 +122,10 @@ class RefBackend : public Backend {
   }
 
   Result<std::unique_ptr<KvCache>> make_kv_cache(const Decoder& decoder, const KvOptions& options) const override {
+    if (options.type != DType::kF16 && options.type != DType::kF32) {
+      return error(Code::kUnsupported, "the reference backend keeps keys and values as they are computed, for F16 or F32, not as %s",
+                   dtype_name(options.type));
+    }
     return std::unique_ptr<KvCache>(new Cache(decoder.config, options.capacity));
   }
 

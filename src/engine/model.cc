@@ -247,6 +247,7 @@ Json Model::describe() const {
     if (spec.bits > 0) module["bits"] = spec.bits;
     if (spec.group_size > 0) module["group_size"] = spec.group_size;
     module["dtype"] = dtype_name(spec.value_type);
+    if (spec.outlier_threshold >= 0) module["int8_threshold"] = spec.outlier_threshold;
     module["kernel"] = linear.weight->kernel();
     if (const std::string reason = linear.weight->reason(); !reason.empty()) module["reason"] = reason;
     module["bytes"] = linear.weight->bytes();
@@ -325,6 +326,8 @@ Result<Json> Model::estimate(const std::string& directory, const LoadOptions& op
   auto backend = make_backend(options.backend == BackendKind::kAuto ? BackendKind::kCuda : options.backend, options.device, options.cpu);
   if (!backend.ok() && options.backend == BackendKind::kAuto) backend = make_backend(BackendKind::kCpu, 0, options.cpu);
   NBL_RETURN_IF_ERROR(backend.status());
+  NBL_ASSIGN_OR_RETURN(const ModelConfig config, read_model_config(checkpoint->config()));
+  NBL_RETURN_IF_ERROR(check_kv_type(**backend, config.decoder, session.kv_type));
   return estimate_memory(*loader, **backend, session.context, session.kv_type, session.prefill_chunk);
 }
 

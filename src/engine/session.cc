@@ -6,6 +6,7 @@
 
 #include "engine/chat_ids.h"
 #include "engine/clock.h"
+#include "model/estimate.h"
 
 namespace nbl {
 namespace {
@@ -45,7 +46,9 @@ Result<std::shared_ptr<Session>> Session::create(std::shared_ptr<Model> model, c
   session->chunk_ = std::min(std::max<int64_t>(1, options.prefill_chunk), session->context_);
   session->generation_.sampling = m.default_sampling();
 
-  NBL_ASSIGN_OR_RETURN(session->cache_, backend.make_kv_cache(*session->decoder_, {session->context_, options.kv_type}));
+  auto cache = backend.make_kv_cache(*session->decoder_, {session->context_, options.kv_type});
+  if (!cache.ok()) return about_kv_type(cache.status());
+  session->cache_ = std::move(cache).value();
   PlanLimits limits;
   limits.max_tokens = session->chunk_;
   limits.max_context = session->context_;

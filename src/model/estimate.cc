@@ -6,6 +6,20 @@
 #include "model/config.h"
 
 namespace nbl {
+
+Status about_kv_type(Status refusal) {
+  if (refusal.code() == Code::kUnsupported) refusal.in("the option kv_dtype").with("option", "kv_dtype");
+  return refusal;
+}
+
+Status check_kv_type(const Backend& backend, const DecoderConfig& config, DType type) {
+  Decoder shape;
+  shape.config = config;
+  const auto cache = backend.make_kv_cache(shape, {1, type});
+  // A device that is full now may be asked what a model would take.
+  return !cache.ok() && cache.status().code() == Code::kUnsupported ? about_kv_type(cache.status()) : Status();
+}
+
 Result<Json> estimate_memory(const WeightLoader& loader, const Backend& backend, int64_t context, DType kv_type, int64_t prefill_chunk) {
   NBL_ASSIGN_OR_RETURN(const ModelConfig config, read_model_config(loader.checkpoint().config()));
   const DecoderConfig& c = config.decoder;

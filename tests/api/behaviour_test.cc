@@ -105,6 +105,54 @@ TEST(Api, OptionsAreCheckedByTypeRangeAndName) {
   EXPECT_EQ(nbl_config_set_i64(raw, 424242, 1, nullptr), NBL_E_UNKNOWN_OPTION);
 }
 
+// What no session could be made with is not estimated either.
+TEST(Api, ATypeOfKeysAndValuesThatTheDeviceLacksIsRefusedByItsOption) {
+  for (const char* device : {"cpu", "ref"}) {
+    nbl_config* raw = nullptr;
+    ASSERT_EQ(nbl_config_create(&raw, nullptr), NBL_OK);
+    const Owned<nbl_config> config(raw);
+    ASSERT_EQ(nbl_config_set_str(raw, NBL_OPT_DEVICE, device, NBL_NTS, nullptr), NBL_OK);
+    nbl_model* model = nullptr;
+    ASSERT_EQ(nbl_model_load(api::model_directory().data(), NBL_NTS, raw, &model, nullptr), NBL_OK);
+    const Owned<nbl_model> owned(model);
+    for (const char* type : {"f16", "f32", "int8"}) {
+      SCOPED_TRACE(std::string(device) + " " + type);
+      ASSERT_EQ(nbl_config_set_str(raw, NBL_OPT_KV_DTYPE, type, NBL_NTS, nullptr), NBL_OK);
+      const nbl_status expected = std::string(type) == "int8" ? NBL_E_UNSUPPORTED : NBL_OK;
+      char* text = nullptr;
+      nbl_session* session = nullptr;
+      nbl_error* errors[2] = {};
+      EXPECT_EQ(nbl_model_estimate(api::model_directory().data(), NBL_NTS, raw, &text, nullptr, &errors[0]), expected);
+      EXPECT_EQ(nbl_session_create(model, raw, &session, &errors[1]), expected);
+      nbl_free(text);
+      nbl_session_release(session);
+      for (nbl_error* error : errors) {
+        if (expected == NBL_OK) continue;
+        EXPECT_NE(std::string(nbl_error_detail(error, nullptr)).find(R"("option":"kv_dtype")"), std::string::npos);
+        EXPECT_NE(message_of(error).find("kv_dtype"), std::string::npos);
+      }
+    }
+  }
+}
+
+TEST(Api, DescribeTellsTheThresholdOfInt8) {
+  for (const double threshold : {-1.0, 6.0}) {
+    nbl_config* raw = nullptr;
+    ASSERT_EQ(nbl_config_create(&raw, nullptr), NBL_OK);
+    const Owned<nbl_config> config(raw);
+    ASSERT_EQ(nbl_config_set_str(raw, NBL_OPT_DEVICE, "cpu", NBL_NTS, nullptr), NBL_OK);
+    ASSERT_EQ(nbl_config_set_str(raw, NBL_OPT_LOAD_QUANT, "int8", NBL_NTS, nullptr), NBL_OK);
+    ASSERT_EQ(nbl_config_set_f64(raw, NBL_OPT_INT8_THRESHOLD, threshold, nullptr), NBL_OK);
+    nbl_model* model = nullptr;
+    ASSERT_EQ(nbl_model_load(NIBBLE_SOURCE_DIR "/tests/data/story-6m", NBL_NTS, raw, &model, nullptr), NBL_OK);
+    const Owned<nbl_model> owned(model);
+    char* text = nullptr;
+    size_t length = 0;
+    ASSERT_EQ(nbl_model_describe(model, &text, &length, nullptr), NBL_OK);
+    EXPECT_EQ(api::take(text, length).find("\"int8_threshold\":6.0") != std::string::npos, threshold == 6.0);
+  }
+}
+
 TEST(Api, JsonTakesTheNamesOfTransformers) {
   nbl_config* raw = nullptr;
   ASSERT_EQ(nbl_config_create(&raw, nullptr), NBL_OK);
@@ -283,7 +331,9 @@ TEST(Api, ABatchGoesOnWithAModelThatWasMoved) {
     EXPECT_EQ(text, expected);
     ASSERT_EQ(nbl_batch_remove(made, created, nullptr), NBL_OK);
     session.reset();
-    if (round == 0) ASSERT_EQ(nbl_model_move(loaded, NBL_DEVICE_CPU, nullptr), NBL_OK);
+    if (round == 0) {
+      ASSERT_EQ(nbl_model_move(loaded, NBL_DEVICE_CPU, nullptr), NBL_OK);
+    }
   }
 }
 
