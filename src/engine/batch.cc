@@ -18,11 +18,11 @@ Result<std::shared_ptr<SessionBatch>> SessionBatch::create(std::shared_ptr<Model
   return batch;
 }
 
-// The plan is made for the longest context among the sessions; a longer one makes a new plan, and so does a model that
-// was moved while the batch held no session.
+// The plan is made for the longest context among the sessions; a longer one makes a new plan. The model does not move
+// while it has sessions.
 Status SessionBatch::ensure_plan(int64_t context) {
+  if (plan_ && context <= plan_context_) return {};
   std::shared_ptr<const Model::Placement> placement = model_->placement();
-  if (plan_ && context <= plan_context_ && placement == placement_) return {};
   PlanLimits limits;
   limits.max_sequences = limits.max_logit_rows = limits.max_draws = options_.max_sequences;
   // One token a session; a session one of whose steps failed may owe two.
@@ -51,6 +51,10 @@ Status SessionBatch::remove(const Session& session) {
       std::find_if(sessions_.begin(), sessions_.end(), [&](const std::shared_ptr<Session>& other) { return other.get() == &session; });
   if (found == sessions_.end()) return error(Code::kNotFound, "the session is not in this batch");
   sessions_.erase(found);
+  if (sessions_.empty()) {
+    plan_.reset();
+    placement_.reset();
+  }
   return {};
 }
 

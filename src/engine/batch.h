@@ -26,6 +26,7 @@ class SessionBatch {
   // thread is kBusy and nothing is stepped. A failure ends no session: it is told and may be tried again.
   Status step(int64_t* active);
   int64_t size() const { return static_cast<int64_t>(sessions_.size()); }
+  // 0 while it holds no session: it then holds no plan either, and with it no weights.
   int64_t scratch_bytes() const { return plan_ ? plan_->scratch_bytes() : 0; }
 
  private:
@@ -35,7 +36,8 @@ class SessionBatch {
   std::shared_ptr<Model> model_;
   BatchOptions options_;
   std::vector<std::shared_ptr<Session>> sessions_;
-  std::shared_ptr<const Model::Placement> placement_;  // of plan_
+  std::shared_ptr<const Model::Placement> placement_;  // of plan_; both null without sessions, so that a model that moves
+                                                       // leaves nothing behind
   std::unique_ptr<Plan> plan_;
   int64_t plan_context_ = 0;
   Batch batch_;                                      // kept so that a step allocates nothing

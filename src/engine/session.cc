@@ -27,6 +27,19 @@ class AllLogits {
   SessionOptions::Logits wanted_;
 };
 
+// A cancel ends a generation, it does not take away the logits of the tokens that it left: it waits for as long as this lives.
+class WithoutCancel {
+ public:
+  explicit WithoutCancel(std::atomic<bool>& cancel) : cancel_(cancel), cancelled_(cancel.exchange(false, std::memory_order_relaxed)) {}
+  ~WithoutCancel() {
+    if (cancelled_) cancel_.store(true, std::memory_order_relaxed);
+  }
+
+ private:
+  std::atomic<bool>& cancel_;
+  bool cancelled_;
+};
+
 }  // namespace
 
 int64_t default_context(const DecoderConfig& config) {
@@ -169,7 +182,7 @@ void Session::stop_generating() {
   abandon_steps();
   if (state_ == State::kGenerating) stop_reason_ = StopReason::kNone;
   state_ = State::kIdle;
-  has_ready_ = finishing_ = false;
+  has_ready_ = finishing_ = untold_ = false;
 }
 
 Status Session::append(const int32_t* ids, int64_t count) {
@@ -284,6 +297,7 @@ Status Session::begin(int64_t max_tokens) {
   // One decoder a generation: it starts where text starts, not inside a word of the prompt.
   stream_ = std::make_unique<TextStream>(model_->tokenizer(), generation_.skip_special);
   stream_->reset(generation_.stop_strings);
+  stream_is_right_ = true;
   state_ = State::kGenerating;
   if (max_tokens_ == 0) end(StopReason::kMaxTokens);
   return {};
@@ -378,14 +392,29 @@ void Session::abandon_steps() {
   steps_in_flight_ = 0;
 }
 
-// Appends a drawn token and makes it ready; decides whether it is the last one.
+// Appends a drawn token and makes it ready.
 void Session::accept_id(int32_t id) {
   tokens_.push_back(id);
   can_draw_ = false;
   ++counters_.generated_tokens;
+  untold_ = true;
+  make_ready();
+}
 
-  ready_.id = id;
+// Gives the last token its text and decides whether it ends the generation. When memory runs out on the way, next() comes
+// here again: the text of the answer is then made anew up to that token.
+void Session::make_ready() {
+  ready_.id = tokens_.back();
+  if (!stream_is_right_) {
+    stream_->restart();
+    for (size_t i = static_cast<size_t>(answer_start_); i + 1 < tokens_.size(); ++i) {
+      ready_.text.clear();
+      stream_->push(tokens_[i], ready_.text);  // has been told
+    }
+  }
   ready_.text.clear();
+  stream_is_right_ = false;
+  const int32_t id = ready_.id;
   StopReason reason = StopReason::kNone;
   bool last = stops_at(id, &reason);
   if (!last && stream_->push(id, ready_.text)) {
@@ -404,12 +433,15 @@ void Session::accept_id(int32_t id) {
     }
   }
   if (last && reason != StopReason::kStopString) stream_->flush(ready_.text);
+  stream_is_right_ = true;
+  untold_ = false;
   has_ready_ = true;
   finishing_ = last;
   if (last) stop_reason_ = reason;
 }
 
 Status Session::next(const GeneratedToken** token) {
+  if (untold_) make_ready();
   if (has_ready_) {
     *token = &ready_;
     return {};
@@ -475,10 +507,8 @@ Status Session::ensure_exact_logits() {
   abandon_steps();
   const int64_t last = cache_->length() - 1;
   cache_->truncate(last);
-  // A cancel ends a generation, it does not take away the logits of the tokens that it left.
-  const bool cancelled = cancel_.exchange(false, std::memory_order_relaxed);
+  const WithoutCancel hold(cancel_);
   const Status status = forward(tokens_.data() + last, 1, last + 1, 0);
-  if (cancelled) cancel();
   can_draw_ = status.ok() && could_draw;
   return status;
 }

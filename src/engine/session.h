@@ -113,7 +113,7 @@ class Session {
   Json describe() const;
 
   // For Batch: whether a step is due, its input for that plan, and what it gave.
-  bool wants_step() const { return generating() && !has_ready_; }
+  bool wants_step() const { return generating() && !has_ready_ && !untold_; }
   bool can_draw() const { return can_draw_; }      // true after a prefill: draw() at once, nothing to run
   BatchSequence step_input(const Plan& plan);
   // logits [vocab_size] of a step that took `ns`: keeps them and draws the next token.
@@ -141,6 +141,7 @@ class Session {
   Status draw_on_device(const Draw& draw);
   void abandon_steps();
   void accept_id(int32_t id);
+  void make_ready();
 
   std::shared_ptr<Model> model_;
   std::shared_ptr<const Model::Placement> placement_;
@@ -167,6 +168,8 @@ class Session {
   bool can_draw_ = false;                    // last_logits_ follow the end of the sequence
   State state_ = State::kIdle;
   bool finishing_ = false;                   // the last token waits to be taken
+  bool untold_ = false;                      // the last token of the sequence has no text yet: make_ready() is due
+  bool stream_is_right_ = true;              // stream_ has taken every token of the answer but the untold one
   bool has_ready_ = false;
   GeneratedToken ready_;
   StopReason stop_reason_ = StopReason::kNone;

@@ -11,8 +11,12 @@ TextStream::TextStream(const Tokenizer* tokenizer, bool skip_special) {
 }
 
 void TextStream::reset(const std::vector<std::string>& stop_strings) {
-  if (decoder_) decoder_->reset();
   stop_strings_ = stop_strings;
+  restart();
+}
+
+void TextStream::restart() {
+  if (decoder_) decoder_->reset();
   held_.clear();
 }
 

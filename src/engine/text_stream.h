@@ -17,6 +17,8 @@ class TextStream {
   TextStream(const Tokenizer* tokenizer, bool skip_special);
 
   void reset(const std::vector<std::string>& stop_strings);
+  // To the state after reset(), with the same stop strings. After an exception of push() or flush() nothing else may follow.
+  void restart();
   // Adds a token's text to `out`. True when a stop string has come: the text before it is in `out`, the rest is dropped.
   bool push(int32_t id, std::string& out);
   // What is still held back, at the end of a generation. True when it completes a stop string.

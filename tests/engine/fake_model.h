@@ -51,11 +51,13 @@ struct Control {
   int64_t drawn = 0;             // tokens drawn by plans that were delivered
   int64_t followed = 0;          // steps that ran ahead
   bool misused = false;          // a cache was changed while steps with it were in flight
+  int fail_in_texts = -1;        // the text so many from now, of a token or at an end, throws std::bad_alloc when half done
+  int64_t plans = 0;             // that exist
 };
 
 class FakePlan : public Plan {
  public:
-  FakePlan(Control& control, const PlanLimits& limits) : control_(control), limits_(limits), sampler_(kVocabulary) {}
+  FakePlan(Control& control, const PlanLimits& limits) : control_(control), limits_(limits), sampler_(kVocabulary) { ++control_.plans; }
   Status step(const Batch& batch) override {
     abandon();
     NBL_RETURN_IF_ERROR(check(batch));
@@ -127,7 +129,10 @@ class FakePlan : public Plan {
     return {};
   }
   void abandon() override { flights_.clear(); }
-  ~FakePlan() override { control_.misused = control_.misused || !flights_.empty(); }
+  ~FakePlan() override {
+    control_.misused = control_.misused || !flights_.empty();
+    --control_.plans;
+  }
 
  private:
   struct Running {
@@ -224,6 +229,7 @@ class FakeBackend : public Backend {
 // Token n is one letter; "é" is made of tokens 95 and 96, one byte each.
 class LetterTokenizer : public Tokenizer {
  public:
+  explicit LetterTokenizer(Control& control) : control_(control) {}
   static std::string letter(int32_t id) {
     if (id == 95) return "\xC3";
     if (id == 96) return "\xA9";
@@ -240,13 +246,25 @@ class LetterTokenizer : public Tokenizer {
     return text;
   }
   std::unique_ptr<StreamDecoder> stream(bool) const override {
+    // Gives the letter before the last one: whoever loses a push, or repeats one, gets other text.
     class Stream : public StreamDecoder {
      public:
-      std::string push(int32_t id) override { return id == kEos ? "" : letter(id); }
-      std::string flush() override { return {}; }
-      void reset() override {}
+      explicit Stream(Control& control) : control_(control) {}
+      std::string push(int32_t id) override { return give(id == kEos ? "" : letter(id)); }
+      std::string flush() override { return give(""); }
+      void reset() override { held_.clear(); }
+
+     private:
+      std::string give(std::string next) {
+        std::swap(held_, next);
+        if (control_.fail_in_texts >= 0 && control_.fail_in_texts-- == 0) throw std::bad_alloc();
+        return next;
+      }
+
+      Control& control_;
+      std::string held_;
     };
-    return std::make_unique<Stream>();
+    return std::make_unique<Stream>(control_);
   }
   std::string token_bytes(int32_t id) const override { return letter(id); }
   int32_t vocabulary_size() const override { return kVocabulary; }
@@ -256,13 +274,16 @@ class LetterTokenizer : public Tokenizer {
   int32_t bos_id() const override { return -1; }
   int32_t eos_id() const override { return kEos; }
   int32_t pad_id() const override { return -1; }
+
+ private:
+  Control& control_;
 };
 
 inline std::shared_ptr<Model> make_model(Control& control) {
   auto decoder = std::make_shared<Decoder>();
   decoder->config.vocab_size = kVocabulary;
   decoder->config.max_position_embeddings = 64;
-  return Model::assemble(decoder, std::make_shared<FakeBackend>(control), std::make_unique<LetterTokenizer>(), {kEos});
+  return Model::assemble(decoder, std::make_shared<FakeBackend>(control), std::make_unique<LetterTokenizer>(control), {kEos});
 }
 
 // `count` tokens that follow `sequence` by the rule.

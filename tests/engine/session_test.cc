@@ -290,6 +290,97 @@ TEST_P(SessionTest, NoMemoryForAStepLosesNothing) {
   EXPECT_EQ(found, continuation(kPrompt, 10));
 }
 
+// Alone and in a batch, with every text of an answer failing in turn: the token is there once, with its text, and the answer
+// ends where it should.
+TEST_P(SessionTest, NoMemoryForATextLosesNothing) {
+  const std::vector<int32_t> expected = continuation(kPrompt, 6);
+  std::string letters;
+  for (int32_t id : expected) letters += fake::LetterTokenizer::letter(id);
+  for (const std::string& stop : {std::string(), letters.substr(3, 2)}) {
+    for (const bool batched : {false, true}) {
+      bool failed = true;
+      for (int fail_in = 0; failed; ++fail_in) {
+        SCOPED_TRACE(stop + (batched ? ", batched, " : ", ") + std::to_string(fail_in));
+        auto session = make();
+        auto batch = SessionBatch::create(model, {});
+        ASSERT_TRUE(batch.ok());
+        ASSERT_TRUE((*batch)->add(session).ok());
+        ASSERT_TRUE(session->append(kPrompt.data(), 5).ok());
+        if (!stop.empty()) session->generation().stop_strings = {stop};
+        ASSERT_TRUE(session->begin(6).ok());
+        control.fail_in_texts = fail_in;
+        std::vector<int32_t> ids;
+        std::string text;
+        failed = false;
+        for (bool done = false; !done;) {
+          try {
+            int64_t active = 0;
+            if (batched) {
+              ASSERT_TRUE((*batch)->step(&active).ok());
+            }
+            const GeneratedToken* token = nullptr;
+            const Status status = session->next(&token);
+            done = status.code() == Code::kDone;
+            ASSERT_TRUE(status.ok() || done) << status.message();
+            if (done) break;
+            ids.push_back(token->id);
+            text += token->text;
+            session->take();
+          } catch (const std::bad_alloc&) {
+            ASSERT_FALSE(failed);
+            failed = true;
+          }
+        }
+        control.fail_in_texts = -1;
+        EXPECT_EQ(ids, expected);  // to the stop string's end as well: the stream is a letter behind
+        EXPECT_EQ(text, stop.empty() ? letters : letters.substr(0, 3));
+        EXPECT_EQ(session->stop_reason(), stop.empty() ? StopReason::kMaxTokens : StopReason::kStopString);
+      }
+    }
+  }
+}
+
+TEST_P(SessionTest, ACancelOutlivesLogitsThatGetNoMemory) {
+  auto session = make();
+  ASSERT_TRUE(session->append(kPrompt.data(), 5).ok());
+  ASSERT_TRUE(session->begin(10).ok());
+  std::vector<int32_t> found = drain(*session, 2);
+  session->cancel();
+  control.fail_by_throwing = true;
+  control.fail_in_steps = 0;
+  const float* logits = nullptr;
+  int64_t rows = 0;
+  EXPECT_THROW((void)session->logits(&logits, &rows), std::bad_alloc);
+  const GeneratedToken* token = nullptr;
+  EXPECT_EQ(session->next(&token).code(), Code::kCancelled);
+  ASSERT_TRUE(session->begin(4).ok());
+  for (int32_t id : drain(*session)) found.push_back(id);
+  EXPECT_EQ(found, continuation(kPrompt, 6));
+}
+
+TEST_P(SessionTest, ABatchWithoutSessionsHoldsNoPlan) {
+  auto batch = SessionBatch::create(model, {});
+  ASSERT_TRUE(batch.ok());
+  for (int round = 0; round < 2; ++round) {
+    auto session = make(), other = make();
+    ASSERT_TRUE((*batch)->add(session).ok());
+    ASSERT_TRUE((*batch)->add(other).ok());
+    EXPECT_EQ(control.plans, 3);
+    ASSERT_TRUE((*batch)->remove(*session).ok());
+    EXPECT_EQ(control.plans, 3);
+    ASSERT_TRUE(other->append(kPrompt.data(), 5).ok());
+    ASSERT_TRUE(other->begin(1).ok());
+    int64_t active = 0;
+    ASSERT_TRUE((*batch)->step(&active).ok());
+    EXPECT_EQ(drain(*other), continuation(kPrompt, 1));
+    ASSERT_TRUE((*batch)->remove(*other).ok());
+    EXPECT_EQ(control.plans, 2);
+    EXPECT_EQ((*batch)->scratch_bytes(), 0);
+    EXPECT_TRUE((*batch)->step(&active).ok());
+  }
+  EXPECT_EQ(control.plans, 0);
+}
+
 TEST_P(SessionTest, TruncateAtRandomIsAlwaysConsistent) {
   std::mt19937 random(1);
   SessionOptions options;
