@@ -1,4 +1,5 @@
-// Packing on the GPU: rows of a checkpoint's own codes, of plain codes or of float values become tiles (tile.h).
+// Packing on the GPU: rows of a checkpoint's own codes, of plain codes or of float values become tiles (tile.h). Float values
+// that are to be quantized are quantized here.
 //
 // For a run of strips the host copies what they are made of, untouched, into page-locked staging memory: of every part its
 // rows of codes (in the layouts of quant_weight.h a rectangle of words), of scales and of zeros, one after another. One
@@ -17,6 +18,7 @@ namespace {
 constexpr int64_t kStagingBytes = 24 << 20;
 constexpr int64_t kCopyGrain = 3 << 20;  // bytes that are worth a thread
 constexpr int kMostParts = 3;
+constexpr int64_t kPieceBytes = 2048;    // of a piece whatever its rows: the map of its scales, a nested scale more, alignment
 using Layout = StoredCodes::Layout;
 
 // Consecutive rows of one part, in the staging memory.
@@ -29,9 +31,16 @@ struct Piece {
   uint8_t flip;
   uint64_t seed;
   int64_t row0;                          // its first row's number in the part
+  DType float_type;                      // of kFloats
+  float* magnitudes;                     // [rows][groups] of kFloats: found on the device
   const uint8_t* scales;
   DType scale_type;
   int64_t scale_row, scale_group;        // elements from one row to the next, from one group to the next
+  float scale_factor;
+  const float* scale_map;                // of double quantization; else null
+  const float* nested;                   // [first_nested ..]
+  int64_t first_nested, nested_block;
+  float scale_offset;
   const uint8_t* zeros;
   Layout zero_layout;                    // kNone: bytes [rows][groups]; kAlongOutputs
   int64_t zero_pitch;
@@ -47,6 +56,7 @@ struct Source {
   int group_size;         // as the checkpoint has it; >= the record's group
   const int32_t* k_order; // of stored codes; null: the identity
   DType value_type;       // of float values
+  QuantizationRule rule;  // of kFloats
 };
 
 // The piece that a row of the run belongs to, and its number in there; null for padding.
@@ -70,6 +80,47 @@ __device__ __forceinline__ uint32_t nibble_along_outputs(const uint8_t* words, i
   return reinterpret_cast<const uint32_t*>(words)[line * pitch + row / 8] >> 4 * (places >> 4 * (row % 8) & 15) & 15;
 }
 
+__device__ __forceinline__ float value_at(const void* values, DType type, int64_t at) {
+  if (type == DType::kF32) return static_cast<const float*>(values)[at];
+  if (type == DType::kF16) return __half2float(static_cast<const __half*>(values)[at]);
+  return __uint_as_float(static_cast<uint32_t>(static_cast<const uint16_t*>(values)[at]) << 16);
+}
+
+// A value of kFloats as the rule compares it: that of 8 bits sees halves only.
+__device__ __forceinline__ float value_to_quantize(const Source& s, const Piece* p, int64_t row, int64_t k) {
+  const float v = value_at(p->codes, p->float_type, row * p->pitch + k);
+  return s.bits == 8 ? __half2float(__float2half_rn(v)) : v;
+}
+
+__device__ __forceinline__ uint32_t quantized(const Source& s, const Piece* p, int64_t row, int64_t k) {
+  const float most = p->magnitudes[row * s.groups + k / s.group_size], v = value_to_quantize(s, p, row, k);
+  if (s.bits == 8) return static_cast<uint32_t>(__float2int_rn(__fmul_rn(v, most > 0 ? __fdiv_rn(127.f, most) : 0.f)) + 128);
+  const float x = __fmul_rn(v, most > 0 ? __fdiv_rn(1.f, most) : 0.f);
+  int below = 0;
+#pragma unroll
+  for (int i = 0; i < 15; ++i) below += x > s.rule.steps[i];
+  return s.rule.code[below];
+}
+
+// The largest magnitude of every group of a piece that is to be quantized. One warp a group.
+__global__ void find_magnitudes(const __grid_constant__ Source s) {
+  const Piece& p = s.pieces[blockIdx.y];
+  const int64_t id = (blockIdx.x * static_cast<int64_t>(blockDim.x) + threadIdx.x) / 32;
+  if (p.layout != Layout::kFloats || id >= static_cast<int64_t>(p.rows) * s.groups) return;
+  const int64_t row = id / s.groups, first = id % s.groups * s.group_size, last = min(first + s.group_size, s.k);
+  float most = 0;
+  for (int64_t k = first + threadIdx.x % 32; k < last; k += 32) most = fmaxf(most, fabsf(value_to_quantize(s, &p, row, k)));
+  for (int step = 16; step > 0; step /= 2) most = fmaxf(most, __shfl_xor_sync(~0u, most, step));
+  if (threadIdx.x % 32 == 0) p.magnitudes[id] = most;
+}
+
+__device__ __forceinline__ float scale_at(const Piece* p, int64_t row, int64_t group) {
+  const int64_t at = row * p->scale_row + group * p->scale_group;
+  if (p->scale_map == nullptr) return __fmul_rn(value_at(p->scales, p->scale_type, at), p->scale_factor);
+  const float nested = p->nested[(p->row0 * p->scale_row + at) / p->nested_block - p->first_nested];
+  return __fadd_rn(__fmul_rn(p->scale_map[p->scales[at]], nested), p->scale_offset);  // two roundings, not a fused one
+}
+
 __device__ __forceinline__ uint32_t code_at(const Source& s, const Piece* p, int64_t row, int64_t column) {
   if (p == nullptr || column >= s.k) return 0;
   if (p->layout == Layout::kNone) return p->codes[row * p->pitch + column];
@@ -89,18 +140,13 @@ __device__ __forceinline__ uint32_t code_at(const Source& s, const Piece* p, int
       const uint32_t two = p->codes[row * p->pitch + k / 2];
       return k % 2 != 0 ? two & 15 : two >> 4;
     }
+    case Layout::kFloats: return quantized(s, p, row, k);
     case Layout::kRandom: {
       const uint64_t at = static_cast<uint64_t>((p->row0 + row) * s.k + column);
       return static_cast<uint32_t>(random_codes(p->seed, at / 8) >> 8 * (at % 8)) & ((1u << s.bits) - 1);
     }
     default: return 0;
   }
-}
-
-__device__ __forceinline__ float value_at(const void* values, DType type, int64_t at) {
-  if (type == DType::kF32) return static_cast<const float*>(values)[at];
-  if (type == DType::kF16) return __half2float(static_cast<const __half*>(values)[at]);
-  return __uint_as_float(static_cast<uint32_t>(static_cast<const uint16_t*>(values)[at]) << 16);
 }
 
 // One thread packs one lane of one record.
@@ -152,7 +198,7 @@ __global__ void pack_quantized(Tiles t, const __grid_constant__ Source s, int fi
     unsigned char* meta = out + code_bytes(t.codes) + j * t.group_bytes;
     const int64_t group = (column0 + j * t.group) / s.group_size;
     const bool valid = piece != nullptr && group < s.groups;
-    const float scale = valid ? value_at(piece->scales, piece->scale_type, row * piece->scale_row + group * piece->scale_group) : 0.f;
+    const float scale = valid ? scale_at(piece, row, group) : 0.f;
     if (t.wide_scales) reinterpret_cast<float*>(meta)[place] = scale;
     else reinterpret_cast<__half*>(meta)[place] = __float2half_rn(scale);
     if (!has_zeros(t.codes)) continue;
@@ -232,20 +278,30 @@ struct Copy {
   int64_t line_bytes, lines, from_pitch;  // lines stand without gaps in `to`
 };
 
-// By several threads: what takes long is that the system looks up the file's pages.
-void copy_all(const std::vector<Copy>& copies) {
-  int64_t lines = 0, bytes = 0;
-  for (const Copy& copy : copies) {
-    lines += copy.lines;
-    bytes += copy.lines * copy.line_bytes;
+// Bytes first .. last - 1 of a rectangle, counted as they stand in `to`.
+void copy_bytes(const Copy& copy, int64_t first, int64_t last) {
+  if (copy.from_pitch == copy.line_bytes && first < last) {
+    std::memcpy(copy.to + first, copy.from + first, last - first);
+    return;
   }
+  while (first < last) {
+    const int64_t line = first / copy.line_bytes, at = first % copy.line_bytes, count = std::min(copy.line_bytes - at, last - first);
+    std::memcpy(copy.to + first, copy.from + line * copy.from_pitch + at, count);
+    first += count;
+  }
+}
+
+// By several threads, the same number of bytes each: what takes long is that the system looks up the file's pages.
+void copy_all(const std::vector<Copy>& copies) {
+  int64_t bytes = 0;
+  for (const Copy& copy : copies) bytes += copy.lines * copy.line_bytes;
   if (bytes == 0) return;
-  parallel_for(lines, std::max<int64_t>(1, lines * kCopyGrain / bytes), [&](int64_t first, int64_t last) {
+  parallel_for(bytes, kCopyGrain, [&](int64_t first, int64_t last) {
     int64_t before = 0;
     for (const Copy& copy : copies) {
-      const int64_t from = std::max<int64_t>(first - before, 0), to = std::min(last - before, copy.lines);
-      for (int64_t i = from; i < to; ++i) std::memcpy(copy.to + i * copy.line_bytes, copy.from + i * copy.from_pitch, copy.line_bytes);
-      before += copy.lines;
+      const int64_t all = copy.lines * copy.line_bytes;
+      copy_bytes(copy, std::max<int64_t>(first - before, 0), std::min(last - before, all));
+      before += all;
     }
   });
 }
@@ -256,6 +312,7 @@ int64_t row_bytes(const QuantWeight& w, bool dequantized) {
   if (w.format == WeightFormat::kFloat) return w.in_features * dtype_bytes(w.value_type);
   int64_t codes = w.in_features;
   if (w.stored.layout == Layout::kRandom) codes = 0;
+  else if (w.stored.layout == Layout::kFloats) codes = w.in_features * dtype_bytes(w.stored.type) + w.groups() * 4;
   else if (w.stored.layout != Layout::kNone) codes = (w.in_features * w.bits + 31) / 32 * 4;
   return codes + w.groups() * 5;
 }
@@ -466,24 +523,47 @@ void Packer::Chunk::add_codes(const QuantWeight& w, int64_t row, Piece& piece) {
       piece.pitch = piece.rows / 8;
       piece.codes = add(stored.data + row / 8 * 4, piece.rows / 2, k, n / 2);
       return;
+    case Layout::kFloats: {
+      const int64_t bytes = k * dtype_bytes(stored.type);
+      piece.pitch = k;
+      piece.float_type = stored.type;
+      piece.codes = add(stored.data + row * bytes, bytes, piece.rows, bytes);
+      piece.magnitudes = reinterpret_cast<float*>(const_cast<uint8_t*>(skip(piece.rows * w.groups() * 4)));
+      return;
+    }
     case Layout::kRandom: piece.codes = nullptr; return;
   }
 }
 
 void Packer::Chunk::add_scales(const QuantWeight& w, int64_t row, Piece& piece) {
   const int64_t groups = w.groups();
-  if (w.stored_scales.data != nullptr) {
-    const int64_t size = dtype_bytes(w.stored_scales.type);
-    piece.scale_type = w.stored_scales.type;
+  const StoredScales& stored = w.stored_scales;
+  piece.scale_type = stored.data != nullptr ? stored.type : DType::kF32;
+  piece.scale_factor = 1;
+  if (stored.data != nullptr && !stored.by_rows) {
+    const int64_t size = dtype_bytes(stored.type);
     piece.scale_row = 1;
     piece.scale_group = piece.rows;
-    piece.scales = add(w.stored_scales.data + row * size, piece.rows * size, groups, w.out_features * size);
-  } else {
-    piece.scale_type = DType::kF32;
-    piece.scale_row = groups;
-    piece.scale_group = 1;
-    piece.scales = add(w.scales.data() + row * groups, groups * 4, piece.rows, groups * 4);
+    piece.scales = add(stored.data + row * size, piece.rows * size, groups, w.out_features * size);
+    return;
   }
+  piece.scale_row = groups;
+  piece.scale_group = 1;
+  if (w.stored.layout == Layout::kFloats && w.scales.empty()) {
+    piece.scales = reinterpret_cast<const uint8_t*>(piece.magnitudes);
+    piece.scale_factor = w.bits == 8 ? kInt8Scale : 1;
+    return;
+  }
+  const int64_t line = groups * dtype_bytes(piece.scale_type);
+  const auto* from = stored.data != nullptr ? stored.data : reinterpret_cast<const uint8_t*>(w.scales.data());
+  piece.scales = add(from + row * line, line, piece.rows, line);
+  if (stored.map == nullptr) return;
+  piece.scale_offset = stored.offset;
+  piece.nested_block = stored.nested_block;
+  piece.first_nested = row * groups / stored.nested_block;
+  const int64_t nested = ((row + piece.rows) * groups - 1) / stored.nested_block - piece.first_nested + 1;
+  piece.scale_map = reinterpret_cast<const float*>(add(stored.map, 1024, 1, 1024));
+  piece.nested = reinterpret_cast<const float*>(add(stored.nested + piece.first_nested * 4, nested * 4, 1, nested * 4));
 }
 
 void Packer::Chunk::add_zeros(const QuantWeight& w, int64_t row, Piece& piece) {
@@ -542,6 +622,7 @@ Status Packer::pack_strips(const std::vector<const QuantWeight*>& parts, CudaWei
       if (values) {
         chunk.add_values(*part, dequantized, begin, piece);
       } else {
+        if (part->stored.layout == Layout::kFloats) source.rule = part->rule;
         chunk.add_codes(*part, begin, piece);
         chunk.add_scales(*part, begin, piece);
         if (has_zeros(t.codes)) chunk.add_zeros(*part, begin, piece);
@@ -554,6 +635,14 @@ Status Packer::pack_strips(const std::vector<const QuantWeight*>& parts, CudaWei
   const int64_t threads = static_cast<int64_t>(count) * t.records * 32;
   const unsigned blocks = static_cast<unsigned>((threads + 127) / 128);
   if (!values) {
+    int64_t groups_to_find = 0;
+    for (const Piece& piece : source.pieces) {
+      if (piece.layout == Layout::kFloats) groups_to_find = std::max(groups_to_find, static_cast<int64_t>(piece.rows) * source.groups);
+    }
+    if (groups_to_find > 0) {
+      find_magnitudes<<<dim3(static_cast<unsigned>((groups_to_find + 3) / 4), source.piece_count), 128, 0, stream_.get()>>>(source);
+      NBL_LAUNCHED("find_magnitudes");
+    }
     pack_quantized<<<blocks, 128, 0, stream_.get()>>>(t, source, strip, count);
     NBL_LAUNCHED("pack_quantized");
   } else {
@@ -573,10 +662,10 @@ Status Packer::pack_into(const std::vector<const QuantWeight*>& parts, CudaWeigh
   NBL_RETURN_IF_ERROR(ensure_staging());
   NBL_RETURN_IF_ERROR(upload_extra(parts, weight));
   const TilePlan& plan = weight.plan_;
-  // Of fused parts the widest row decides; every piece of a run may need a little more for its alignment.
+  // Of fused parts the widest row decides; every piece of a run may need a little more.
   int64_t widest = 0;
   for (const QuantWeight* part : parts) widest = std::max(widest, row_bytes(*part, plan.dequantized));
-  const int64_t strip_bytes = kStripRows * widest, usable = kStagingBytes - kMostParts * 3 * 16;
+  const int64_t strip_bytes = kStripRows * widest, usable = kStagingBytes - kMostParts * kPieceBytes;
   if (strip_bytes > usable) {
     return error(Code::kUnsupported, "a matrix with %lld inputs is wider than the packer's staging memory",
                  static_cast<long long>(parts.front()->in_features));

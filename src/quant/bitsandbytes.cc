@@ -139,6 +139,28 @@ void spread_scales(const std::vector<float>& absmax, int64_t block_size, QuantWe
   });
 }
 
+// The scales as they are stored, where every block lies within a row; false where they are not.
+bool keep_scales(const ModuleSource& source, const State4& state, QuantWeight& weight) {
+  const TensorView& absmax = *source.find(".weight.absmax");
+  if (state.block_size != weight.group_size) return false;
+  StoredScales& scales = weight.stored_scales;
+  scales.by_rows = true;
+  scales.type = absmax.dtype;
+  if (state.nested) {
+    const TensorView& nested = *source.find(".weight.nested_absmax");
+    const TensorView& map = *source.find(".weight.nested_quant_map");
+    if (nested.dtype != DType::kF32 || map.dtype != DType::kF32) return false;
+    scales.map = map.data;
+    scales.nested = nested.data;
+    scales.nested_block = state.nested_block;
+    scales.offset = state.nested_offset;
+  } else if (!is_float(absmax.dtype) || absmax.dtype == DType::kF64) {
+    return false;
+  }
+  scales.data = absmax.data;
+  return true;
+}
+
 Result<QuantWeight> load4(const ModuleSource& source) {
   NBL_ASSIGN_OR_RETURN(const WeightSpec facts, spec4(source));
   NBL_ASSIGN_OR_RETURN(const State4 state, read_state(source));
@@ -162,6 +184,7 @@ Result<QuantWeight> load4(const ModuleSource& source) {
     weight.codes.resize(count);
     unpack_codes(codes, 1, count, 4, weight.codes.data());  // rows may begin within a byte
   }
+  if (source.keep_stored && weight.stored.data != nullptr && keep_scales(source, state, weight)) return weight;
   NBL_ASSIGN_OR_RETURN(std::vector<float> absmax, read_absmax(source, state));
   if (state.block_size == facts.group_size) {  // K is a multiple of it: no block crosses a row
     weight.scales = std::move(absmax);
@@ -220,7 +243,7 @@ Result<QuantWeight> load8(const ModuleSource& source) {
   }
   weight.zeros.assign(facts.out_features, 128);
   NBL_ASSIGN_OR_RETURN(weight.scales, floats_of(*source.find(".SCB")));
-  for (float& scale : weight.scales) scale *= 7.874015718698502e-3f;  // 1 / 127, as the tool writes it
+  for (float& scale : weight.scales) scale *= kInt8Scale;
   return weight;
 }
 

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "base/dtype.h"
+#include "base/parallel.h"
 
 namespace nbl {
 namespace {
@@ -96,23 +97,55 @@ void fp4_codes(const float* x, int64_t count, uint8_t* codes) {
   }
 }
 
+const QuantizationRule& nf4_rule() {
+  static const QuantizationRule rule = [] {
+    QuantizationRule made;
+    for (int i = 0; i < 15; ++i) made.steps[i] = bits_to_float(kNf4Midpoints[i]);
+    for (int i = 0; i < 16; ++i) made.code[i] = static_cast<uint8_t>(i);
+    return made;
+  }();
+  return rule;
+}
+
+// Below zero the steps are mirrored: -x > step is x < -step, that is, not above the value before -step.
+const QuantizationRule& fp4_rule() {
+  static const QuantizationRule rule = [] {
+    QuantizationRule made;
+    const auto before = [](float x) { return std::nextafter(x, -1.0f); };
+    for (int i = 0; i < 7; ++i) {
+      made.steps[6 - i] = before(-bits_to_float(kFp4Steps[i]));
+      made.steps[8 + i] = bits_to_float(kFp4Steps[i]);
+    }
+    made.steps[7] = before(0.0f);
+    for (int i = 0; i < 16; ++i) {
+      const int rank = i < 8 ? 7 - i : i - 8;
+      made.code[i] = static_cast<uint8_t>((rank ^ (rank & 2) << 1) | (i < 8 ? 8 : 0));
+    }
+    return made;
+  }();
+  return rule;
+}
+
 void double_quantize(std::vector<float>& absmax) {
   static const std::array<float, 256> map = dynamic_map();
   if (absmax.empty()) return;
   double sum = 0;
   for (float value : absmax) sum += value;
   const float offset = static_cast<float>(sum / static_cast<double>(absmax.size()));
-  for (size_t first = 0; first < absmax.size(); first += 256) {
-    const size_t last = std::min(absmax.size(), first + 256);
-    float most = 0;
-    for (size_t i = first; i < last; ++i) most = std::max(most, std::fabs(absmax[i] - offset));
-    for (size_t i = first; i < last; ++i) {
-      const float difference = absmax[i] - offset;
-      const uint8_t code = most > 0 ? dynamic_code(map, difference * (1.0f / most)) : 127;
-      const float product = map[code] * most;  // two roundings, not a fused one
-      absmax[i] = product + offset;
+  const int64_t count = static_cast<int64_t>(absmax.size());
+  parallel_for((count + 255) / 256, 64, [&](int64_t first_block, int64_t last_block) {
+    for (int64_t block = first_block; block < last_block; ++block) {
+      const int64_t first = block * 256, last = std::min(count, first + 256);
+      float most = 0;
+      for (int64_t i = first; i < last; ++i) most = std::max(most, std::fabs(absmax[i] - offset));
+      for (int64_t i = first; i < last; ++i) {
+        const float difference = absmax[i] - offset;
+        const uint8_t code = most > 0 ? dynamic_code(map, difference * (1.0f / most)) : 127;
+        const float product = map[code] * most;  // two roundings, not a fused one
+        absmax[i] = product + offset;
+      }
     }
-  }
+  });
 }
 
 }  // namespace nbl

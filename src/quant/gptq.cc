@@ -11,6 +11,7 @@
 #include <cstring>
 #include <numeric>
 
+#include "base/parallel.h"
 #include "quant/formats.h"
 
 namespace nbl {
@@ -119,12 +120,19 @@ void load_zeros(const ModuleSource& source, const WeightSpec& facts, QuantWeight
   const uint8_t half = static_cast<uint8_t>(1u << (bits - 1));
   const uint8_t mask = static_cast<uint8_t>((1u << bits) - 1);
   const int64_t words_per_row = n * bits / 32;
-  std::vector<uint8_t> row(n), stored(n * groups);
+  std::vector<uint8_t> stored(n * groups);
   const auto read = [&](uint32_t add) {
-    for (int64_t g = 0; g < groups; ++g) {
-      unpack_along(words, g * words_per_row, n, bits, add, row.data());
-      for (int64_t i = 0; i < n; ++i) stored[i * groups + g] = row[i];
-    }
+    constexpr int64_t kColumns = 64;  // at a time: they begin with a word
+    parallel_for((n + kColumns - 1) / kColumns, (1 << 18) / (kColumns * groups) + 1, [&](int64_t first, int64_t last) {
+      uint8_t row[kColumns];
+      for (int64_t column = first * kColumns; column < std::min(n, last * kColumns); column += kColumns) {
+        const int64_t count = std::min(kColumns, n - column);
+        for (int64_t g = 0; g < groups; ++g) {
+          unpack_along(words, g * words_per_row + column * bits / 32, count, bits, add, row);
+          for (int64_t i = 0; i < count; ++i) stored[(column + i) * groups + g] = row[i];
+        }
+      }
+    });
   };
   read(0);
   const auto all = [&](uint8_t value) { return std::all_of(stored.begin(), stored.end(), [&](uint8_t z) { return z == value; }); };

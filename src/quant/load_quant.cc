@@ -17,6 +17,21 @@ void widen(const QuantWeight& plain, int64_t first, int64_t count, float* out) {
   widen(plain.value_type, static_cast<const uint8_t*>(plain.dense) + first * dtype_bytes(plain.value_type), count, out);
 }
 
+// The largest magnitude of every block.
+std::vector<float> block_scales(const QuantWeight& plain, int64_t block) {
+  const int64_t count = plain.out_features * plain.in_features;
+  std::vector<float> absmax((count + block - 1) / block);
+  parallel_for(static_cast<int64_t>(absmax.size()), 4096, [&](int64_t first, int64_t last) {
+    std::vector<float> values(block);
+    for (int64_t b = first; b < last; ++b) {
+      const int64_t length = std::min(block, count - b * block);
+      widen(plain, b * block, length, values.data());
+      absmax[b] = largest_magnitude(values.data(), length);
+    }
+  });
+  return absmax;
+}
+
 QuantWeight quantize_codebook(const QuantWeight& plain, const LoadQuantOptions& options) {
   QuantWeight out;
   static_cast<WeightSpec&>(out) = load_quant_spec(plain, options);
@@ -65,7 +80,7 @@ QuantWeight quantize_int8(const QuantWeight& plain, const LoadQuantOptions& opti
       const float scale = most > 0 ? 127.0f / most : 0.0f;
       uint8_t* codes = out.codes.data() + r * k;
       for (int64_t i = 0; i < k; ++i) codes[i] = static_cast<uint8_t>(std::nearbyint(row[i] * scale) + 128.0f);
-      out.scales[r] = most * 7.874015718698502e-3f;
+      out.scales[r] = most * kInt8Scale;
     }
   });
   return out;
@@ -95,6 +110,31 @@ WeightSpec load_quant_spec(const WeightSpec& plain, const LoadQuantOptions& opti
 
 Result<QuantWeight> quantize_on_load(const QuantWeight& plain, const LoadQuantOptions& options) {
   return options.method == Method::kInt8 ? quantize_int8(plain, options) : quantize_codebook(plain, options);
+}
+
+bool can_quantize_on_device(const WeightSpec& plain, const LoadQuantOptions& options) {
+  return options.method == Method::kInt8 || plain.in_features % options.block_size == 0;
+}
+
+QuantWeight quantize_on_device(QuantWeight plain, const LoadQuantOptions& options) {
+  QuantWeight out;
+  static_cast<WeightSpec&>(out) = load_quant_spec(plain, options);
+  out.stored.layout = StoredCodes::Layout::kFloats;
+  out.stored.data = static_cast<const uint8_t*>(plain.dense);
+  out.stored.type = plain.value_type;
+  if (options.method == Method::kInt8) {
+    out.zeros.assign(plain.out_features, 128);
+  } else {
+    const bool fp4 = options.method == Method::kFp4;
+    out.codebook = fp4 ? kFp4Codebook : kNf4Codebook;
+    out.rule = fp4 ? fp4_rule() : nf4_rule();
+    if (options.double_quant) {  // it takes the mean of all scales
+      out.scales = block_scales(plain, options.block_size);
+      double_quantize(out.scales);
+    }
+  }
+  out.dense_owned = std::move(plain.dense_owned);
+  return out;
 }
 
 bool is_skipped(const std::string& module, const LoadQuantOptions& options) {

@@ -46,20 +46,39 @@ struct WeightSpec {
 //   kAlongInputs    words [ceil(K * bits / 32), N]: column n is one little-endian stream of bits               (GPTQ)
 //   kAlongOutputs   words [K, N / 8], bits 4: output 8c + j is nibble `places >> 4j & 15` of word c             (AWQ)
 //   kRows           bytes [N, K * bits / 8], bits 4 or 8: of two codes in a byte the first in the high nibble   (bitsandbytes)
+//   kFloats         values [N, K] of `type`, not quantized yet: how is in QuantizationRule                        (made while loading)
 //   kRandom         no bytes, columns in k_order: code i = n * K + p is byte i % 8 of random_codes(seed, i / 8)   (made to measure speed)
 struct StoredCodes {
-  enum class Layout : uint8_t { kNone, kAlongInputs, kAlongOutputs, kRows, kRandom };
+  enum class Layout : uint8_t { kNone, kAlongInputs, kAlongOutputs, kRows, kFloats, kRandom };
   Layout layout = Layout::kNone;
   const uint8_t* data = nullptr;     // may be unaligned
   uint32_t places = 0;
   uint8_t flip = 0;                  // exclusive-or'ed to every code: 0x80 makes int8 an offset of 128
+  DType type = DType::kF32;          // of kFloats
   uint64_t seed = 0;
 };
 
-// Scales as a checkpoint stores them: [groups, N] of this type, maybe unaligned.
+// Scales as a checkpoint stores them, maybe unaligned: [groups, N] of this type, or [N, groups] by rows. With a map they are
+// the codes of bitsandbytes' double quantization (kU8, by rows): scale i of the matrix is
+// map[code] * nested[i / nested_block] + offset, the product rounded before the sum.
 struct StoredScales {
   const uint8_t* data = nullptr;     // null: `scales` has them
   DType type = DType::kF16;
+  bool by_rows = false;
+  const uint8_t* map = nullptr;      // float32 [256]; null: `data` are the scales
+  const uint8_t* nested = nullptr;   // float32 [ceil(N * groups / nested_block)], with a map
+  int64_t nested_block = 256;
+  float offset = 0;
+};
+
+// What the values of a group become whose largest magnitude is `most`; every operation is rounded to float32.
+//   codebook    code[number of steps below v * (1 / most)], scale = most
+//   int group   8 bits: nearest(half(v) * (127 / most)) + 128, scale = most * kInt8Scale, most being that of half(v)
+// Where all values are 0 these quotients are 0 too.
+constexpr float kInt8Scale = 7.874015718698502e-3f;  // 1 / 127, as bitsandbytes writes it
+struct QuantizationRule {
+  float steps[15] = {};              // ascending
+  uint8_t code[16] = {};
 };
 
 struct QuantWeight : WeightSpec {
@@ -73,6 +92,7 @@ struct QuantWeight : WeightSpec {
   StoredCodes stored;
   StoredScales stored_scales;        // then `scales` is empty
   StoredCodes stored_zeros;          // of the matrix [N, groups()], kAlongOutputs; then `zeros` is empty
+  QuantizationRule rule;             // of kFloats; then `scales` is empty, or has what the rule's have become since
 
   // float: [N, K] of value_type, row-major. Points into the checkpoint's mapping, or into dense_owned.
   const void* dense = nullptr;

@@ -57,7 +57,7 @@ void unpack_along_outputs(const uint8_t* words, int64_t n, int64_t k, uint32_t p
 
 void unpack_codes(const StoredCodes& stored, int64_t n, int64_t k, int bits, uint8_t* out) {
   switch (stored.layout) {
-    case StoredCodes::Layout::kNone: return;
+    case StoredCodes::Layout::kNone: case StoredCodes::Layout::kFloats: return;
     case StoredCodes::Layout::kAlongInputs: return unpack_along_inputs(stored.data, n, k, bits, out);
     case StoredCodes::Layout::kAlongOutputs: return unpack_along_outputs(stored.data, n, k, stored.places, out);
     case StoredCodes::Layout::kRows:

@@ -41,7 +41,11 @@ class CheckpointLoader : public WeightLoader {
     NBL_ASSIGN_OR_RETURN(const Format* format, format_of(source));
     NBL_ASSIGN_OR_RETURN(QuantWeight weight, format->load(source));
     if (quantizes(source.module, weight)) {
-      NBL_ASSIGN_OR_RETURN(weight, quantize_on_load(weight, options_));
+      if (keep_stored && can_quantize_on_device(weight, options_)) {
+        weight = quantize_on_device(std::move(weight), options_);
+      } else {
+        NBL_ASSIGN_OR_RETURN(weight, quantize_on_load(weight, options_));
+      }
     }
     set_threshold(weight);
     return weight;

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Writes a checkpoint of random weights in a published shape, for measuring loads: make_checkpoint.py SHAPE FORMAT DIR.
 
-SHAPE: mistral-7b, qwen2.5-0.5b; FORMAT: awq, gptq, gptq-actorder, nf4, f16. Values are random but of a model's size, so that it also
-runs. Needs numpy only."""
+SHAPE: mistral-7b, mistral-8-layers, qwen2.5-0.5b; FORMAT: awq, gptq, gptq-actorder, nf4, nf4-double, int8, f16. Values are random
+but of a model's size, so that it also runs. Needs numpy only."""
 import json
 import pathlib
 import struct
@@ -13,6 +13,7 @@ import numpy as np
 SHAPES = {  # hidden, intermediate, layers, heads, kv heads, vocabulary, tied
     "test": (256, 512, 2, 4, 2, 320, False),
     "mistral-7b": (4096, 14336, 32, 32, 8, 32000, False),
+    "mistral-8-layers": (4096, 14336, 8, 32, 8, 32000, False),
     "qwen2.5-0.5b": (896, 4864, 24, 14, 2, 151936, True),
 }
 GROUP = 128
@@ -20,7 +21,7 @@ random = np.random.default_rng(1)
 noise = random.integers(0, 1 << 32, 1 << 22, dtype=np.uint32)
 absmax = (noise[: 1 << 16] % 1000 / 1e3 + 0.5).astype(np.float32)
 normal = random.standard_normal(1 << 20).astype(np.float32)
-SIZES = {"U8": 1, "F16": 2, "I32": 4, "F32": 4}
+SIZES = {"U8": 1, "I8": 1, "F16": 2, "I32": 4, "F32": 4}
 
 
 def words(count):
@@ -37,12 +38,23 @@ def linear(name, n, k, form):
     """Yields (tensor name, dtype, shape, a function that makes the values)."""
     if form == "f16":
         yield name + ".weight", "F16", [n, k], lambda: halves(n * k, k ** -0.5)
-    elif form == "nf4":
-        blocks = n * k // 64
+    elif form == "int8":
+        yield name + ".weight", "I8", [n, k], lambda: words(n * k // 4)
+        yield name + ".SCB", "F32", [n], lambda: np.resize(absmax, n) * np.float32(2 * k ** -0.5)
+    elif form.startswith("nf4"):
+        blocks, size = n * k // 64, np.float32(2 * k ** -0.5)
+        state = {"quant_type": "nf4", "blocksize": 64, "dtype": "float16", "shape": [n, k]}
         yield name + ".weight", "U8", [n * k // 2, 1], lambda: words(n * k // 8)
-        yield name + ".weight.absmax", "F32", [blocks], lambda: np.resize(absmax, blocks) * np.float32(2 * k ** -0.5)
+        if form == "nf4-double":
+            nested = (blocks + 255) // 256
+            yield name + ".weight.absmax", "U8", [blocks], lambda: words((blocks + 3) // 4).view(np.uint8)[:blocks]
+            yield name + ".weight.nested_absmax", "F32", [nested], lambda: np.resize(absmax, nested) * size
+            yield name + ".weight.nested_quant_map", "F32", [256], lambda: np.linspace(-1, 1, 256, dtype=np.float32)
+            state.update(nested_blocksize=256, nested_dtype="float32", nested_offset=float(2 * size))
+        else:
+            yield name + ".weight.absmax", "F32", [blocks], lambda: np.resize(absmax, blocks) * size
         yield name + ".weight.quant_map", "F32", [16], lambda: np.array(NF4, dtype=np.float32)
-        state = json.dumps({"quant_type": "nf4", "blocksize": 64, "dtype": "float16", "shape": [n, k]}).encode()
+        state = json.dumps(state).encode()
         yield name + ".weight.quant_state.bitsandbytes__nf4", "U8", [len(state)], lambda: np.frombuffer(state, dtype=np.uint8)
     else:
         groups = k // GROUP
@@ -82,8 +94,11 @@ def tensors(shape, form):
 def quantization(form):
     if form == "awq":
         return {"quant_method": "awq", "bits": 4, "group_size": GROUP, "zero_point": True, "version": "gemm"}
-    if form == "nf4":
-        return {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": "float16"}
+    if form == "int8":
+        return {"quant_method": "bitsandbytes", "load_in_8bit": True}
+    if form.startswith("nf4"):
+        return {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": "float16",
+                "bnb_4bit_use_double_quant": form == "nf4-double"}
     return {"quant_method": "gptq", "bits": 4, "group_size": GROUP, "sym": True, "desc_act": form == "gptq-actorder"}
 
 

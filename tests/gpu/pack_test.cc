@@ -1,5 +1,6 @@
 // Packing on the GPU from what checkpoints store: the same weight given as plain codes and as each stored layout must
 // become the same matrix. The layouts are written here from their description in quant_weight.h.
+#include <cmath>
 #include <cstring>
 #include <functional>
 
@@ -15,7 +16,7 @@ using Layout = StoredCodes::Layout;
 // A weight in the file's form, and the bytes that it is a view of: at an odd address, as in a file.
 struct Stored {
   QuantWeight weight;
-  std::vector<uint8_t> code_bytes, zero_bytes, scale_bytes;
+  std::vector<uint8_t> code_bytes, zero_bytes, scale_bytes, map_bytes, nested_bytes;
 };
 
 uint8_t code_at(const QuantWeight& plain, int64_t n, int64_t column) {  // by the column of x
@@ -187,6 +188,137 @@ GPU_TEST(LargeMatricesArePackedInRuns) {
   CHECK_THAT(a == product(**backend, {&random}, WeightRole::kOther), "codes made on the device");
   const Stored awq = store(plain, Layout::kAlongOutputs);
   CHECK_THAT(a == product(**backend, {&awq.weight}, WeightRole::kOther), "as AWQ stores them");
+}
+
+std::vector<uint8_t> bytes_of(const void* values, size_t count, int shift) {  // at an odd address
+  std::vector<uint8_t> bytes(count + shift);
+  std::memcpy(bytes.data() + shift, values, count);
+  return bytes;
+}
+
+// Scales as bitsandbytes stores them: by rows, in a float type or as the codes of double quantization. The plain weight has what
+// these mean, in float32 with a rounding after each operation.
+GPU_TEST(StoredScalesPackAsPlainOnesDo) {
+  auto backend = make_cuda_backend({});
+  CHECK_THAT(backend.ok(), "%s", backend.status().message().c_str());
+  if (!backend.ok()) return;
+  const FormatCase format = {"nf4 b64", WeightFormat::kCodebook, 4, 64, DType::kF16, DType::kF32, false};
+  for (int64_t nested_block : {256, 48}) {
+    QuantWeight parts[2];
+    Stored by_rows[2], twice[2];
+    QuantWeight plain_twice[2];
+    for (int i = 0; i < 2; ++i) {
+      parts[i] = i == 0 ? random_weight(format, 120, 1024, 3) : random_weight_like(parts[0], format, 120, 4);
+      const size_t count = parts[i].scales.size();
+      by_rows[i] = store(parts[i], Layout::kRows);
+      by_rows[i].weight.scales.clear();
+      by_rows[i].scale_bytes = bytes_of(parts[i].scales.data(), count * 4, 1);
+      by_rows[i].weight.stored_scales = {by_rows[i].scale_bytes.data() + 1, DType::kF32, true};
+      twice[i] = store(parts[i], Layout::kRows);
+      plain_twice[i] = parts[i];
+      std::vector<float> map(256), nested((count + nested_block - 1) / nested_block);
+      for (int j = 0; j < 256; ++j) map[j] = static_cast<float>(j - 100) / 300.f;
+      for (size_t j = 0; j < nested.size(); ++j) nested[j] = 0.01f + 0.001f * static_cast<float>(j % 7) + 0.002f * i;
+      const float offset = 0.021f + 0.003f * i;
+      for (size_t j = 0; j < count; ++j) {
+        const auto code = static_cast<uint8_t>(j * 31 + j / 97);
+        twice[i].scale_bytes.push_back(code);
+        const volatile float product = map[code] * nested[j / nested_block];  // volatile: no fused operation
+        plain_twice[i].scales[j] = product + offset;
+      }
+      twice[i].map_bytes = bytes_of(map.data(), 1024, 3);
+      twice[i].nested_bytes = bytes_of(nested.data(), nested.size() * 4, 1);
+      twice[i].weight.scales.clear();
+      twice[i].weight.stored_scales = {twice[i].scale_bytes.data(), DType::kU8, true, twice[i].map_bytes.data() + 3,
+                                       twice[i].nested_bytes.data() + 1, nested_block, offset};
+    }
+    CHECK_THAT(product(**backend, {&parts[0]}, WeightRole::kOther) == product(**backend, {&by_rows[0].weight}, WeightRole::kOther), "by rows");
+    CHECK_THAT(product(**backend, {&plain_twice[0]}, WeightRole::kOther) == product(**backend, {&twice[0].weight}, WeightRole::kOther), "twice");
+    for (WeightRole role : {WeightRole::kQkv, WeightRole::kGateUp}) {
+      CHECK_THAT(product(**backend, {&plain_twice[0], &plain_twice[1]}, role) == product(**backend, {&twice[0].weight, &twice[1].weight}, role),
+                 "two parts, role %d", static_cast<int>(role));
+      CHECK_THAT(product(**backend, {&parts[0], &plain_twice[1]}, role) == product(**backend, {&by_rows[0].weight, &twice[1].weight}, role),
+                 "parts of two kinds, role %d", static_cast<int>(role));
+    }
+  }
+  // So many rows that they are packed in runs, which begin within a nested block.
+  QuantWeight tall = random_weight(format, 16, 4096, 9);
+  tall.out_features = 24000;
+  tall.codes.clear();
+  tall.stored.layout = Layout::kRandom;
+  tall.scales.assign(static_cast<size_t>(tall.out_features * tall.groups()), 0.f);
+  QuantWeight view = tall;
+  std::vector<uint8_t> codes(tall.scales.size());
+  std::vector<float> map(256), nested(tall.scales.size() / 200 + 1);
+  for (int j = 0; j < 256; ++j) map[j] = static_cast<float>(j) / 256.f;
+  for (size_t j = 0; j < nested.size(); ++j) nested[j] = 0.01f + 1e-6f * static_cast<float>(j);
+  for (size_t j = 0; j < codes.size(); ++j) {
+    codes[j] = static_cast<uint8_t>(j * 7 + j / 64);
+    const volatile float product = map[codes[j]] * nested[j / 200];
+    tall.scales[j] = product + 0.5f;
+  }
+  view.scales.clear();
+  view.stored_scales = {codes.data(), DType::kU8, true, reinterpret_cast<const uint8_t*>(map.data()),
+                        reinterpret_cast<const uint8_t*>(nested.data()), 200, 0.5f};
+  CHECK_THAT(product(**backend, {&tall}, WeightRole::kOther) == product(**backend, {&view}, WeightRole::kOther), "many rows");
+}
+
+// Values that the device quantizes become what the rule of quant_weight.h says, computed here one by one.
+GPU_TEST(ValuesAreQuantizedByTheirRule) {
+  auto backend = make_cuda_backend({});
+  if (!backend.ok()) return;
+  for (DType type : {DType::kF32, DType::kF16, DType::kBF16}) {
+    for (int bits : {4, 8}) {
+      for (int64_t group : {64, 256}) {
+        const int64_t n = 40, k = 512, per_row = bits == 8 ? 1 : k / group, length = k / per_row;
+        std::vector<float> values = random_values(n * k, 0.05f, 11);
+        std::fill_n(values.begin() + k, 2 * length, 0.f);  // groups of zeros
+        values[5] = 0.f, values[6] = -0.f;
+        std::vector<uint8_t> bytes(1);
+        for (float& value : values) {
+          const uint16_t half = type == DType::kBF16 ? float_to_bf16(value) : float_to_f16(value);
+          if (type != DType::kF32) value = type == DType::kBF16 ? bf16_to_float(half) : f16_to_float(half);
+          const auto* from = type == DType::kF32 ? reinterpret_cast<const uint8_t*>(&value) : reinterpret_cast<const uint8_t*>(&half);
+          bytes.insert(bytes.end(), from, from + dtype_bytes(type));
+        }
+        QuantWeight plain;
+        plain.format = bits == 8 ? WeightFormat::kIntGroup : WeightFormat::kCodebook;
+        plain.out_features = n, plain.in_features = k, plain.bits = bits, plain.group_size = length;
+        for (int i = 0; i < 16; ++i) plain.codebook[i] = static_cast<float>(i - 7) / 8.f;
+        QuantWeight view = plain;
+        for (int i = 0; i < 15; ++i) view.rule.steps[i] = static_cast<float>(i - 7) / 7.5f;
+        for (int i = 0; i < 16; ++i) view.rule.code[i] = static_cast<uint8_t>((i * 5 + 3) % 16);
+        view.stored.layout = Layout::kFloats;
+        view.stored.data = bytes.data() + 1;
+        view.stored.type = type;
+        if (bits == 8) view.zeros.assign(n, 128);
+        plain.zeros = view.zeros;
+        plain.codes.resize(n * k);
+        for (int64_t g = 0; g < n * per_row; ++g) {
+          const auto seen = [&](int64_t i) { return bits == 8 ? f16_to_float(float_to_f16(values[i])) : values[i]; };
+          float most = 0;
+          for (int64_t i = g * length; i < (g + 1) * length; ++i) most = std::max(most, std::fabs(seen(i)));
+          const float quotient = most > 0 ? (bits == 8 ? 127.f : 1.f) / most : 0.f;
+          for (int64_t i = g * length; i < (g + 1) * length; ++i) {
+            const float x = seen(i) * quotient;
+            int below = 0;
+            for (float step : view.rule.steps) below += x > step;
+            plain.codes[i] = bits == 8 ? static_cast<uint8_t>(static_cast<int>(std::nearbyint(x)) + 128) : view.rule.code[below];
+          }
+          plain.scales.push_back(bits == 8 ? most * kInt8Scale : most);
+        }
+        const std::vector<float> expected = product(**backend, {&plain}, WeightRole::kOther);
+        CHECK_THAT(expected == product(**backend, {&view}, WeightRole::kOther), "%s to %d bits, group %lld", dtype_name(type), bits, static_cast<long long>(length));
+        for (WeightRole role : {WeightRole::kQkv, WeightRole::kGateUp}) {
+          CHECK_THAT(product(**backend, {&plain, &plain}, role) == product(**backend, {&view, &view}, role), "%s to %d bits: two parts", dtype_name(type), bits);
+        }
+        if (bits == 8) continue;
+        for (float& scale : plain.scales) scale *= 0.75f;  // as double quantization changes them
+        view.scales = plain.scales;
+        CHECK_THAT(product(**backend, {&plain}, WeightRole::kOther) == product(**backend, {&view}, WeightRole::kOther), "with scales of its own");
+      }
+    }
+  }
 }
 
 // Loading takes one piece of memory for all weights and gives back what packing needed.

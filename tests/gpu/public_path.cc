@@ -1,11 +1,15 @@
 // What a program does with a GPU, by the public API: public_path DIR... checks for each checkpoint that the GPU answers as
-// the CPU does, that a model moves both ways and gives its memory back, that `estimate` tells what is then taken, and that
-// every refusal is a status with a way out after which the same process goes on.
+// the CPU does, that a model moves both ways and gives its memory back, that `estimate` tells what is then taken, that a load
+// takes little more than the weights meanwhile, and that every refusal is a status with a way out after which the same process
+// goes on. DIR:nf4 quantizes while loading, DIR:nf4+ doubly. A name with "7b" is of a large model: it stays on the GPU.
 #include <algorithm>
+#include <atomic>
+#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <functional>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include <nlohmann/json.hpp>
@@ -27,14 +31,50 @@ void check(bool fine, const std::string& what) {
 
 int64_t free_bytes() { return client::number_of(nbl_device_i64, 0, static_cast<nbl_prop>(NBL_PROP_DEVICE_FREE_BYTES)); }
 
-client::Config config_for(const std::string& device) {
-  client::Config config = client::make_config();
-  client::set(config, NBL_OPT_DEVICE, device);
-  return config;
-}
+// The least memory that was free while this lived, looked at all the time.
+class LeastFree {
+ public:
+  LeastFree() : least_(free_bytes()), thread_([this] {
+    while (!stop_) {
+      least_ = std::min(least_, free_bytes());
+      std::this_thread::sleep_for(std::chrono::microseconds(500));
+    }
+  }) {}
+  ~LeastFree() { stop(); }
+  int64_t stop() {
+    stop_ = true;
+    if (thread_.joinable()) thread_.join();
+    return least_;
+  }
 
-client::Model load(const std::string& directory, const std::string& device) {
-  return client::make<client::Model>(nbl_model_load, directory.data(), directory.size(), config_for(device).get());
+ private:
+  std::atomic<bool> stop_{false};
+  int64_t least_;
+  std::thread thread_;
+};
+
+// A directory, and what its float matrices become while they are loaded.
+struct Checkpoint {
+  std::string directory, load_quant;
+  explicit Checkpoint(const std::string& argument) {
+    const size_t colon = argument.rfind(':');
+    directory = argument.substr(0, colon);
+    if (colon != std::string::npos) load_quant = argument.substr(colon + 1);
+  }
+  std::string name() const { return directory.substr(directory.rfind('/') + 1) + (load_quant.empty() ? "" : " as ") + load_quant; }
+  client::Config config(const std::string& device) const {
+    client::Config config = client::make_config();
+    client::set(config, NBL_OPT_DEVICE, device);
+    if (load_quant.empty()) return config;
+    const bool twice = load_quant.back() == '+';
+    client::set(config, NBL_OPT_LOAD_QUANT, load_quant.substr(0, load_quant.size() - twice));
+    client::set(config, NBL_OPT_DOUBLE_QUANT, int64_t{twice});
+    return config;
+  }
+};
+
+client::Model load(const Checkpoint& checkpoint, const std::string& device) {
+  return client::make<client::Model>(nbl_model_load, checkpoint.directory.data(), checkpoint.directory.size(), checkpoint.config(device).get());
 }
 
 Json describe(const client::Model& model) { return Json::parse(client::text_of(nbl_model_describe, static_cast<const nbl_model*>(model.get()))); }
@@ -70,10 +110,11 @@ void refused(const std::string& what, nbl_status status, const std::vector<std::
   }
 }
 
-void move_both_ways(const std::string& directory) {
-  client::Model model = load(directory, "cpu");
+void move_both_ways(const Checkpoint& checkpoint) {
+  const std::string directory = checkpoint.name();
+  client::Model model = load(checkpoint, "cpu");
   const std::vector<nbl_token> on_cpu = generate(model, 64);
-  const std::vector<nbl_token> direct = generate(load(directory, "cuda:0"), 64);
+  const std::vector<nbl_token> direct = generate(load(checkpoint, "cuda:0"), 64);
   const int64_t before = free_bytes();
   client::call(nbl_model_move, model.get(), int32_t{0});
   check(describe(model)["backend"] == "cuda:0", directory + ": moved to the GPU");
@@ -84,36 +125,43 @@ void move_both_ways(const std::string& directory) {
   check(free_bytes() >= before - (2 << 20), directory + ": moving back gave the GPU's memory back");
   size_t same = 0;
   while (same < on_cpu.size() && same < direct.size() && on_cpu[same] == direct[same]) ++same;
-  std::printf("%-40s GPU and CPU agree on %zu of %zu greedy ids\n", directory.substr(directory.rfind('/') + 1).c_str(), same, on_cpu.size());
+  std::printf("%-40s GPU and CPU agree on %zu of %zu greedy ids\n", directory.c_str(), same, on_cpu.size());
 }
 
-void estimate_is_true(const std::string& directory, int64_t context) {
-  const client::Config config = config_for("cuda:0");
+void estimate_is_true(const Checkpoint& checkpoint, int64_t context) {
+  const std::string& directory = checkpoint.directory;
+  const client::Config config = checkpoint.config("cuda:0");
   client::set(config, NBL_OPT_CONTEXT, context);
   const Json estimate = Json::parse(client::text_of(nbl_model_estimate, directory.data(), directory.size(), config.get()));
   const auto total = estimate["total_bytes"].get<int64_t>();
   const int64_t before = free_bytes();
-  const client::Model model = load(directory, "cuda:0");
+  LeastFree least;
+  const client::Model model = load(checkpoint, "cuda:0");
+  const int64_t peak = before - least.stop(), weights = estimate["weight_bytes"].get<int64_t>() + estimate["embedding_bytes"].get<int64_t>();
   const client::Config session_config = client::make_config();
   client::set(session_config, NBL_OPT_CONTEXT, context);
   const auto session = client::make<client::Session>(nbl_session_create, model.get(), session_config.get());
   const int64_t taken = before - free_bytes();
   const double error = static_cast<double>(taken) / static_cast<double>(total) - 1;
   const Json description = describe(model);
-  check(description["footprint_bytes"] == estimate["weight_bytes"].get<int64_t>() + estimate["embedding_bytes"].get<int64_t>(),
-        directory + ": footprint_bytes is what was estimated");
+  check(description["footprint_bytes"] == weights, checkpoint.name() + ": footprint_bytes is what was estimated");
+  const int64_t layer = weights / description["shape"]["num_hidden_layers"].get<int64_t>();
+  check(peak <= weights + layer + (64 << 20), checkpoint.name() + ": " + std::to_string(peak) + " were taken at most while loading " + std::to_string(weights));
   // Allocations come in pieces of 2 MB.
-  check(std::fabs(error) < 0.02 || std::llabs(taken - total) < (16 << 20), directory + ": " + std::to_string(taken) + " taken, " + std::to_string(total) + " estimated");
-  std::printf("%-40s context %lld: %.3f GB estimated, %.3f GB taken (%+.2f %%), loaded in %.3f s = %.2f GB/s\n",
-              directory.substr(directory.rfind('/') + 1).c_str(), static_cast<long long>(context), total * 1e-9, taken * 1e-9, error * 100,
-              description["load_seconds"].get<double>(), description["footprint_bytes"].get<double>() * 1e-9 / description["load_seconds"].get<double>());
+  check(std::fabs(error) < 0.02 || std::llabs(taken - total) < (16 << 20), checkpoint.name() + ": " + std::to_string(taken) + " taken, " + std::to_string(total) + " estimated");
+  const double seconds = description["load_seconds"].get<double>();
+  const double file_bytes = Json::parse(client::text_of(nbl_model_inspect, directory.data(), directory.size()))["file_bytes"].get<double>();
+  std::printf("%-32s context %lld: %.3f GB estimated, %.3f taken (%+.2f %%, %+.1f MB); load %.3f s, %.2f GB/s of file, %.2f of weights, peak +%.0f MB\n",
+              checkpoint.name().c_str(), static_cast<long long>(context), total * 1e-9, taken * 1e-9, error * 100, (taken - total) * 1e-6, seconds,
+              file_bytes * 1e-9 / seconds, weights * 1e-9 / seconds, (peak - weights) * 1e-6);
 }
 
-void refusals(const std::string& directory) {
+void refusals(const Checkpoint& checkpoint) {
+  const std::string& directory = checkpoint.directory;
   const int32_t count = nbl_device_count();
   refused("a device that does not exist", NBL_E_DEVICE, {"cuda:" + std::to_string(count), "this machine has"},
-          [&] { load(directory, "cuda:" + std::to_string(count)); });
-  client::Model model = load(directory, "cuda:0");
+          [&] { load(checkpoint, "cuda:" + std::to_string(count)); });
+  client::Model model = load(checkpoint, "cuda:0");
   const std::vector<nbl_token> expected = generate(model, 64);
   refused("moving to it", NBL_E_DEVICE, {"this machine has"}, [&] { client::call(nbl_model_move, model.get(), int32_t{count}); });
   refused("more sessions than there is memory", NBL_E_NO_DEVICE_MEMORY, {"needs", "are free", "smaller context", "\"needed\"", "\"free\""}, [&] {
@@ -130,19 +178,19 @@ void refusals(const std::string& directory) {
     client::make<client::Session>(nbl_session_create, model.get(), config.get());
   });
   const auto capped = [&](const std::string& device) {
-    const client::Config config = config_for(device);
+    const client::Config config = checkpoint.config(device);
     client::add(config, NBL_OPT_MAX_MEMORY, "0=64KB");
     return client::make<client::Model>(nbl_model_load, directory.data(), directory.size(), config.get());
   };
   refused("a ceiling that is too low", NBL_E_NO_DEVICE_MEMORY, {"max_memory", "\"needed\"", "\"ceiling\""}, [&] { capped("cuda:0"); });
   check(describe(capped("auto"))["backend"] == "cpu", "with auto a low ceiling leaves the CPU");
-  check(describe(load(directory, "auto"))["backend"] == "cuda:0", "auto takes the GPU");
+  check(describe(load(checkpoint, "auto"))["backend"] == "cuda:0", "auto takes the GPU");
   refused("moving a model that has sessions", NBL_E_BUSY, {"sessions"}, [&] {
     const auto session = client::make<client::Session>(nbl_session_create, model.get(), static_cast<const nbl_config*>(nullptr));
     client::call(nbl_model_move, model.get(), int32_t{NBL_DEVICE_CPU});
   });
   check(generate(model, 64) == expected, "after all refusals the model works");
-  check(!generate(load(directory, "cpu"), 64).empty(), "and so does the CPU");
+  check(!generate(load(checkpoint, "cpu"), 64).empty(), "and so does the CPU");
 }
 
 void device_figures() {
@@ -167,14 +215,15 @@ int main(int argc, char** argv) {
     return 77;
   }
   try {
-    if (argc > 1) generate(load(argv[1], "cuda:0"), 64);  // the driver's own memory is taken, every kernel loaded
+    if (argc > 1) generate(load(Checkpoint(argv[1]), "cuda:0"), 64);  // the driver's own memory is taken, every kernel loaded
     device_figures();
     for (int i = 1; i < argc; ++i) {
-      const bool small = std::string(argv[i]).find("7b") == std::string::npos;
-      if (small) move_both_ways(argv[i]);
-      estimate_is_true(argv[i], 512);
-      if (!small) estimate_is_true(argv[i], 4096);
-      if (i == 1) refusals(argv[i]);
+      const Checkpoint checkpoint(argv[i]);
+      const bool small = checkpoint.directory.find("7b") == std::string::npos;
+      if (small) move_both_ways(checkpoint);
+      estimate_is_true(checkpoint, 512);
+      if (!small) estimate_is_true(checkpoint, 4096);
+      if (i == 1) refusals(checkpoint);
     }
   } catch (const client::Error& error) {
     check(false, std::string(nbl_status_name(error.status())) + ": " + error.what() + " " + error.detail());

@@ -1,6 +1,7 @@
 // Layouts and rules that the reference checkpoints may not show, on matrices that the test packs by the published rules.
 #include <gtest/gtest.h>
 
+#include <cstring>
 #include <numeric>
 #include <random>
 
@@ -145,6 +146,49 @@ TEST(BitsandbytesLoader, RefusesWhatItsOwnStateContradicts) {
   const auto written = write("{}", tensors);
   EXPECT_NE(written->loader->load("x", 4, 32).status().message().find("another codebook"), std::string::npos);
   EXPECT_NE(written->loader->load("x", 8, 32).status().message().find("[8, 32]"), std::string::npos);
+}
+
+// For a backend that takes stored weights the scales are a view too; decoded as quant_weight.h says they are the plain ones.
+TEST(BitsandbytesLoader, ViewsOfScalesMeanThePlainOnes) {
+  constexpr int64_t kN = 24, kK = 1024, kBlocks = kN * kK / 64;
+  std::mt19937 random(7);
+  std::uniform_real_distribution<float> uniform(0.1f, 1.f);
+  std::vector<float> absmax(kBlocks), nested((kBlocks + 255) / 256), map(256);
+  std::vector<uint8_t> packed(kN * kK / 2), small(kBlocks);
+  for (float& value : absmax) value = uniform(random);
+  for (float& value : nested) value = uniform(random);
+  for (int i = 0; i < 256; ++i) map[i] = (i - 127) / 128.f;
+  for (uint8_t& byte : packed) byte = static_cast<uint8_t>(random());
+  for (uint8_t& byte : small) byte = static_cast<uint8_t>(random());
+  const std::string state = R"({"quant_type":"nf4","blocksize":64,"dtype":"float16","shape":[24,1024],"nested_blocksize":256,"nested_offset":0.37})";
+  for (const bool twice : {false, true}) {
+    std::vector<TensorBytes> tensors = {tensor("x.weight", "U8", {kN * kK / 2, 1}, packed),
+                                        {"x.weight.quant_state.bitsandbytes__nf4", "U8", {static_cast<int64_t>(state.size())}, state}};
+    if (twice) {
+      tensors.push_back(tensor("x.weight.absmax", "U8", {kBlocks}, small));
+      tensors.push_back(tensor("x.weight.nested_absmax", "F32", {static_cast<int64_t>(nested.size())}, nested));
+      tensors.push_back(tensor("x.weight.nested_quant_map", "F32", {256}, map));
+    } else {
+      tensors.push_back(tensor("x.weight.absmax", "F32", {kBlocks}, absmax));
+    }
+    const auto written = write("{}", tensors);
+    const auto plain = written->loader->load("x", kN, kK), view = written->loader->load("x", kN, kK, true);
+    ASSERT_TRUE(plain.ok() && view.ok()) << plain.status().message() << view.status().message();
+    const StoredScales& stored = view->stored_scales;
+    ASSERT_NE(stored.data, nullptr);
+    EXPECT_TRUE(view->scales.empty() && view->codes.empty() && stored.by_rows);
+    ASSERT_EQ(stored.map != nullptr, twice);
+    const auto float_at = [](const uint8_t* data, int64_t i) {
+      float value;
+      std::memcpy(&value, data + 4 * i, 4);
+      return value;
+    };
+    for (int64_t i = 0; i < kBlocks; ++i) {
+      float scale = twice ? float_at(stored.map, stored.data[i]) * float_at(stored.nested, i / stored.nested_block) : float_at(stored.data, i);
+      if (twice) scale += stored.offset;
+      ASSERT_NEAR(plain->scales[i], scale, 1e-7f) << i;
+    }
+  }
 }
 
 TEST(Loader, AModuleWithoutAKnownFormatListsWhatItHas) {

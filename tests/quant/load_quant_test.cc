@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <filesystem>
@@ -66,6 +67,56 @@ TEST(LoadQuant, EveryHalfGetsTheCodeOfItsType) {
     for (const auto& step : kFp4Tree) code = std::fabs(values[i]) > step.above ? step.code : code;
     ASSERT_EQ(fp4[i], code | (values[i] < 0 ? 8 : 0)) << values[i];
   }
+}
+
+// A device that quantizes itself gets steps over signed values; they must give the codes that the host gives, at the steps too.
+TEST(LoadQuant, TheRuleForDevicesGivesTheSameCodes) {
+  std::vector<float> values;
+  for (int bits = 0; bits <= 0x3c00; ++bits) values.push_back(f16_to_float(static_cast<uint16_t>(bits)));
+  for (const QuantizationRule* rule : {&nf4_rule(), &fp4_rule()}) {
+    for (float step : rule->steps) {
+      const float magnitude = std::fabs(step);
+      for (float value : {magnitude, std::nextafter(magnitude, 2.f), std::nextafter(magnitude, 0.f)}) values.push_back(value);
+    }
+  }
+  for (size_t i = values.size(); i-- > 0;) values.push_back(-values[i]);
+  std::vector<uint8_t> nf4(values.size()), fp4(values.size());
+  nf4_codes(values.data(), static_cast<int64_t>(values.size()), nf4.data());
+  fp4_codes(values.data(), static_cast<int64_t>(values.size()), fp4.data());
+  const auto code = [](const QuantizationRule& rule, float value) {
+    return rule.code[std::count_if(std::begin(rule.steps), std::end(rule.steps), [&](float step) { return value > step; })];
+  };
+  for (size_t i = 0; i < values.size(); ++i) {
+    ASSERT_EQ(code(nf4_rule(), values[i]), nf4[i]) << values[i];
+    ASSERT_EQ(code(fp4_rule(), values[i]), fp4[i]) << values[i];
+  }
+}
+
+// What a device quantizes is a view of the values; only double quantization, which takes the mean of all, makes scales before.
+TEST(LoadQuant, ForADeviceTheValuesStayWhereTheyAre) {
+  std::vector<uint16_t> halves;
+  for (int i = 0; i < 4 * 128; ++i) halves.push_back(float_to_f16(static_cast<float>((i * 29) % 61 - 30) / 31));
+  LoadQuantOptions options;
+  for (const auto method : {LoadQuantOptions::Method::kNf4, LoadQuantOptions::Method::kFp4, LoadQuantOptions::Method::kInt8}) {
+    for (const bool double_quant : {false, true}) {
+      options.method = method;
+      options.double_quant = double_quant;
+      ASSERT_TRUE(can_quantize_on_device(plain_of(halves, 4, 128), options));
+      const auto host = quantize_on_load(plain_of(halves, 4, 128), options);
+      const QuantWeight device = quantize_on_device(plain_of(halves, 4, 128), options);
+      EXPECT_EQ(device.stored.layout, StoredCodes::Layout::kFloats);
+      EXPECT_EQ(device.stored.data, reinterpret_cast<const uint8_t*>(halves.data()));
+      EXPECT_EQ(device.stored.type, DType::kF16);
+      EXPECT_EQ(device.source, host->source);
+      EXPECT_EQ(device.group_size, host->group_size);
+      EXPECT_EQ(device.codebook, host->codebook);
+      EXPECT_EQ(device.zeros, host->zeros);
+      if (double_quant && method != LoadQuantOptions::Method::kInt8) EXPECT_EQ(device.scales, host->scales);
+      else EXPECT_TRUE(device.scales.empty());
+    }
+  }
+  options.method = LoadQuantOptions::Method::kNf4;
+  EXPECT_FALSE(can_quantize_on_device(plain_of(halves, 4, 96), options));  // blocks of 64 cross these rows
 }
 
 TEST(LoadQuant, Int8RowsAsPublished) {
