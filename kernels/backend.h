@@ -129,6 +129,12 @@ struct KvOptions {
   DType type = DType::kF16;          // kF32, kF16, or kI8 where the backend has it (else kUnsupported)
 };
 
+// What a device reaches at best, measured; 0: not measured.
+struct DeviceRates {
+  double read_bytes_per_second = 0;
+  double multiply_operations_per_second = 0;  // f16 matrix products, a multiplication and an addition being two
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -171,6 +177,8 @@ class Backend {
   virtual void end_load() const {}
   // Memory that is free on the device now; -1: not known.
   virtual int64_t free_bytes() const { return -1; }
+  // For bench: measures the device, which takes a moment and memory for as long. Not every backend does.
+  virtual Result<DeviceRates> measure_rates() const { return DeviceRates(); }
 
   virtual Result<std::unique_ptr<Plan>> compile(std::shared_ptr<const Decoder> decoder, const PlanLimits& limits) const = 0;
   virtual Result<std::unique_ptr<KvCache>> make_kv_cache(const Decoder& decoder, const KvOptions& options) const = 0;

@@ -6,6 +6,7 @@
 #include "kernels/cuda/cublas.h"
 #include "kernels/cuda/kv_cache.h"
 #include "kernels/cuda/plan.h"
+#include "kernels/cuda/rates.h"
 #include "kernels/cuda/weight.h"
 
 namespace nbl {
@@ -33,6 +34,11 @@ class CudaBackend final : public Backend {
   Status begin_load(int64_t packed_bytes) const override;
   void end_load() const override;
   int64_t free_bytes() const override;
+  Result<DeviceRates> measure_rates() const override {
+    DeviceScope scope(traits_.device);
+    NBL_RETURN_IF_ERROR(scope.status());
+    return cuda::measure_rates(traits_, free_bytes());
+  }
   Result<std::unique_ptr<Plan>> compile(std::shared_ptr<const Decoder> decoder, const PlanLimits& limits) const override;
   Result<std::unique_ptr<KvCache>> make_kv_cache(const Decoder& decoder, const KvOptions& options) const override;
   int64_t kv_bytes(const DecoderConfig& config, const KvOptions& options) const override {

@@ -1,7 +1,8 @@
-// nibble bench: prefill and decode speed over prompt lengths, beside the read bandwidth of the same minute.
+// nibble bench: prefill and decode speed over prompt lengths, beside what the machine reached at best in the same minute.
 //
-// A decode step reads every weight once, so decode tokens/s times the bytes of a step, over the bandwidth, says how far
-// from the machine's limit it is. --shape measures random weights of a known model's shape: no download needed.
+// A decode step reads every weight once, so decode tokens/s times the bytes of a step, over the bandwidth, says how far from
+// the machine's limit it is; a long prompt is limited by matrix products in the same way. The bandwidth of a CPU is probed
+// here, the rates of a GPU come from the library. --shape measures random weights of a known model's shape: no download needed.
 #include <algorithm>
 #include <cstdio>
 #include <memory>
@@ -39,30 +40,46 @@ client::Model synthesize(const BenchFlags& flags) {
   return client::make<client::Model>(nbl_model_synthesize, request.data(), request.size(), config.get());
 }
 
-Json measure(const BenchFlags& flags, nbl_model* model, const std::string& name) {
+Json measure_prompts(const BenchFlags& flags, nbl_model* model, const std::string& name, const std::vector<int64_t>& prompts, int64_t decode) {
   const client::Config config = client::make_config();
-  for (const int64_t length : flags.prompts) client::add(config, NBL_OPT_BENCH_PROMPT, std::to_string(length));
+  for (const int64_t length : prompts) client::add(config, NBL_OPT_BENCH_PROMPT, std::to_string(length));
   for (const int64_t size : flags.batches) client::add(config, NBL_OPT_BENCH_BATCH, std::to_string(size));
-  client::set(config, NBL_OPT_BENCH_DECODE, flags.decode);
+  client::set(config, NBL_OPT_BENCH_DECODE, decode);
   client::set(config, NBL_OPT_BENCH_REPEATS, flags.repeats);
   const auto job = client::make<client::Job>(nbl_bench_start, model, config.get());
   terminal::wait(job.get(), "measuring " + name);
-  Json result = Json::parse(client::text_of(nbl_job_result, job.get()));
+  return Json::parse(client::text_of(nbl_job_result, job.get()));
+}
+
+Json measure(const BenchFlags& flags, nbl_model* model, const std::string& name) {
+  Json result;
+  if (flags.decode > 0) {
+    result = measure_prompts(flags, model, name, flags.prompts, flags.decode);
+  } else {  // as many tokens as the prompt has
+    Json rows = Json::array();
+    for (const int64_t length : flags.prompts) {
+      result = measure_prompts(flags, model, name, {length}, length);
+      for (Json& row : result["rows"]) rows.push_back(std::move(row));
+    }
+    result["rows"] = std::move(rows);
+  }
   const Json description = Json::parse(client::text_of(nbl_model_describe, static_cast<const nbl_model*>(model)));
   result["model"] = name;
   result["format"] = facts::format_of(description);
   return result;
 }
 
-// Adds what the probe allows to say.
-void add_bandwidth(double bandwidth, Json* result) {
-  (*result)["read_bandwidth_bytes_per_second"] = bandwidth;
-  const double step_bytes = (*result)["weight_bytes_per_token"].get<double>();
+// Adds what the measured rates allow to say.
+void add_shares(Json* result) {
+  const double bandwidth = result->value("read_bandwidth_bytes_per_second", 0.0), products = result->value("multiply_operations_per_second", 0.0);
+  const double step_bytes = (*result)["weight_bytes_per_token"].get<double>(), operations = (*result)["multiply_operations_per_token"].get<double>();
   for (Json& row : (*result)["rows"]) {
     // All sequences of a batch share one reading of the weights.
     const double steps = row["decode_tokens_per_second"].get<double>() / row["batch"].get<double>();
     row["decode_bytes_per_second"] = steps * step_bytes;
-    row["bandwidth_share"] = bandwidth > 0 ? steps * step_bytes / bandwidth : 0;
+    if (bandwidth > 0) row["bandwidth_share"] = steps * step_bytes / bandwidth;
+    row["prefill_operations_per_second"] = row["prefill_tokens_per_second"].get<double>() * operations;
+    if (products > 0) row["multiply_share"] = row["prefill_tokens_per_second"].get<double>() * operations / products;
   }
 }
 
@@ -74,42 +91,69 @@ void add_memory_share(Json* result) {
   for (Json& row : (*result)["rows"]) row["memory_share"] = row["memory_bytes"].get<double>() / static_cast<double>(total);
 }
 
+// "38 %" of a row, or a dash where the rate was not measured.
+std::string share(const Json& row, const char* key) {
+  if (!row.contains(key)) return "-";
+  char text[16];
+  std::snprintf(text, sizeof(text), "%.0f %%", row[key].get<double>() * 100);
+  return text;
+}
+
+std::string memory(const Json& row) {
+  std::string text = terminal::bytes(row["memory_bytes"]);
+  if (!row.contains("memory_share")) return text;
+  char percent[24];
+  std::snprintf(percent, sizeof(percent), " (%.2f %%)", row["memory_share"].get<double>() * 100);
+  return text + percent;
+}
+
 void print_table(const Json& result) {
-  const double bandwidth = result.value("read_bandwidth_bytes_per_second", 0.0);
+  const double bandwidth = result.value("read_bandwidth_bytes_per_second", 0.0), products = result.value("multiply_operations_per_second", 0.0);
   std::printf("%s: %s, %s; %s of weights, %s read a token", result["model"].get<std::string>().c_str(),
               result["format"].get<std::string>().c_str(), result.value("description", "").c_str(),
               terminal::bytes(result["weight_bytes"]).c_str(), terminal::bytes(result["weight_bytes_per_token"]).c_str());
   if (bandwidth > 0) std::printf("; read bandwidth now %.1f GB/s", bandwidth * 1e-9);
-  std::printf("\n%6s %8s %8s %16s %16s %10s %10s %10s %16s\n", "batch", "prompt", "decode", "prefill tokens/s", "decode tokens/s", "GB/s", "bandwidth", "KV", "memory");
+  if (products > 0) std::printf("; f16 products now %.0f Tflop/s", products * 1e-12);
+  std::printf("\n%6s %8s %8s %16s %10s %16s %10s %10s %10s %18s\n", "batch", "prompt", "decode", "prefill tokens/s", "products", "decode tokens/s",
+              "GB/s", "bandwidth", "KV", "memory");
   for (const Json& row : result["rows"]) {
-    std::printf("%6lld %8lld %8lld %16s %16s", row["batch"].get<long long>(), row["prompt_tokens"].get<long long>(),
-                row["decode_tokens"].get<long long>(), terminal::rate(row["prefill_tokens_per_second"]).c_str(),
-                terminal::rate(row["decode_tokens_per_second"]).c_str());
-    if (bandwidth > 0) {
-      std::printf(" %10.1f %9.0f%%", row["decode_bytes_per_second"].get<double>() * 1e-9, row["bandwidth_share"].get<double>() * 100);
-    } else {
-      std::printf(" %10s %10s", "-", "-");
+    std::printf("%6lld %8lld %8lld %16s %10s %16s %10.1f %10s %10s %18s\n", row["batch"].get<long long>(), row["prompt_tokens"].get<long long>(),
+                row["decode_tokens"].get<long long>(), terminal::rate(row["prefill_tokens_per_second"]).c_str(), share(row, "multiply_share").c_str(),
+                terminal::rate(row["decode_tokens_per_second"]).c_str(), row["decode_bytes_per_second"].get<double>() * 1e-9,
+                share(row, "bandwidth_share").c_str(), terminal::bytes(row["kv_bytes"]).c_str(), memory(row).c_str());
+  }
+}
+
+// The same rows of several models side by side: what a prompt and an answer take.
+void print_comparison(const Json& results) {
+  for (size_t i = 0; i < results[0]["rows"].size(); ++i) {
+    const Json& first = results[0]["rows"][i];
+    std::printf("\nbatch %lld, prompt %lld, decode %lld\n%-32s %-36s %12s %12s %16s %16s\n", first["batch"].get<long long>(),
+                first["prompt_tokens"].get<long long>(), first["decode_tokens"].get<long long>(), "model", "format", "prompt ms", "weights",
+                "decode tokens/s", "memory");
+    for (const Json& result : results) {
+      const Json& row = result["rows"][i];
+      std::printf("%-32s %-36s %12.2f %12s %16s %16s\n", result["model"].get<std::string>().c_str(), result["format"].get<std::string>().c_str(),
+                  row["prefill_ns"].get<double>() * 1e-6, terminal::bytes(result["weight_bytes"]).c_str(),
+                  terminal::rate(row["decode_tokens_per_second"]).c_str(), memory(row).c_str());
     }
-    std::string memory = terminal::bytes(row["memory_bytes"]);
-    if (row.contains("memory_share")) {
-      char share[16];
-      std::snprintf(share, sizeof(share), " (%.1f%%)", row["memory_share"].get<double>() * 100);
-      memory += share;
-    }
-    std::printf(" %10s %16s\n", terminal::bytes(row["kv_bytes"]).c_str(), memory.c_str());
   }
 }
 
 void print_csv(const Json& results) {
-  std::printf("model,format,batch,prompt_tokens,decode_tokens,prefill_tokens_per_second,decode_tokens_per_second,weight_bytes,kv_bytes,memory_bytes,"
-              "read_bandwidth_bytes_per_second,bandwidth_share\n");
+  static const char* const of_result[] = {"weight_bytes", "read_bandwidth_bytes_per_second", "multiply_operations_per_second"};
+  static const char* const of_row[] = {"batch", "prompt_tokens", "decode_tokens", "prefill_ns", "prefill_tokens_per_second", "decode_tokens_per_second",
+                                       "kv_bytes", "memory_bytes", "memory_share", "bandwidth_share", "multiply_share"};
+  std::printf("model,format");
+  for (const char* key : of_row) std::printf(",%s", key);
+  for (const char* key : of_result) std::printf(",%s", key);
+  std::printf("\n");
   for (const Json& result : results) {
     for (const Json& row : result["rows"]) {
-      std::printf("%s,\"%s\",%s,%s,%s,%s,%s,%s,%s,%s,%s,%s\n", result["model"].get<std::string>().c_str(), result["format"].get<std::string>().c_str(),
-                  row["batch"].dump().c_str(), row["prompt_tokens"].dump().c_str(), row["decode_tokens"].dump().c_str(),
-                  row["prefill_tokens_per_second"].dump().c_str(), row["decode_tokens_per_second"].dump().c_str(),
-                  result["weight_bytes"].dump().c_str(), row["kv_bytes"].dump().c_str(), row["memory_bytes"].dump().c_str(),
-                  result.value("read_bandwidth_bytes_per_second", Json(0)).dump().c_str(), row.value("bandwidth_share", Json(0)).dump().c_str());
+      std::printf("%s,\"%s\"", result["model"].get<std::string>().c_str(), result["format"].get<std::string>().c_str());
+      for (const char* key : of_row) std::printf(",%s", row.contains(key) ? row[key].dump().c_str() : "");
+      for (const char* key : of_result) std::printf(",%s", result.contains(key) ? result[key].dump().c_str() : "");
+      std::printf("\n");
     }
   }
 }
@@ -127,10 +171,12 @@ void run(BenchFlags flags) {
     const double before = probes ? bandwidth::probe(threads) : 0;
     Json result = measure(flags, model.get(), synthetic ? flags.shape + " " + flags.format : directory);
     add_memory_share(&result);
-    if (probes) add_bandwidth(std::max(before, bandwidth::probe(threads)), &result);
+    if (probes) result["read_bandwidth_bytes_per_second"] = std::max(before, bandwidth::probe(threads));
+    add_shares(&result);
     if (!flags.json && !flags.csv) print_table(result);
     results.push_back(std::move(result));
   }
+  if (results.size() > 1 && !flags.json && !flags.csv) print_comparison(results);
   if (flags.json) std::printf("%s\n", results.dump(2).c_str());
   if (flags.csv) print_csv(results);
 }
@@ -145,10 +191,10 @@ void add_bench(CLI::App& program) {
   command->add_option("--shape", flags->shape, "Random weights of this shape instead: smollm2-135m, qwen2.5-0.5b, tinyllama-1.1b, mistral-7b, ...");
   command->add_option("--format", flags->format, "Their format: awq-g128, gptq-g128, nf4, fp4, f16, ...")->capture_default_str();
   command->add_option("--prompt", flags->prompts, "Prompt lengths")->delimiter(',')->capture_default_str();
-  command->add_option("--decode", flags->decode, "Tokens to generate after each prompt")->capture_default_str();
+  command->add_option("--decode", flags->decode, "Tokens to generate after each prompt; 0: as many as it has")->capture_default_str();
   command->add_option("--batch", flags->batches, "Sequences decoded together")->delimiter(',')->capture_default_str();
   command->add_option("--repeats", flags->repeats, "Measurements of each row; the median is shown")->capture_default_str();
-  command->add_flag("--no-probe", flags->no_probe, "Do not measure the read bandwidth");
+  command->add_flag("--no-probe", flags->no_probe, "Do not measure the read bandwidth of the CPU");
   command->add_flag("--csv", flags->csv, "Comma-separated, for spreadsheets");
   add_json_flag(command, &flags->json);
   command->callback([flags] { run(*flags); });

@@ -121,18 +121,25 @@ Result<Json> measure_row(const std::shared_ptr<Model>& model, const BenchOptions
   return row;
 }
 
-// Weights that a decode step reads: everything but the embedding, of which it reads one row.
-int64_t bytes_per_token(const Decoder& decoder) {
-  int64_t bytes = 0;
-  const auto add = [&](const Linear& linear) { bytes += linear.weight ? linear.weight->bytes_read() : 0; };
+// What a token costs: the weights that a decode step reads, which is everything but the embedding, of which it reads one row;
+// and the operations of the matrix products that every token of a prompt needs, which leaves the head out.
+struct TokenCost {
+  int64_t bytes = 0, operations = 0;
+};
+TokenCost cost_of_token(const Decoder& decoder) {
+  TokenCost cost;
+  const auto add = [&](const Linear& linear) {
+    cost.bytes += linear.weight ? linear.weight->bytes_read() : 0;
+    cost.operations += 2 * linear.in_features * linear.out_features;
+  };
   for (const Block& block : decoder.blocks) {
     for (const Linear& linear : block.attention.qkv) add(linear);
     add(block.attention.output);
     for (const Linear& linear : block.mlp.gate_up) add(linear);
     add(block.mlp.down);
   }
-  add(decoder.head);
-  return bytes;
+  cost.bytes += decoder.head.weight ? decoder.head.weight->bytes_read() : 0;
+  return cost;
 }
 
 }  // namespace
@@ -149,11 +156,16 @@ Result<Json> measure_speed(const std::shared_ptr<Model>& model, const BenchOptio
     }
   }
   const auto placement = model->placement();
+  const TokenCost cost = cost_of_token(*placement->decoder);
+  NBL_ASSIGN_OR_RETURN(const DeviceRates rates, placement->backend->measure_rates());
   Json out;
   out["backend"] = placement->backend->name();
   out["description"] = placement->backend->description();
   out["weight_bytes"] = placement->footprint_bytes();
-  out["weight_bytes_per_token"] = bytes_per_token(*placement->decoder);
+  out["weight_bytes_per_token"] = cost.bytes;
+  out["multiply_operations_per_token"] = cost.operations;
+  if (rates.read_bytes_per_second > 0) out["read_bandwidth_bytes_per_second"] = rates.read_bytes_per_second;
+  if (rates.multiply_operations_per_second > 0) out["multiply_operations_per_second"] = rates.multiply_operations_per_second;
   out["rows"] = std::move(rows);
   return out;
 }

@@ -34,7 +34,8 @@ struct BenchOptions {
 };
 // {"rows": [{"batch", "prompt_tokens", "decode_tokens", "prefill_tokens_per_second", "decode_tokens_per_second",
 //            "prefill_ns", "decode_ns", "kv_bytes", "scratch_bytes", "memory_bytes" (of weights, sessions and batch)}...],
-//  "weight_bytes", "weight_bytes_per_token",
+//  "weight_bytes", "weight_bytes_per_token", "multiply_operations_per_token" (of a prompt),
+//  "read_bandwidth_bytes_per_second", "multiply_operations_per_second" (of f16; where the backend measures its device),
 //  "backend", "description"}
 Result<Json> measure_speed(const std::shared_ptr<Model>& model, const BenchOptions& options, Job::Context& job);
 

@@ -119,6 +119,22 @@ class OtherCommands(unittest.TestCase):
         self.assertEqual(row["prompt_tokens"], 16)
         self.assertGreater(row["prefill_tokens_per_second"], 0)
 
+    def test_bench_decodes_as_much_as_it_prefills_and_compares(self):
+        flags = ("--prompt", "8,4", "--decode", "0", "--batch", "1,2", "--repeats", "1", "--no-probe", "--device", "cpu")
+        result = nibble("bench", STORY, STORY, "--json", *flags)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        for model in json.loads(result.stdout):
+            rows = [(row["prompt_tokens"], row["decode_tokens"], row["batch"]) for row in model["rows"]]
+            self.assertEqual(rows, [(8, 8, 1), (8, 8, 2), (4, 4, 1), (4, 4, 2)])
+            self.assertGreater(model["multiply_operations_per_token"], 0)
+            self.assertGreater(model["rows"][1]["memory_bytes"], model["rows"][0]["memory_bytes"])
+        table = nibble("bench", STORY, STORY, *flags).stdout
+        self.assertEqual(table.count("batch 2, prompt 8, decode 8"), 1)
+        csv = nibble("bench", STORY, "--csv", *flags).stdout.splitlines()
+        self.assertEqual(len(csv), 5)
+        self.assertIn("memory_bytes", csv[0])
+        self.assertEqual({line.count(",") for line in csv[1:]}, {csv[1].count(",")})
+
     def test_estimate_and_devices_speak_json(self):
         self.assertIsInstance(json.loads(nibble("estimate", STORY, "--json").stdout), dict)
         self.assertIn("library", json.loads(nibble("devices", "--json").stdout))
