@@ -32,7 +32,7 @@
 #define NBL_VERSION_MINOR 0
 #define NBL_VERSION_PATCH 0
 #define NBL_ABI_VERSION (((uint32_t)NBL_VERSION_MAJOR << 16) | NBL_VERSION_MINOR) /* for nbl_abi_check */
-#define NBL_API_HASH "0d27277b0a1b06c7" /* of every name, type and value below; nbl_build_info has the library's */
+#define NBL_API_HASH "a994507646bac6c4" /* of every name, type and value below; nbl_build_info has the library's */
 #define NBL_NTS ((size_t)-1)
 
 #if defined(_WIN32)
@@ -178,6 +178,16 @@ enum {
                                                weight is read (NO_DEVICE_MEMORY, NO_MEMORY); with DEVICE
                                                auto the next device is tried. In JSON the object of
                                                transformers: {"max_memory": {"0": "30GiB", "cpu": "16GB"}}. */
+  NBL_OPT_KERNEL                 = 1006,    /* [load; one of auto, resident, launches, tiles, cublas;
+                                               default auto] Kernels of a GPU: resident (a step of one
+                                               token is one cooperative kernel), launches (every step is a
+                                               sequence of launches), tiles (the same, and long prompts go
+                                               without cuBLAS), cublas (long prompts go by cuBLAS); auto
+                                               takes what is fastest of those that can run. A forced one
+                                               that device or model is not for is refused (UNSUPPORTED), at
+                                               load or when a session is created. nbl_session_describe
+                                               tells which run. The kernels of the CPU follow CPU_ISA and
+                                               CPU_PRECISION. */
   NBL_OPT_N_THREADS              = 1001,    /* [load; whole number from 0 to 1024; default 0] Threads of
                                                the CPU backend; 0: the physical cores that this process may
                                                use. */

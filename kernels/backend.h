@@ -93,6 +93,12 @@ struct PlanLimits {
   int64_t max_draws = 0;             // sequences of a step that may have a draw; no more than max_logit_rows
 };
 
+// Which kernels run the steps of so many rows.
+struct StepKernel {
+  int64_t first_rows = 1, last_rows = 1;
+  std::string kernel, reason;
+};
+
 // A decoder made executable within limits. All scratch memory is taken when it is made: step() allocates nothing.
 class Plan {
  public:
@@ -101,6 +107,8 @@ class Plan {
   // length: kCancelled, kContextFull (a cache is full), kArgument (beyond the limits), kDevice...
   virtual Status step(const Batch& batch) = 0;
   virtual int64_t scratch_bytes() const = 0;
+  // For `describe`, by rows in ascending order; empty where a weight's own kernel() says it all.
+  virtual std::vector<StepKernel> kernels() const { return {}; }
   // Activations that int8 matrices took as outliers since the plan was made (WeightSpec::outlier_threshold).
   virtual int64_t outliers() const { return 0; }
 
@@ -210,8 +218,17 @@ struct CpuOptions {
 Result<std::unique_ptr<Backend>> make_cpu_backend(const CpuOptions& options);
 std::vector<std::string> cpu_isas();               // names of those this machine can run, worst first
 
+// Which of its kernels the CUDA backend takes; a forced one that device or model is not for is kUnsupported.
+enum class CudaKernel : uint8_t {
+  kAuto,      // the fastest of those that can run
+  kResident,  // a step of one token is one cooperative kernel
+  kLaunches,  // every step is a sequence of launches
+  kTiles,     // the same, and long prompts go without cuBLAS
+  kCublas,    // long prompts go by cuBLAS
+};
 struct CudaOptions {
   int device = 0;
+  CudaKernel kernel = CudaKernel::kAuto;
 };
 // Without CUDA in the build, without a driver or with no such device: kUnsupported / kDevice with the reason.
 Result<std::unique_ptr<Backend>> make_cuda_backend(const CudaOptions& options);

@@ -263,6 +263,15 @@ namespace Nibble
         /// </summary>
         MaxMemory = 1005,
 
+        /// <summary>
+        /// Kernels of a GPU: resident (a step of one token is one cooperative kernel), launches (every step is a sequence
+        /// of launches), tiles (the same, and long prompts go without cuBLAS), cublas (long prompts go by cuBLAS); auto
+        /// takes what is fastest of those that can run. A forced one that device or model is not for is refused
+        /// (Status.Unsupported), at load or when a session is created. Session.Describe tells which run. The kernels of the
+        /// CPU follow Config.CpuIsa and Config.CpuPrecision.
+        /// </summary>
+        Kernel = 1006,
+
         /// <summary>Threads of the CPU backend; 0: the physical cores that this process may use.</summary>
         NThreads = 1001,
 
@@ -781,6 +790,27 @@ namespace Nibble
         }
 
         private OptionList<string> maxMemoryOption;
+
+        /// <summary>
+        /// Kernels of a GPU: resident (a step of one token is one cooperative kernel), launches (every step is a sequence
+        /// of launches), tiles (the same, and long prompts go without cuBLAS), cublas (long prompts go by cuBLAS); auto
+        /// takes what is fastest of those that can run. A forced one that device or model is not for is refused
+        /// (Status.Unsupported), at load or when a session is created. Session.Describe tells which run. The kernels of the
+        /// CPU follow Config.CpuIsa and Config.CpuPrecision. One of auto, resident, launches, tiles, cublas; default auto.
+        /// For: load. Null: not set.
+        /// </summary>
+        public string Kernel
+        {
+            get { return kernelOption; }
+            set
+            {
+                if (value != null) SetString(Option.Kernel, value);
+                else if (kernelOption != null) throw OptionValue.Kept("Kernel");
+                kernelOption = value;
+            }
+        }
+
+        private string kernelOption;
 
         /// <summary>
         /// Threads of the CPU backend; 0: the physical cores that this process may use. A whole number from 0 to 1024;

@@ -11,7 +11,7 @@ const (
 )
 
 // apiHash is that of every name, type and value that this package was generated from.
-const apiHash = "0d27277b0a1b06c7"
+const apiHash = "a994507646bac6c4"
 
 // Code is what a function of the library answers. Those below zero are failures; as errors they are what errors.Is
 // compares with: errors.Is(err, nibble.ErrCancelled).
@@ -247,6 +247,7 @@ type Option int32
 const (
 	OptDevice               Option = 1000 // Config.SetDevice
 	OptMaxMemory            Option = 1005 // Config.AddMaxMemory
+	OptKernel               Option = 1006 // Config.SetKernel
 	OptNThreads             Option = 1001 // Config.SetNThreads
 	OptCPUISA               Option = 1002 // Config.SetCPUISA
 	OptCPUPrecision         Option = 1003 // Config.SetCPUPrecision

@@ -298,6 +298,7 @@ func TestEveryOptionIsTheLibrarys(t *testing.T) {
 	}{
 		{OptDevice, "device", "str"},
 		{OptMaxMemory, "max_memory", "list"},
+		{OptKernel, "kernel", "str"},
 		{OptNThreads, "n_threads", "i64"},
 		{OptCPUISA, "cpu_isa", "str"},
 		{OptCPUPrecision, "cpu_precision", "str"},
@@ -364,6 +365,7 @@ func TestEveryOptionHasItsMethod(t *testing.T) {
 	}{
 		{"device", NewConfig().SetDevice("cpu")},
 		{"max_memory", NewConfig().AddMaxMemory("word")},
+		{"kernel", NewConfig().SetKernel("auto")},
 		{"n_threads", NewConfig().SetNThreads(1)},
 		{"cpu_isa", NewConfig().SetCPUISA("auto")},
 		{"cpu_precision", NewConfig().SetCPUPrecision("exact16")},

@@ -79,6 +79,7 @@ var _ = [...]struct{}{
 	[1]struct{}{}[int(PropDeviceSMMinor)-(C.NBL_PROP_DEVICE_SM_MINOR)],
 	[1]struct{}{}[int(OptDevice)-(C.NBL_OPT_DEVICE)],
 	[1]struct{}{}[int(OptMaxMemory)-(C.NBL_OPT_MAX_MEMORY)],
+	[1]struct{}{}[int(OptKernel)-(C.NBL_OPT_KERNEL)],
 	[1]struct{}{}[int(OptNThreads)-(C.NBL_OPT_N_THREADS)],
 	[1]struct{}{}[int(OptCPUISA)-(C.NBL_OPT_CPU_ISA)],
 	[1]struct{}{}[int(OptCPUPrecision)-(C.NBL_OPT_CPU_PRECISION)],

@@ -30,6 +30,17 @@ func (c *Config) AddMaxMemory(values ...string) *Config {
 	return c
 }
 
+// SetKernel: kernels of a GPU: resident (a step of one token is one cooperative kernel), launches (every step is
+// a sequence of launches), tiles (the same, and long prompts go without cuBLAS), cublas (long prompts go by
+// cuBLAS); auto takes what is fastest of those that can run. A forced one that device or model is not for is
+// refused (ErrUnsupported), at load or when a session is created. Session.Describe tells which run. The kernels
+// of the CPU follow Config.SetCPUISA and Config.SetCPUPrecision.
+//
+// For: load. One of "auto", "resident", "launches", "tiles", "cublas"; default "auto".
+func (c *Config) SetKernel(value string) *Config {
+	return c.keep(c.SetString(OptKernel, value))
+}
+
 // SetNThreads: threads of the CPU backend; 0: the physical cores that this process may use.
 //
 // For: load. From 0 to 1024; default 0.
@@ -415,6 +426,15 @@ func (c *Config) SetPerplexityWindow(value int) *Config {
 func (c *Config) SetPerplexityMaxWindows(value int) *Config {
 	return c.keep(c.SetInt64(OptPerplexityMaxWindows, int64(value)))
 }
+
+// Values of SetKernel.
+const (
+	KernelAuto     = "auto"
+	KernelResident = "resident"
+	KernelLaunches = "launches"
+	KernelTiles    = "tiles"
+	KernelCublas   = "cublas"
+)
 
 // Values of SetCPUISA.
 const (

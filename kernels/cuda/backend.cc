@@ -75,6 +75,7 @@ Result<std::unique_ptr<Backend>> CudaBackend::create(const CudaOptions& options)
   cudaDeviceProp properties;
   NBL_CUDA(cudaGetDeviceProperties(&properties, options.device));
   traits.device = options.device;
+  traits.kernel = options.kernel;
   traits.multiprocessors = properties.multiProcessorCount;
   traits.sm = properties.major * 10 + properties.minor;
   traits.shared_optin = static_cast<int>(properties.sharedMemPerBlockOptin);
@@ -93,6 +94,11 @@ Result<std::unique_ptr<Backend>> CudaBackend::create(const CudaOptions& options)
         .with("architectures", built_architectures());
   }
   NBL_RETURN_IF_ERROR(prepare_attention(traits.sm));
+  if (traits.kernel == CudaKernel::kCublas && Cublas::file().empty()) {
+    return error(Code::kUnsupported, "cuda:%d: the kernel cublas was asked for, but no libcublas of CUDA 12 or 13 is found; install it, or leave the kernel at auto",
+                 options.device)
+        .with("option", "kernel");
+  }
   NBL_ASSIGN_OR_RETURN(backend->packer_, Packer::create(options.device));
   return Result<std::unique_ptr<Backend>>(std::move(backend));
 }

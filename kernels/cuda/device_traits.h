@@ -1,7 +1,9 @@
-// What of a device the host code decides by.
+// What the host code decides by: the device, and what was asked of it.
 #pragma once
 
 #include <string>
+
+#include "kernels/backend.h"
 
 namespace nbl::cuda {
 
@@ -13,6 +15,7 @@ struct DeviceTraits {
   int cluster_slots[9] =
       {};  // CTAs of one a multiprocessor that run at once in clusters of so many; 0: no clusters
   std::string name;
+  CudaKernel kernel = CudaKernel::kAuto;  // which was asked for
 };
 
 }  // namespace nbl::cuda

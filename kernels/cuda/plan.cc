@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdio>
 #include <cstring>
 
 #include "kernels/rope.h"
@@ -68,7 +69,8 @@ ScratchSizes scratch_sizes(const DecoderConfig& c, const PlanLimits& limits, con
   const int64_t widest = std::max({s.qkv_width * s.hidden_pad, c.hidden_size * s.query_pad, 2 * c.intermediate_size * s.hidden_pad,
                                    c.hidden_size * s.inner_pad});
   const int64_t longest_row = std::max({s.hidden_pad, s.query_pad, s.inner_pad}) * 2;
-  const bool unpacks = std::max(s.rows, limits.max_logit_rows) >= unpack_from(traits.sm) && !Cublas::file().empty();
+  const bool unpacks = traits.kernel != CudaKernel::kTiles && std::max(s.rows, limits.max_logit_rows) >= unpack_from(traits.sm) &&
+                       !Cublas::file().empty();
   if (unpacks) s.unpacked_bytes = pad_up(std::max(std::min(widest * 2 + 16 * longest_row, kUnpackedLimit), 16 * longest_row), 256);
   // Gate and up pass through memory as float32 where the kernel could not combine them, and as f16 slices after cuBLAS.
   const int64_t columns = 2 * pad_up(c.intermediate_size, 8);
@@ -172,13 +174,59 @@ Status CudaPlan::reserve() {
     }
     flying_.reserve(static_cast<size_t>(limits_.max_draws));
   }
-  NBL_ASSIGN_OR_RETURN(resident_, ResidentProgram::create(*decoder_, logits_, traits_.device, traits_.multiprocessors, traits_.shared_optin,
-                                                          stream_.get()));
+  NBL_RETURN_IF_ERROR(make_resident());
   if (s.unpacked_bytes > 0) {
     NBL_ASSIGN_OR_RETURN(unpacked_, UnpackedMatmul::create(traits_, stream_.get(), unpack_buffers, s.unpacked_bytes));
   }
   NBL_CUDA(cudaStreamSynchronize(stream_.get()));
   return {};
+}
+
+// What the resident kernel asks of a model and a device, and what these are.
+std::string CudaPlan::resident_needs() const {
+  const DecoderConfig& c = decoder_->config();
+  char text[320];
+  std::snprintf(text, sizeof text,
+                "the resident kernel is for compute capability 9.0 and later, heads of 64 or 128, an even intermediate_size, rows of x that leave "
+                "shared memory to the weights, and no LLM.int8; here: sm_%d, heads of %lld, %lld of %lld columns",
+                traits_.sm, static_cast<long long>(c.head_dim), static_cast<long long>(c.hidden_size), static_cast<long long>(c.intermediate_size));
+  return text;
+}
+
+Status CudaPlan::make_resident() {
+  if (traits_.kernel == CudaKernel::kLaunches || traits_.kernel == CudaKernel::kTiles) return {};
+  NBL_ASSIGN_OR_RETURN(resident_, ResidentProgram::create(*decoder_, logits_, traits_.device, traits_.multiprocessors, traits_.shared_optin,
+                                                          stream_.get()));
+  if (resident_ == nullptr && traits_.kernel == CudaKernel::kResident) {
+    return error(Code::kUnsupported, "cuda:%d: the kernel resident was asked for, but cannot run this model: %s", traits_.device, resident_needs().c_str())
+        .with("option", "kernel");
+  }
+  return {};
+}
+
+std::vector<StepKernel> CudaPlan::kernels() const {
+  const bool forced = traits_.kernel != CudaKernel::kAuto;
+  const int64_t most = limits_.max_tokens, blocked = blocked_from(traits_.sm), unpacked = unpacked_ != nullptr ? unpack_from(traits_.sm) : most + 1;
+  const int64_t streamed = blocked > 0 ? blocked - 1 : kStreamRows;
+  std::vector<StepKernel> list;
+  const auto add = [&](int64_t last, const char* kernel, const std::string& reason) {
+    const int64_t first = list.empty() ? 1 : list.back().last_rows + 1;
+    last = std::min({last, most, std::max<int64_t>(first, unpacked - 1)});
+    if (first <= last) list.push_back({first, last, kernel, reason});
+  };
+  if (resident_ != nullptr) {
+    add(1, "resident", "one cooperative kernel for all layers; int8 keys and values take launches");
+  } else {
+    add(1, "launches, mma.sync on streamed tiles", forced ? "asked for" : resident_needs());
+  }
+  add(streamed, "launches, mma.sync on streamed tiles", "few rows: the memory limits");
+  add(unpacked - 1, blocked > 0 ? "launches, wgmma on tiles" : "launches, mma.sync on tiles", "the codes are read once for all rows");
+  if (unpacked <= most) {
+    list.push_back({unpacked, most, "launches, unpacked to f16 and " + Cublas::file(), "so many rows: the matrix units limit"});
+  } else if (unpacked_ == nullptr && most >= unpack_from(traits_.sm)) {
+    list.back().reason = traits_.kernel == CudaKernel::kTiles ? "asked for" : "no cuBLAS is found";
+  }
+  return list;
 }
 
 Status CudaPlan::check(const Batch& batch) const {

@@ -50,6 +50,7 @@ class CudaPlan final : public Plan {
   Status finish(DrawnToken* drawn) override;
   void abandon() override;
   int64_t outliers() const override;
+  std::vector<StepKernel> kernels() const override;
   int64_t scratch_bytes() const override {
     return scratch_.bytes() + decoder_->bytes() + (unpacked_ != nullptr ? Cublas::kBytes : 0) + (resident_ != nullptr ? resident_->bytes() : 0);
   }
@@ -68,6 +69,8 @@ class CudaPlan final : public Plan {
   };
 
   Status reserve();
+  Status make_resident();
+  std::string resident_needs() const;
   int64_t lay_out(const DecoderConfig& config, unsigned char* base, unsigned char** draw_scratch, void** unpack_buffers);
   Status check(const Batch& batch) const;
   Status prepare(const Batch& batch);

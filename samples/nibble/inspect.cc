@@ -37,12 +37,31 @@ void print(const Json& object, bool json) {
   }
 }
 
+// Which kernels run steps of so many rows, from a session's description; only GPUs choose by rows.
+Json step_kernels(nbl_model* model) {
+  const client::Config config = client::make_config();
+  client::set(config, NBL_OPT_CONTEXT, int64_t{512});
+  const auto session = client::make<client::Session>(nbl_session_create, model, static_cast<const nbl_config*>(config.get()));
+  return Json::parse(client::text_of(nbl_session_describe, static_cast<const nbl_session*>(session.get()))).value("kernels", Json());
+}
+
+void print_step_kernels(const Json& kernels) {
+  for (const Json& k : kernels) {
+    const auto first = k["first_rows"].get<int64_t>(), last = k["last_rows"].get<int64_t>();
+    const std::string rows = first == last ? std::to_string(first) : std::to_string(first) + " to " + std::to_string(last);
+    std::printf("%-36s %s (%s)\n", ("steps of " + rows).c_str(), shown(k["kernel"]).c_str(), shown(k["reason"]).c_str());
+  }
+}
+
 void print_description(const Json& description) {
   Json facts = description;
   facts.erase("modules");
   facts.erase("chat_template");
+  facts.erase("step_kernels");
   print_object(facts);
-  std::printf("%-36s %s\n\n", "chat_template", description["chat_template"].is_string() ? "yes" : "no");
+  std::printf("%-36s %s\n", "chat_template", description["chat_template"].is_string() ? "yes" : "no");
+  print_step_kernels(description.value("step_kernels", Json::array()));
+  std::printf("\n");
   std::printf("%-58s %-15s %-34s %10s\n", "module", "shape", "kernel", "bytes");
   for (const Json& module : description["modules"]) {
     std::string names;
@@ -104,7 +123,9 @@ void add_describe(CLI::App& program) {
   add_json_flag(command, &flags->json);
   command->callback([flags] {
     const client::Model model = load(flags->load);
-    const Json description = Json::parse(client::text_of(nbl_model_describe, model.get()));
+    Json description = Json::parse(client::text_of(nbl_model_describe, static_cast<const nbl_model*>(model.get())));
+    const Json kernels = step_kernels(model.get());
+    if (!kernels.is_null()) description["step_kernels"] = kernels;
     if (flags->json) {
       print(description, true);
     } else {

@@ -12,7 +12,8 @@ void LoadFlags::add_to(CLI::App* command, bool with_directory) {
   command->add_option("--threads", threads, "CPU threads; 0: all physical cores")->group("Loading");
   command->add_option("--isa", isa, "Force an instruction set: generic, avx2, avxvnni, avx512vnni")->group("Loading");
   command->add_option("--precision", precision, "exact16, fp32, fast8, fastest8")->group("Loading");
-  command->add_option("--load-quant", load_quant, "Quantize a float checkpoint while loading: nf4, fp4")->group("Loading");
+  command->add_option("--kernel", kernel, "Force kernels of a GPU: resident, launches, tiles, cublas")->group("Loading");
+  command->add_option("--load-quant", load_quant, "Quantize a float checkpoint while loading: nf4, fp4, int8")->group("Loading");
   command->add_option("--options", merge_json, "Any options as JSON, by the library's or transformers' names")->group("Loading");
 }
 
@@ -22,6 +23,7 @@ client::Config LoadFlags::config() const {
   if (threads > 0) client::set(out, NBL_OPT_N_THREADS, threads);
   if (!isa.empty()) client::set(out, NBL_OPT_CPU_ISA, isa);
   if (!precision.empty()) client::set(out, NBL_OPT_CPU_PRECISION, precision);
+  if (!kernel.empty()) client::set(out, NBL_OPT_KERNEL, kernel);
   if (!load_quant.empty()) client::set(out, NBL_OPT_LOAD_QUANT, load_quant);
   if (!merge_json.empty()) client::call(nbl_config_merge_json, out.get(), merge_json.data(), merge_json.size());
   return out;

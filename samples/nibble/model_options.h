@@ -18,6 +18,7 @@ struct LoadFlags {
   int64_t threads = 0;               // 0: all physical cores
   std::string isa;                   // empty: the best there is
   std::string precision;             // empty: the library's default
+  std::string kernel;                // of a GPU; empty: auto
   std::string load_quant;            // nf4 or fp4: quantize a float checkpoint while loading
   std::string merge_json;            // any option by name, and transformers' own key names
 

@@ -308,6 +308,7 @@ Result<LoadOptions> load_options(const nbl_config* config) {
   out.cpu.isa = enum_of<CpuIsa>(NBL_OPT_CPU_ISA, read.text(NBL_OPT_CPU_ISA));
   out.cpu.precision = enum_of<CpuPrecision>(NBL_OPT_CPU_PRECISION, read.text(NBL_OPT_CPU_PRECISION));
   out.cpu.spin = read.i64(NBL_OPT_SPIN) != 0;
+  out.kernel = enum_of<CudaKernel>(NBL_OPT_KERNEL, read.text(NBL_OPT_KERNEL));
   out.load_quant.method = enum_of<LoadQuantOptions::Method>(NBL_OPT_LOAD_QUANT, read.text(NBL_OPT_LOAD_QUANT));
   out.load_quant.block_size = read.i64(NBL_OPT_QUANT_BLOCK);
   out.load_quant.double_quant = read.i64(NBL_OPT_DOUBLE_QUANT) != 0;

@@ -4,6 +4,7 @@
 namespace nbl::api {
 
 static constexpr const char* kKeys1000[] = {"device_map", nullptr};
+static constexpr const char* kValues1006[] = {"auto", "resident", "launches", "tiles", "cublas", nullptr};
 static constexpr const char* kValues1002[] = {"auto", "generic", "avx2", "avxvnni", "avx512vnni", nullptr};
 static constexpr const char* kValues1003[] = {"exact16", "fast8", "fastest8", "fp32", nullptr};
 static constexpr const char* kValues1010[] = {"none", "nf4", "fp4", "int8", nullptr};
@@ -33,6 +34,7 @@ static constexpr const char* kKeys3015[] = {"stop_token_ids", nullptr};
 const OptionRow kOptions[] = {
     {1000, "device", OptionType::kText, -kEndless, kEndless, "auto", nullptr, kKeys1000, "load", "Where the model runs: auto (the first GPU, else the CPU), cpu, ref (the reference in double), cuda, cuda:1, ..."},
     {1005, "max_memory", OptionType::kList, -kEndless, kEndless, "", nullptr, nullptr, "load", "Most bytes of a device, one entry each: 0=30GiB, cuda:1=46GB, cpu=16GB. A model that needs more on the device that it was given is refused before a weight is read (NO_DEVICE_MEMORY, NO_MEMORY); with DEVICE auto the next device is tried. In JSON the object of transformers: {\"max_memory\": {\"0\": \"30GiB\", \"cpu\": \"16GB\"}}."},
+    {1006, "kernel", OptionType::kText, -kEndless, kEndless, "auto", kValues1006, nullptr, "load", "Kernels of a GPU: resident (a step of one token is one cooperative kernel), launches (every step is a sequence of launches), tiles (the same, and long prompts go without cuBLAS), cublas (long prompts go by cuBLAS); auto takes what is fastest of those that can run. A forced one that device or model is not for is refused (UNSUPPORTED), at load or when a session is created. nbl_session_describe tells which run. The kernels of the CPU follow CPU_ISA and CPU_PRECISION."},
     {1001, "n_threads", OptionType::kI64, 0, 1024, "0", nullptr, nullptr, "load", "Threads of the CPU backend; 0: the physical cores that this process may use."},
     {1002, "cpu_isa", OptionType::kText, -kEndless, kEndless, "auto", kValues1002, nullptr, "load", "Instruction set of the CPU kernels. One that the machine lacks is refused at load."},
     {1003, "cpu_precision", OptionType::kText, -kEndless, kEndless, "exact16", kValues1003, nullptr, "load", "Activations of the CPU kernels: exact16 (16-bit integers per group, closer to exact than float16), fast8 (8 bits while reading the prompt), fastest8 (8 bits always), fp32 (float32, and weights rounded as the quantizing tool does)."},
@@ -71,6 +73,6 @@ const OptionRow kOptions[] = {
     {5010, "perplexity_window", OptionType::kI64, 2, 16777216, "512", nullptr, nullptr, "perplexity", "Tokens of a window. Windows do not overlap; each is run alone; an incomplete last one is dropped."},
     {5011, "perplexity_max_windows", OptionType::kI64, 0, 16777216, "0", nullptr, nullptr, "perplexity", "Measures only the first so many windows; 0: all."},
 };
-const int kOptionCount = 39;
+const int kOptionCount = 40;
 
 }  // namespace nbl::api

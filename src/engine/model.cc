@@ -15,16 +15,21 @@
 namespace nbl {
 namespace {
 
-Result<std::shared_ptr<Backend>> make_backend(BackendKind kind, int device, const CpuOptions& cpu) {
-  if (kind == BackendKind::kRef) return std::shared_ptr<Backend>(make_ref_backend());
+Result<std::shared_ptr<Backend>> make_backend(BackendKind kind, int device, const LoadOptions& options) {
   std::unique_ptr<Backend> backend;
   if (kind == BackendKind::kCuda) {
     CudaOptions cuda;
     cuda.device = device;
+    cuda.kernel = options.kernel;
     NBL_ASSIGN_OR_RETURN(backend, make_cuda_backend(cuda));
-  } else {
-    NBL_ASSIGN_OR_RETURN(backend, make_cpu_backend(cpu));
+    return std::shared_ptr<Backend>(std::move(backend));
   }
+  if (options.kernel != CudaKernel::kAuto) {
+    return error(Code::kUnsupported, "a kernel of a GPU was asked for, which the CPU cannot run; leave the option kernel at auto, or load on a GPU")
+        .with("option", "kernel");
+  }
+  if (kind == BackendKind::kRef) return std::shared_ptr<Backend>(make_ref_backend());
+  NBL_ASSIGN_OR_RETURN(backend, make_cpu_backend(options.cpu));
   return std::shared_ptr<Backend>(std::move(backend));
 }
 
@@ -128,7 +133,7 @@ Result<std::shared_ptr<const Model::Placement>> Model::place(const LoadOptions& 
 }
 
 Status Model::place_on(BackendKind kind, int device, const LoadOptions& options, const Progress& progress, Placement& placement) const {
-  NBL_ASSIGN_OR_RETURN(std::shared_ptr<Backend> backend, make_backend(kind, device, options.cpu));
+  NBL_ASSIGN_OR_RETURN(std::shared_ptr<Backend> backend, make_backend(kind, device, options));
   std::shared_ptr<const Decoder> decoder;
   if (checkpoint_) {
     NBL_ASSIGN_OR_RETURN(const std::shared_ptr<const WeightLoader> loader, WeightLoader::open(checkpoint_, options.load_quant));
@@ -323,8 +328,8 @@ Result<Json> Model::estimate(const std::string& directory, const LoadOptions& op
   NBL_ASSIGN_OR_RETURN(const auto checkpoint, Checkpoint::open(directory));
   NBL_ASSIGN_OR_RETURN(const auto loader, WeightLoader::open(checkpoint, options.load_quant));
   // On auto that of the first GPU that works; without one the CPU's.
-  auto backend = make_backend(options.backend == BackendKind::kAuto ? BackendKind::kCuda : options.backend, options.device, options.cpu);
-  if (!backend.ok() && options.backend == BackendKind::kAuto) backend = make_backend(BackendKind::kCpu, 0, options.cpu);
+  auto backend = make_backend(options.backend == BackendKind::kAuto ? BackendKind::kCuda : options.backend, options.device, options);
+  if (!backend.ok() && options.backend == BackendKind::kAuto) backend = make_backend(BackendKind::kCpu, 0, options);
   NBL_RETURN_IF_ERROR(backend.status());
   NBL_ASSIGN_OR_RETURN(const ModelConfig config, read_model_config(checkpoint->config()));
   NBL_RETURN_IF_ERROR(check_kv_type(**backend, config.decoder, session.kv_type));

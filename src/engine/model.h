@@ -34,6 +34,7 @@ struct LoadOptions {
   int device = 0;                            // for kCuda
   MemoryCeilings max_memory;
   CpuOptions cpu;
+  CudaKernel kernel = CudaKernel::kAuto;     // of a GPU; the CPU refuses all but kAuto
   LoadQuantOptions load_quant;
   std::string chat_template;                 // replaces the checkpoint's; empty: the checkpoint's own
 };

@@ -561,6 +561,13 @@ Json Session::describe() const {
   out["kv_bytes"] = cache_->bytes();
   out["scratch_bytes"] = plan_->scratch_bytes() + (rows_plan_ ? rows_plan_->scratch_bytes() : 0);
   out["prefill_chunk"] = chunk_;
+  if (const std::vector<StepKernel> kernels = plan_->kernels(); !kernels.empty()) {
+    Json list = Json::array();
+    for (const StepKernel& k : kernels) {
+      list.push_back({{"first_rows", k.first_rows}, {"last_rows", k.last_rows}, {"kernel", k.kernel}, {"reason", k.reason}});
+    }
+    out["kernels"] = std::move(list);
+  }
   out["int8_outliers"] = plan_->outliers() + (rows_plan_ ? rows_plan_->outliers() : 0);
   out["backend"] = placement_->backend->name();
   const SamplingOptions& sampling = generation_.sampling;

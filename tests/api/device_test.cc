@@ -45,6 +45,29 @@ TEST_F(WithoutGpu, ALoadThereSaysWhatIsMissing) {
   EXPECT_NE(message.find("CPU"), std::string::npos) << message;
 }
 
+// On the CPU, by name or because there is nothing else; a kernel that no device has is no value of the option.
+TEST_F(WithoutGpu, AKernelOfAGpuIsRefused) {
+  for (const char* device : {"cpu", "auto", "ref"}) {
+    nbl_config* raw = nullptr;
+    ASSERT_EQ(nbl_config_create(&raw, nullptr), NBL_OK);
+    const api::Owned<nbl_config> config(raw);
+    ASSERT_EQ(nbl_config_set_str(raw, NBL_OPT_DEVICE, device, NBL_NTS, nullptr), NBL_OK);
+    nbl_model* model = nullptr;
+    nbl_error* error = nullptr;
+    ASSERT_EQ(nbl_config_set_str(raw, NBL_OPT_KERNEL, "marlin", NBL_NTS, &error), NBL_E_OPTION_VALUE);
+    EXPECT_NE(taken(error).find("resident"), std::string::npos);
+    error = nullptr;
+    ASSERT_EQ(nbl_config_set_str(raw, NBL_OPT_KERNEL, "resident", NBL_NTS, nullptr), NBL_OK);
+    EXPECT_EQ(nbl_model_load(api::model_directory().data(), api::model_directory().size(), raw, &model, &error), NBL_E_UNSUPPORTED) << device;
+    EXPECT_EQ(model, nullptr);
+    const std::string message = taken(error);
+    EXPECT_NE(message.find("auto"), std::string::npos) << message;
+    ASSERT_EQ(nbl_config_set_str(raw, NBL_OPT_KERNEL, "auto", NBL_NTS, nullptr), NBL_OK);
+    EXPECT_EQ(nbl_model_load(api::model_directory().data(), api::model_directory().size(), raw, &model, nullptr), NBL_OK) << device;
+    nbl_model_release(model);
+  }
+}
+
 TEST_F(WithoutGpu, AutoTakesTheCpu) {
   nbl_model* model = nullptr;
   nbl_error* error = nullptr;

@@ -156,6 +156,59 @@ void estimate_is_true(const Checkpoint& checkpoint, int64_t context) {
               file_bytes * 1e-9 / seconds, weights * 1e-9 / seconds, (peak - weights) * 1e-6);
 }
 
+client::Model load_with_kernel(const Checkpoint& checkpoint, const std::string& kernel) {
+  const client::Config config = checkpoint.config("cuda:0");
+  client::set(config, NBL_OPT_KERNEL, kernel);
+  return client::make<client::Model>(nbl_model_load, checkpoint.directory.data(), checkpoint.directory.size(), config.get());
+}
+
+// What a session says of its kernels, and the logits behind a long prompt and three single tokens.
+struct Answer {
+  Json kernels;
+  std::vector<float> logits;
+};
+Answer answer_of(const client::Model& model) {
+  const client::Config config = client::make_config();
+  client::set(config, NBL_OPT_CONTEXT, int64_t{256});
+  const auto session = client::make<client::Session>(nbl_session_create, model.get(), static_cast<const nbl_config*>(config.get()));
+  std::vector<nbl_token> prompt;
+  for (int i = 0; i < 200; ++i) prompt.push_back(3 + i * 7 % 250);
+  client::call(nbl_session_append, session.get(), prompt.data(), prompt.size());
+  for (int i = 0; i < 3; ++i) client::call(nbl_session_append, session.get(), prompt.data() + i, size_t{1});
+  Answer answer;
+  answer.kernels = Json::parse(client::text_of(nbl_session_describe, static_cast<const nbl_session*>(session.get())))["kernels"];
+  answer.logits.resize(static_cast<size_t>(client::number_of(nbl_model_i64, static_cast<const nbl_model*>(model.get()), static_cast<nbl_prop>(NBL_PROP_VOCABULARY))));
+  size_t count = 0;
+  client::call(nbl_session_logits, session.get(), answer.logits.data(), answer.logits.size(), &count);
+  return answer;
+}
+
+double distance(const std::vector<float>& a, const std::vector<float>& b) {
+  double difference = 0, size = 0;
+  for (size_t i = 0; i < a.size(); ++i) difference += (a[i] - b[i]) * (a[i] - b[i]), size += b[i] * b[i];
+  return std::sqrt(difference / size);
+}
+
+// Every kernel that is forced runs, says so, and gives the same logits; one that cannot run the model is refused.
+void forced_kernels(const Checkpoint& checkpoint) {
+  const Answer any = answer_of(load(checkpoint, "cuda:0"));
+  const bool has_cublas = any.kernels.back()["kernel"].get<std::string>().find("cublas") != std::string::npos;
+  const bool has_resident = any.kernels.front()["kernel"] == "resident";
+  for (const std::string kernel : {"launches", "tiles", "cublas", "resident"}) {
+    if ((kernel == "cublas" && !has_cublas) || (kernel == "resident" && !has_resident)) {
+      refused("the kernel " + kernel, NBL_E_UNSUPPORTED, {kernel, "cuda:0"}, [&] { answer_of(load_with_kernel(checkpoint, kernel)); });
+      continue;
+    }
+    const Answer forced = answer_of(load_with_kernel(checkpoint, kernel));
+    const bool resident = forced.kernels.front()["kernel"] == "resident", cublas = forced.kernels.back()["kernel"].get<std::string>().find("cublas") != std::string::npos;
+    check(resident == (has_resident && (kernel == "resident" || kernel == "cublas")), checkpoint.name() + ": one token with the kernel " + kernel + ": " + forced.kernels.dump());
+    check(cublas == (has_cublas && kernel != "tiles"), checkpoint.name() + ": a prompt with the kernel " + kernel + ": " + forced.kernels.dump());
+    const double off = distance(forced.logits, any.logits);
+    check(off < 2e-2, checkpoint.name() + ": the kernel " + kernel + " is " + std::to_string(off) + " off");
+  }
+  std::printf("%s: %s\n", checkpoint.name().c_str(), any.kernels.dump().c_str());
+}
+
 void refusals(const Checkpoint& checkpoint) {
   const std::string& directory = checkpoint.directory;
   const int32_t count = nbl_device_count();
@@ -220,7 +273,10 @@ int main(int argc, char** argv) {
     for (int i = 1; i < argc; ++i) {
       const Checkpoint checkpoint(argv[i]);
       const bool small = checkpoint.directory.find("7b") == std::string::npos;
-      if (small) move_both_ways(checkpoint);
+      if (small) {
+        move_both_ways(checkpoint);
+        forced_kernels(checkpoint);
+      }
       estimate_is_true(checkpoint, 512);
       if (!small) estimate_is_true(checkpoint, 4096);
       if (i == 1) refusals(checkpoint);

@@ -11,7 +11,7 @@ pub const NBL_VERSION: &str = "1.0.0";
 /// For `nbl_abi_check`: major << 16 | minor.
 pub const NBL_ABI_VERSION: u32 = 65536;
 /// Of every name, type and value; `nbl_build_info` has the library's.
-pub const NBL_API_HASH: &str = "0d27277b0a1b06c7";
+pub const NBL_API_HASH: &str = "a994507646bac6c4";
 /// As the length of a text: up to its NUL.
 pub const NBL_NTS: usize = usize::MAX;
 
@@ -208,6 +208,12 @@ pub const NBL_OPT_DEVICE: nbl_option = 1000;
 /// it was given is refused before a weight is read (NO_DEVICE_MEMORY, NO_MEMORY); with DEVICE auto the next device is
 /// tried. In JSON the object of transformers: {"max_memory": {"0": "30GiB", "cpu": "16GB"}}.
 pub const NBL_OPT_MAX_MEMORY: nbl_option = 1005;
+/// Kernels of a GPU: resident (a step of one token is one cooperative kernel), launches (every step is a sequence of
+/// launches), tiles (the same, and long prompts go without cuBLAS), cublas (long prompts go by cuBLAS); auto takes what
+/// is fastest of those that can run. A forced one that device or model is not for is refused (UNSUPPORTED), at load or
+/// when a session is created. nbl_session_describe tells which run. The kernels of the CPU follow CPU_ISA and
+/// CPU_PRECISION.
+pub const NBL_OPT_KERNEL: nbl_option = 1006;
 /// Threads of the CPU backend; 0: the physical cores that this process may use.
 pub const NBL_OPT_N_THREADS: nbl_option = 1001;
 /// Instruction set of the CPU kernels. One that the machine lacks is refused at load.

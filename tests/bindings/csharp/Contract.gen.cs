@@ -26,7 +26,7 @@ internal static unsafe class Contract
         {
             Expect(false, missing.Message);
         }
-        Console.WriteLine("{0} failures in 78 functions, 39 options, 31 properties", failures);
+        Console.WriteLine("{0} failures in 78 functions, 40 options, 31 properties", failures);
         return failures == 0 ? 0 : 1;
     }
 
@@ -215,46 +215,47 @@ internal static unsafe class Contract
         Expect((int)Prop.DeviceUtilization == 203, "Prop.DeviceUtilization");
         Expect((int)Prop.DeviceSmMajor == 204, "Prop.DeviceSmMajor");
         Expect((int)Prop.DeviceSmMinor == 205, "Prop.DeviceSmMinor");
-        Expect(Config.OptionCount == 39, "Config.OptionCount");
+        Expect(Config.OptionCount == 40, "Config.OptionCount");
         CheckOption(0, Option.Device, 1000, "device", "str");
         CheckOption(1, Option.MaxMemory, 1005, "max_memory", "list");
-        CheckOption(2, Option.NThreads, 1001, "n_threads", "i64");
-        CheckOption(3, Option.CpuIsa, 1002, "cpu_isa", "str");
-        CheckOption(4, Option.CpuPrecision, 1003, "cpu_precision", "str");
-        CheckOption(5, Option.Spin, 1004, "spin", "i64");
-        CheckOption(6, Option.LoadQuant, 1010, "load_quant", "str");
-        CheckOption(7, Option.QuantBlock, 1011, "quant_block", "i64");
-        CheckOption(8, Option.DoubleQuant, 1012, "double_quant", "i64");
-        CheckOption(9, Option.Skip, 1013, "skip", "list");
-        CheckOption(10, Option.Int8Threshold, 1014, "int8_threshold", "f64");
-        CheckOption(11, Option.ChatTemplate, 1020, "chat_template", "str");
-        CheckOption(12, Option.Context, 2000, "context", "i64");
-        CheckOption(13, Option.KvDtype, 2001, "kv_dtype", "str");
-        CheckOption(14, Option.PrefillChunk, 2002, "prefill_chunk", "i64");
-        CheckOption(15, Option.Logits, 2003, "logits", "str");
-        CheckOption(16, Option.Temperature, 3000, "temperature", "f64");
-        CheckOption(17, Option.TopK, 3001, "top_k", "i64");
-        CheckOption(18, Option.TopP, 3002, "top_p", "f64");
-        CheckOption(19, Option.MinP, 3003, "min_p", "f64");
-        CheckOption(20, Option.TypicalP, 3004, "typical_p", "f64");
-        CheckOption(21, Option.RepetitionPenalty, 3005, "repetition_penalty", "f64");
-        CheckOption(22, Option.PresencePenalty, 3006, "presence_penalty", "f64");
-        CheckOption(23, Option.FrequencyPenalty, 3007, "frequency_penalty", "f64");
-        CheckOption(24, Option.PenaltyWindow, 3008, "penalty_window", "i64");
-        CheckOption(25, Option.Seed, 3009, "seed", "i64");
-        CheckOption(26, Option.MaxLength, 3010, "max_length", "i64");
-        CheckOption(27, Option.MinNewTokens, 3011, "min_new_tokens", "i64");
-        CheckOption(28, Option.IgnoreEos, 3012, "ignore_eos", "i64");
-        CheckOption(29, Option.SkipSpecial, 3013, "skip_special", "i64");
-        CheckOption(30, Option.Stop, 3014, "stop", "list");
-        CheckOption(31, Option.StopIds, 3015, "stop_ids", "list");
-        CheckOption(32, Option.BatchSessions, 4000, "batch_sessions", "i64");
-        CheckOption(33, Option.BenchPrompt, 5000, "bench_prompt", "list");
-        CheckOption(34, Option.BenchDecode, 5001, "bench_decode", "i64");
-        CheckOption(35, Option.BenchBatch, 5002, "bench_batch", "list");
-        CheckOption(36, Option.BenchRepeats, 5003, "bench_repeats", "i64");
-        CheckOption(37, Option.PerplexityWindow, 5010, "perplexity_window", "i64");
-        CheckOption(38, Option.PerplexityMaxWindows, 5011, "perplexity_max_windows", "i64");
+        CheckOption(2, Option.Kernel, 1006, "kernel", "str");
+        CheckOption(3, Option.NThreads, 1001, "n_threads", "i64");
+        CheckOption(4, Option.CpuIsa, 1002, "cpu_isa", "str");
+        CheckOption(5, Option.CpuPrecision, 1003, "cpu_precision", "str");
+        CheckOption(6, Option.Spin, 1004, "spin", "i64");
+        CheckOption(7, Option.LoadQuant, 1010, "load_quant", "str");
+        CheckOption(8, Option.QuantBlock, 1011, "quant_block", "i64");
+        CheckOption(9, Option.DoubleQuant, 1012, "double_quant", "i64");
+        CheckOption(10, Option.Skip, 1013, "skip", "list");
+        CheckOption(11, Option.Int8Threshold, 1014, "int8_threshold", "f64");
+        CheckOption(12, Option.ChatTemplate, 1020, "chat_template", "str");
+        CheckOption(13, Option.Context, 2000, "context", "i64");
+        CheckOption(14, Option.KvDtype, 2001, "kv_dtype", "str");
+        CheckOption(15, Option.PrefillChunk, 2002, "prefill_chunk", "i64");
+        CheckOption(16, Option.Logits, 2003, "logits", "str");
+        CheckOption(17, Option.Temperature, 3000, "temperature", "f64");
+        CheckOption(18, Option.TopK, 3001, "top_k", "i64");
+        CheckOption(19, Option.TopP, 3002, "top_p", "f64");
+        CheckOption(20, Option.MinP, 3003, "min_p", "f64");
+        CheckOption(21, Option.TypicalP, 3004, "typical_p", "f64");
+        CheckOption(22, Option.RepetitionPenalty, 3005, "repetition_penalty", "f64");
+        CheckOption(23, Option.PresencePenalty, 3006, "presence_penalty", "f64");
+        CheckOption(24, Option.FrequencyPenalty, 3007, "frequency_penalty", "f64");
+        CheckOption(25, Option.PenaltyWindow, 3008, "penalty_window", "i64");
+        CheckOption(26, Option.Seed, 3009, "seed", "i64");
+        CheckOption(27, Option.MaxLength, 3010, "max_length", "i64");
+        CheckOption(28, Option.MinNewTokens, 3011, "min_new_tokens", "i64");
+        CheckOption(29, Option.IgnoreEos, 3012, "ignore_eos", "i64");
+        CheckOption(30, Option.SkipSpecial, 3013, "skip_special", "i64");
+        CheckOption(31, Option.Stop, 3014, "stop", "list");
+        CheckOption(32, Option.StopIds, 3015, "stop_ids", "list");
+        CheckOption(33, Option.BatchSessions, 4000, "batch_sessions", "i64");
+        CheckOption(34, Option.BenchPrompt, 5000, "bench_prompt", "list");
+        CheckOption(35, Option.BenchDecode, 5001, "bench_decode", "i64");
+        CheckOption(36, Option.BenchBatch, 5002, "bench_batch", "list");
+        CheckOption(37, Option.BenchRepeats, 5003, "bench_repeats", "i64");
+        CheckOption(38, Option.PerplexityWindow, 5010, "perplexity_window", "i64");
+        CheckOption(39, Option.PerplexityMaxWindows, 5011, "perplexity_max_windows", "i64");
     }
 
     private static void CheckOption(int index, Option option, int value, string name, string type)

@@ -397,6 +397,13 @@ impl OptionId {
     /// [`ErrorKind::NoMemory`](crate::ErrorKind::NoMemory)); with [`ErrorKind::Device`](crate::ErrorKind::Device) auto
     /// the next device is tried. In JSON the object of transformers: {"max_memory": {"0": "30GiB", "cpu": "16GB"}}.
     pub const MAX_MEMORY: OptionId = OptionId(1005);
+    /// Kernels of a GPU: resident (a step of one token is one cooperative kernel), launches (every step is a sequence
+    /// of launches), tiles (the same, and long prompts go without cuBLAS), cublas (long prompts go by cuBLAS); auto
+    /// takes what is fastest of those that can run. A forced one that device or model is not for is refused
+    /// ([`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported)), at load or when a session is created.
+    /// [`Session::describe`](crate::Session::describe) tells which run. The kernels of the CPU follow
+    /// [`Config::cpu_isa`](crate::Config::cpu_isa) and [`Config::cpu_precision`](crate::Config::cpu_precision).
+    pub const KERNEL: OptionId = OptionId(1006);
     /// Threads of the CPU backend; 0: the physical cores that this process may use.
     pub const N_THREADS: OptionId = OptionId(1001);
     /// Instruction set of the CPU kernels. One that the machine lacks is refused at load.
@@ -478,6 +485,35 @@ impl OptionId {
     pub const PERPLEXITY_WINDOW: OptionId = OptionId(5010);
     /// Measures only the first so many windows; 0: all.
     pub const PERPLEXITY_MAX_WINDOWS: OptionId = OptionId(5011);
+}
+
+/// Values of [`Config::kernel`](crate::Config::kernel).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Kernel {
+    /// `auto`
+    Auto,
+    /// `resident`
+    Resident,
+    /// `launches`
+    Launches,
+    /// `tiles`
+    Tiles,
+    /// `cublas`
+    Cublas,
+}
+
+impl Kernel {
+    /// As the C API spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Resident => "resident",
+            Self::Launches => "launches",
+            Self::Tiles => "tiles",
+            Self::Cublas => "cublas",
+        }
+    }
 }
 
 /// Values of [`Config::cpu_isa`](crate::Config::cpu_isa).

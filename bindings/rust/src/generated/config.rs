@@ -6,7 +6,7 @@
 //! belongs to a type that is not `Sync`.
 use std::fmt::Display;
 use std::ptr::NonNull;
-use crate::{CpuIsa, CpuPrecision, KvDtype, LoadQuant, Logits, OptionId, Result};
+use crate::{CpuIsa, CpuPrecision, Kernel, KvDtype, LoadQuant, Logits, OptionId, Result};
 use crate::{support, sys};
 
 /// A bag of typed options for loading, sessions, batches and measurements.
@@ -126,6 +126,18 @@ impl Config {
             self = self.add_str(OptionId::MAX_MEMORY, &value.to_string());
         }
         self
+    }
+
+    /// Kernels of a GPU: resident (a step of one token is one cooperative kernel), launches (every step is a sequence
+    /// of launches), tiles (the same, and long prompts go without cuBLAS), cublas (long prompts go by cuBLAS); auto
+    /// takes what is fastest of those that can run. A forced one that device or model is not for is refused
+    /// ([`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported)), at load or when a session is created.
+    /// [`Session::describe`](crate::Session::describe) tells which run. The kernels of the CPU follow
+    /// [`Config::cpu_isa`](crate::Config::cpu_isa) and [`Config::cpu_precision`](crate::Config::cpu_precision).
+    ///
+    /// For: load. Default `auto`.
+    pub fn kernel(self, value: Kernel) -> Self {
+        self.set_str(OptionId::KERNEL, value.as_str())
     }
 
     /// Threads of the CPU backend; 0: the physical cores that this process may use.

@@ -293,46 +293,47 @@ fn flags_and_codes_have_their_numbers() {
 
 #[test]
 fn every_option_is_known_by_its_number() {
-    assert_eq!(option_count(), 39);
+    assert_eq!(option_count(), 40);
     option_is(0, OptionId::DEVICE, sys::NBL_OPT_DEVICE, 1000, "device");
     option_is(1, OptionId::MAX_MEMORY, sys::NBL_OPT_MAX_MEMORY, 1005, "max_memory");
-    option_is(2, OptionId::N_THREADS, sys::NBL_OPT_N_THREADS, 1001, "n_threads");
-    option_is(3, OptionId::CPU_ISA, sys::NBL_OPT_CPU_ISA, 1002, "cpu_isa");
-    option_is(4, OptionId::CPU_PRECISION, sys::NBL_OPT_CPU_PRECISION, 1003, "cpu_precision");
-    option_is(5, OptionId::SPIN, sys::NBL_OPT_SPIN, 1004, "spin");
-    option_is(6, OptionId::LOAD_QUANT, sys::NBL_OPT_LOAD_QUANT, 1010, "load_quant");
-    option_is(7, OptionId::QUANT_BLOCK, sys::NBL_OPT_QUANT_BLOCK, 1011, "quant_block");
-    option_is(8, OptionId::DOUBLE_QUANT, sys::NBL_OPT_DOUBLE_QUANT, 1012, "double_quant");
-    option_is(9, OptionId::SKIP, sys::NBL_OPT_SKIP, 1013, "skip");
-    option_is(10, OptionId::INT8_THRESHOLD, sys::NBL_OPT_INT8_THRESHOLD, 1014, "int8_threshold");
-    option_is(11, OptionId::CHAT_TEMPLATE, sys::NBL_OPT_CHAT_TEMPLATE, 1020, "chat_template");
-    option_is(12, OptionId::CONTEXT, sys::NBL_OPT_CONTEXT, 2000, "context");
-    option_is(13, OptionId::KV_DTYPE, sys::NBL_OPT_KV_DTYPE, 2001, "kv_dtype");
-    option_is(14, OptionId::PREFILL_CHUNK, sys::NBL_OPT_PREFILL_CHUNK, 2002, "prefill_chunk");
-    option_is(15, OptionId::LOGITS, sys::NBL_OPT_LOGITS, 2003, "logits");
-    option_is(16, OptionId::TEMPERATURE, sys::NBL_OPT_TEMPERATURE, 3000, "temperature");
-    option_is(17, OptionId::TOP_K, sys::NBL_OPT_TOP_K, 3001, "top_k");
-    option_is(18, OptionId::TOP_P, sys::NBL_OPT_TOP_P, 3002, "top_p");
-    option_is(19, OptionId::MIN_P, sys::NBL_OPT_MIN_P, 3003, "min_p");
-    option_is(20, OptionId::TYPICAL_P, sys::NBL_OPT_TYPICAL_P, 3004, "typical_p");
-    option_is(21, OptionId::REPETITION_PENALTY, sys::NBL_OPT_REPETITION_PENALTY, 3005, "repetition_penalty");
-    option_is(22, OptionId::PRESENCE_PENALTY, sys::NBL_OPT_PRESENCE_PENALTY, 3006, "presence_penalty");
-    option_is(23, OptionId::FREQUENCY_PENALTY, sys::NBL_OPT_FREQUENCY_PENALTY, 3007, "frequency_penalty");
-    option_is(24, OptionId::PENALTY_WINDOW, sys::NBL_OPT_PENALTY_WINDOW, 3008, "penalty_window");
-    option_is(25, OptionId::SEED, sys::NBL_OPT_SEED, 3009, "seed");
-    option_is(26, OptionId::MAX_LENGTH, sys::NBL_OPT_MAX_LENGTH, 3010, "max_length");
-    option_is(27, OptionId::MIN_NEW_TOKENS, sys::NBL_OPT_MIN_NEW_TOKENS, 3011, "min_new_tokens");
-    option_is(28, OptionId::IGNORE_EOS, sys::NBL_OPT_IGNORE_EOS, 3012, "ignore_eos");
-    option_is(29, OptionId::SKIP_SPECIAL, sys::NBL_OPT_SKIP_SPECIAL, 3013, "skip_special");
-    option_is(30, OptionId::STOP, sys::NBL_OPT_STOP, 3014, "stop");
-    option_is(31, OptionId::STOP_IDS, sys::NBL_OPT_STOP_IDS, 3015, "stop_ids");
-    option_is(32, OptionId::BATCH_SESSIONS, sys::NBL_OPT_BATCH_SESSIONS, 4000, "batch_sessions");
-    option_is(33, OptionId::BENCH_PROMPT, sys::NBL_OPT_BENCH_PROMPT, 5000, "bench_prompt");
-    option_is(34, OptionId::BENCH_DECODE, sys::NBL_OPT_BENCH_DECODE, 5001, "bench_decode");
-    option_is(35, OptionId::BENCH_BATCH, sys::NBL_OPT_BENCH_BATCH, 5002, "bench_batch");
-    option_is(36, OptionId::BENCH_REPEATS, sys::NBL_OPT_BENCH_REPEATS, 5003, "bench_repeats");
-    option_is(37, OptionId::PERPLEXITY_WINDOW, sys::NBL_OPT_PERPLEXITY_WINDOW, 5010, "perplexity_window");
-    option_is(38, OptionId::PERPLEXITY_MAX_WINDOWS, sys::NBL_OPT_PERPLEXITY_MAX_WINDOWS, 5011, "perplexity_max_windows");
+    option_is(2, OptionId::KERNEL, sys::NBL_OPT_KERNEL, 1006, "kernel");
+    option_is(3, OptionId::N_THREADS, sys::NBL_OPT_N_THREADS, 1001, "n_threads");
+    option_is(4, OptionId::CPU_ISA, sys::NBL_OPT_CPU_ISA, 1002, "cpu_isa");
+    option_is(5, OptionId::CPU_PRECISION, sys::NBL_OPT_CPU_PRECISION, 1003, "cpu_precision");
+    option_is(6, OptionId::SPIN, sys::NBL_OPT_SPIN, 1004, "spin");
+    option_is(7, OptionId::LOAD_QUANT, sys::NBL_OPT_LOAD_QUANT, 1010, "load_quant");
+    option_is(8, OptionId::QUANT_BLOCK, sys::NBL_OPT_QUANT_BLOCK, 1011, "quant_block");
+    option_is(9, OptionId::DOUBLE_QUANT, sys::NBL_OPT_DOUBLE_QUANT, 1012, "double_quant");
+    option_is(10, OptionId::SKIP, sys::NBL_OPT_SKIP, 1013, "skip");
+    option_is(11, OptionId::INT8_THRESHOLD, sys::NBL_OPT_INT8_THRESHOLD, 1014, "int8_threshold");
+    option_is(12, OptionId::CHAT_TEMPLATE, sys::NBL_OPT_CHAT_TEMPLATE, 1020, "chat_template");
+    option_is(13, OptionId::CONTEXT, sys::NBL_OPT_CONTEXT, 2000, "context");
+    option_is(14, OptionId::KV_DTYPE, sys::NBL_OPT_KV_DTYPE, 2001, "kv_dtype");
+    option_is(15, OptionId::PREFILL_CHUNK, sys::NBL_OPT_PREFILL_CHUNK, 2002, "prefill_chunk");
+    option_is(16, OptionId::LOGITS, sys::NBL_OPT_LOGITS, 2003, "logits");
+    option_is(17, OptionId::TEMPERATURE, sys::NBL_OPT_TEMPERATURE, 3000, "temperature");
+    option_is(18, OptionId::TOP_K, sys::NBL_OPT_TOP_K, 3001, "top_k");
+    option_is(19, OptionId::TOP_P, sys::NBL_OPT_TOP_P, 3002, "top_p");
+    option_is(20, OptionId::MIN_P, sys::NBL_OPT_MIN_P, 3003, "min_p");
+    option_is(21, OptionId::TYPICAL_P, sys::NBL_OPT_TYPICAL_P, 3004, "typical_p");
+    option_is(22, OptionId::REPETITION_PENALTY, sys::NBL_OPT_REPETITION_PENALTY, 3005, "repetition_penalty");
+    option_is(23, OptionId::PRESENCE_PENALTY, sys::NBL_OPT_PRESENCE_PENALTY, 3006, "presence_penalty");
+    option_is(24, OptionId::FREQUENCY_PENALTY, sys::NBL_OPT_FREQUENCY_PENALTY, 3007, "frequency_penalty");
+    option_is(25, OptionId::PENALTY_WINDOW, sys::NBL_OPT_PENALTY_WINDOW, 3008, "penalty_window");
+    option_is(26, OptionId::SEED, sys::NBL_OPT_SEED, 3009, "seed");
+    option_is(27, OptionId::MAX_LENGTH, sys::NBL_OPT_MAX_LENGTH, 3010, "max_length");
+    option_is(28, OptionId::MIN_NEW_TOKENS, sys::NBL_OPT_MIN_NEW_TOKENS, 3011, "min_new_tokens");
+    option_is(29, OptionId::IGNORE_EOS, sys::NBL_OPT_IGNORE_EOS, 3012, "ignore_eos");
+    option_is(30, OptionId::SKIP_SPECIAL, sys::NBL_OPT_SKIP_SPECIAL, 3013, "skip_special");
+    option_is(31, OptionId::STOP, sys::NBL_OPT_STOP, 3014, "stop");
+    option_is(32, OptionId::STOP_IDS, sys::NBL_OPT_STOP_IDS, 3015, "stop_ids");
+    option_is(33, OptionId::BATCH_SESSIONS, sys::NBL_OPT_BATCH_SESSIONS, 4000, "batch_sessions");
+    option_is(34, OptionId::BENCH_PROMPT, sys::NBL_OPT_BENCH_PROMPT, 5000, "bench_prompt");
+    option_is(35, OptionId::BENCH_DECODE, sys::NBL_OPT_BENCH_DECODE, 5001, "bench_decode");
+    option_is(36, OptionId::BENCH_BATCH, sys::NBL_OPT_BENCH_BATCH, 5002, "bench_batch");
+    option_is(37, OptionId::BENCH_REPEATS, sys::NBL_OPT_BENCH_REPEATS, 5003, "bench_repeats");
+    option_is(38, OptionId::PERPLEXITY_WINDOW, sys::NBL_OPT_PERPLEXITY_WINDOW, 5010, "perplexity_window");
+    option_is(39, OptionId::PERPLEXITY_MAX_WINDOWS, sys::NBL_OPT_PERPLEXITY_MAX_WINDOWS, 5011, "perplexity_max_windows");
 }
 
 fn option_is(index: i32, option: OptionId, raw: i32, number: i32, name: &str) {
@@ -344,6 +345,7 @@ fn option_is(index: i32, option: OptionId, raw: i32, number: i32, name: &str) {
 fn every_option_has_a_method_of_the_config() {
     option_sets("device", Config::new().device("auto"));
     option_sets("max_memory", Config::new().max_memory(["a", "b"]));
+    option_sets("kernel", Config::new().kernel(Kernel::Cublas));
     option_sets("n_threads", Config::new().n_threads(1024));
     option_sets("cpu_isa", Config::new().cpu_isa(CpuIsa::Avx512vnni));
     option_sets("cpu_precision", Config::new().cpu_precision(CpuPrecision::Fp32));
