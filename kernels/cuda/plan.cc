@@ -11,6 +11,8 @@ namespace nbl::cuda {
 namespace {
 
 constexpr int64_t kUnpackedLimit = 56 << 20;  // bytes of a matrix that are unpacked at a time: half of the down matrix of a 7B
+constexpr int64_t kAllocationStep = 2 << 20;   // the driver hands out memory in such pieces
+constexpr int64_t kStreamBytes = 2 << 20;      // what it takes for a plan's streams: measured
 constexpr int64_t kTokensPerSplit = 32;        // fewer positions than this are not worth a CTA of their own
 
 // Hands out aligned pieces of one buffer; with a null base it only adds up.
@@ -57,7 +59,11 @@ struct InputLayout {
 
 }  // namespace
 
-ScratchSizes scratch_sizes(const DecoderConfig& c, const PlanLimits& limits, const DeviceTraits& traits) {
+bool wants_cublas(const PlanLimits& limits, const DeviceTraits& traits) {
+  return traits.kernel != CudaKernel::kTiles && std::max(limits.max_tokens, limits.max_logit_rows) >= unpack_from(traits.sm);
+}
+
+ScratchSizes scratch_sizes(const DecoderConfig& c, const PlanLimits& limits, const DeviceTraits& traits, bool unpacks) {
   ScratchSizes s;
   s.rows = std::max<int64_t>(limits.max_tokens, 1);
   s.padded_rows = pad_up(std::max(s.rows, limits.max_logit_rows), 64);
@@ -65,12 +71,10 @@ ScratchSizes scratch_sizes(const DecoderConfig& c, const PlanLimits& limits, con
   s.query_pad = pad_up(c.num_attention_heads * c.head_dim, kColumnAlign);
   s.inner_pad = pad_up(c.intermediate_size, kColumnAlign);
   s.qkv_width = (c.num_attention_heads + 2 * c.num_key_value_heads) * c.head_dim;
-  // The largest matrix of a block, cut into slices of rows. Without cuBLAS nothing is unpacked.
+  // The largest matrix of a block, cut into slices of rows.
   const int64_t widest = std::max({s.qkv_width * s.hidden_pad, c.hidden_size * s.query_pad, 2 * c.intermediate_size * s.hidden_pad,
                                    c.hidden_size * s.inner_pad});
   const int64_t longest_row = std::max({s.hidden_pad, s.query_pad, s.inner_pad}) * 2;
-  const bool unpacks = traits.kernel != CudaKernel::kTiles && std::max(s.rows, limits.max_logit_rows) >= unpack_from(traits.sm) &&
-                       !Cublas::file().empty();
   if (unpacks) s.unpacked_bytes = pad_up(std::max(std::min(widest * 2 + 16 * longest_row, kUnpackedLimit), 16 * longest_row), 256);
   // Gate and up pass through memory as float32 where the kernel could not combine them, and as f16 slices after cuBLAS.
   const int64_t columns = 2 * pad_up(c.intermediate_size, 8);
@@ -145,17 +149,18 @@ int64_t CudaPlan::bytes_for(const DecoderConfig& config, const PlanLimits& limit
   CudaPlan plan;  // only to add up
   plan.traits_ = traits;
   plan.limits_ = limits;
-  plan.sizes_ = scratch_sizes(config, limits, traits);
+  plan.sizes_ = scratch_sizes(config, limits, traits, wants_cublas(limits, traits) && !Cublas::file().empty());
   unsigned char* no_draws = nullptr;
   void* no_buffers = nullptr;
   const int64_t norms = (2 * config.num_hidden_layers + 1) * config.hidden_size * 4;
-  const int64_t cublas = plan.sizes_.unpacked_bytes > 0 && !Cublas::file().empty() ? Cublas::kBytes : 0;
-  return plan.lay_out(config, nullptr, &no_draws, &no_buffers) + norms + cublas;
+  return pad_up(plan.lay_out(config, nullptr, &no_draws, &no_buffers), kAllocationStep) + pad_up(norms, kAllocationStep) + kStreamBytes;
 }
 
 Status CudaPlan::reserve() {
   const DecoderConfig& c = decoder_->config();
-  sizes_ = scratch_sizes(c, limits_, traits_);
+  // cuBLAS is opened first: where it cannot be, steps of many rows need other room.
+  std::unique_ptr<Cublas> cublas = wants_cublas(limits_, traits_) ? Cublas::open(stream_.get()) : nullptr;
+  sizes_ = scratch_sizes(c, limits_, traits_, cublas != nullptr);
   const ScratchSizes& s = sizes_;
   unsigned char* draw_scratch = nullptr;
   void* unpack_buffers = nullptr;
@@ -176,7 +181,9 @@ Status CudaPlan::reserve() {
   }
   NBL_RETURN_IF_ERROR(make_resident());
   if (s.unpacked_bytes > 0) {
-    NBL_ASSIGN_OR_RETURN(unpacked_, UnpackedMatmul::create(traits_, stream_.get(), unpack_buffers, s.unpacked_bytes));
+    // Its products and the splits over K follow one another on one stream: they share their scratch memory.
+    cublas->set_workspace(split_.partial, split_.partial_bytes);
+    NBL_ASSIGN_OR_RETURN(unpacked_, UnpackedMatmul::create(traits_, std::move(cublas), stream_.get(), unpack_buffers, s.unpacked_bytes));
   }
   NBL_CUDA(cudaStreamSynchronize(stream_.get()));
   return {};
@@ -571,7 +578,7 @@ Status CudaPlan::multiply(const DeviceLinear& linear, const void* x, int64_t x_p
     with_bias.bias = linear.bias;
     return matmul_tiles(linear.weight->tiles(), x, layout(x_pad, rows), rows, with_bias, split_, traits_, stream_.get());
   }
-  return unpacked_->multiply(*linear.weight, x, x_pad, rows, output.values, false, output.pitch, output.kind == Output::Kind::kAdd);
+  return unpacked_->multiply(*linear.weight, x, rows, output.values, false, output.pitch, output.kind == Output::Kind::kAdd);
 }
 
 // What is about to be multiplied by an int8 matrix that asks for it.
@@ -685,11 +692,11 @@ Status CudaPlan::launch_unpacked_gate_up(const DeviceBlock& block) {
     const int strip = static_cast<int>(column / strip_columns), strips = static_cast<int>((width + strip_columns - 1) / strip_columns);
     GateInput in{gate_up_, true, interleaved, 2 * width, nullptr, nullptr};
     if (both && !interleaved) {
-      NBL_RETURN_IF_ERROR(unpacked_->multiply(*first.weight, x_, sizes_.hidden_pad, rows, gate_up_, true, in.pitch, false));
+      NBL_RETURN_IF_ERROR(unpacked_->multiply(*first.weight, x_, rows, gate_up_, true, in.pitch, false));
     } else {
       for (size_t i = 0; i < block.gate_up.size(); ++i) {
         if (!same_x && (i > 0 || column > 0)) NBL_RETURN_IF_ERROR(normalized(block.gate_up[i]));
-        NBL_RETURN_IF_ERROR(unpacked_->multiply_slice(*block.gate_up[i].weight, strip, strips, x_, sizes_.hidden_pad, rows,
+        NBL_RETURN_IF_ERROR(unpacked_->multiply_slice(*block.gate_up[i].weight, strip, strips, x_, rows,
                                                       static_cast<uint16_t*>(gate_up_) + i * width, true, in.pitch, false));
       }
     }

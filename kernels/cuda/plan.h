@@ -35,7 +35,9 @@ struct ScratchSizes {
   int max_splits = 1;
   int64_t input_bytes = 0;            // what the host uploads for a step
 };
-ScratchSizes scratch_sizes(const DecoderConfig& config, const PlanLimits& limits, const DeviceTraits& traits);
+// `unpacks`: steps of many rows go by cuBLAS, which wants_cublas() asked for and which was found.
+ScratchSizes scratch_sizes(const DecoderConfig& config, const PlanLimits& limits, const DeviceTraits& traits, bool unpacks);
+bool wants_cublas(const PlanLimits& limits, const DeviceTraits& traits);
 
 class CudaPlan final : public Plan {
  public:
@@ -52,7 +54,7 @@ class CudaPlan final : public Plan {
   int64_t outliers() const override;
   std::vector<StepKernel> kernels() const override;
   int64_t scratch_bytes() const override {
-    return scratch_.bytes() + decoder_->bytes() + (unpacked_ != nullptr ? Cublas::kBytes : 0) + (resident_ != nullptr ? resident_->bytes() : 0);
+    return scratch_.bytes() + decoder_->bytes() + (resident_ != nullptr ? resident_->bytes() : 0);
   }
   // What a plan with these limits takes on the device, before there is one.
   static int64_t bytes_for(const DecoderConfig& config, const PlanLimits& limits, const DeviceTraits& traits);

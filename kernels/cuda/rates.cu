@@ -65,14 +65,14 @@ Result<DeviceRates> measure_rates(const DeviceTraits& traits, int64_t free_bytes
     rates.read_bytes_per_second = static_cast<double>(bytes) / seconds;
   }
   constexpr int64_t kMatrix = kSide * kSide * 2;
-  const std::unique_ptr<Cublas> blas = free_bytes > 4 * kMatrix + Cublas::kBytes ? Cublas::open(traits.device, stream.get()) : nullptr;
+  const std::unique_ptr<Cublas> blas = free_bytes > 4 * kMatrix ? Cublas::open(stream.get()) : nullptr;
   if (blas != nullptr) {
     NBL_ASSIGN_OR_RETURN(const DeviceBuffer matrices, DeviceBuffer::allocate(traits.device, 3 * kMatrix, "measuring products", stream.get()));
     auto* at = matrices.as<unsigned char>();
     fill<<<traits.multiprocessors * 16, 512, 0, stream.get()>>>(matrices.as<__half>(), 2 * kSide * kSide);
     NBL_LAUNCHED("fill");
     NBL_ASSIGN_OR_RETURN(const double seconds, best_seconds(stream.get(), [&] {
-      return blas->multiply(at, kSide, kSide, at + kMatrix, kSide, kSide, kSide, at + 2 * kMatrix, true, kSide, false);
+      return blas->multiply(at, kSide, at + kMatrix, kSide, kSide, at + 2 * kMatrix, true, kSide, false);
     }));
     rates.multiply_operations_per_second = 2.0 * kSide * kSide * kSide / seconds;
   }

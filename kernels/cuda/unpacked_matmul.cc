@@ -6,12 +6,10 @@
 
 namespace nbl::cuda {
 
-Result<std::unique_ptr<UnpackedMatmul>> UnpackedMatmul::create(const DeviceTraits& traits,
-                                                               cudaStream_t stream, void* buffers,
-                                                               int64_t buffer_bytes) {
+Result<std::unique_ptr<UnpackedMatmul>> UnpackedMatmul::create(const DeviceTraits& traits, std::unique_ptr<Cublas> cublas, cudaStream_t stream,
+                                                               void* buffers, int64_t buffer_bytes) {
   std::unique_ptr<UnpackedMatmul> made(new UnpackedMatmul);
-  made->cublas_ = Cublas::open(traits.device, stream);
-  if (made->cublas_ == nullptr) return Result<std::unique_ptr<UnpackedMatmul>>(nullptr);
+  made->cublas_ = std::move(cublas);
   made->traits_ = traits;
   made->stream_ = stream;
   made->buffers_ = static_cast<unsigned char*>(buffers);
@@ -51,20 +49,17 @@ int UnpackedMatmul::slice_strips(int strips, int64_t padded_k, int rows, int64_t
   return best * 8;
 }
 
-Status UnpackedMatmul::multiply(const CudaWeight& weight, const void* x, int64_t x_pitch, int rows, void* c,
-                                bool half, int64_t c_pitch, bool add) {
+Status UnpackedMatmul::multiply(const CudaWeight& weight, const void* x, int rows, void* c, bool half, int64_t c_pitch, bool add) {
   const int all = weight.tiles().strips, step = slice_strips(weight.tiles(), weight.padded_k(), rows);
   for (int strip = 0; strip < all; strip += step) {
     void* to = static_cast<unsigned char*>(c) + static_cast<int64_t>(strip) * kStripRows * (half ? 2 : 4);
-    NBL_RETURN_IF_ERROR(
-        multiply_slice(weight, strip, std::min(step, all - strip), x, x_pitch, rows, to, half, c_pitch, add));
+    NBL_RETURN_IF_ERROR(multiply_slice(weight, strip, std::min(step, all - strip), x, rows, to, half, c_pitch, add));
   }
   return {};
 }
 
-Status UnpackedMatmul::multiply_slice(const CudaWeight& weight, int first_strip, int strips, const void* x,
-                                      int64_t x_pitch, int rows, void* c, bool half, int64_t c_pitch,
-                                      bool add) {
+Status UnpackedMatmul::multiply_slice(const CudaWeight& weight, int first_strip, int strips, const void* x, int rows, void* c, bool half,
+                                      int64_t c_pitch, bool add) {
   const int64_t k = weight.padded_k();
   Tiles slice = weight.tiles();
   const int64_t n = std::min<int64_t>(static_cast<int64_t>(strips) * kStripRows,
@@ -79,7 +74,7 @@ Status UnpackedMatmul::multiply_slice(const CudaWeight& weight, int first_strip,
   NBL_RETURN_IF_ERROR(unpack_tiles(slice, buffer, k, unpack_stream_.get()));
   NBL_CUDA(cudaEventRecord(ready_[i], unpack_stream_.get()));
   NBL_CUDA(cudaStreamWaitEvent(stream_, ready_[i], 0));
-  NBL_RETURN_IF_ERROR(cublas_->multiply(buffer, k, n, x, x_pitch, rows, k, c, half, c_pitch, add));
+  NBL_RETURN_IF_ERROR(cublas_->multiply(buffer, n, x, rows, k, c, half, c_pitch, add));
   NBL_CUDA(cudaEventRecord(used_[i], stream_));
   return {};
 }

@@ -11,9 +11,8 @@ namespace nbl::cuda {
 
 class UnpackedMatmul {
  public:
-  // Null when no cuBLAS is found. `buffers` holds two of `buffer_bytes` each; all products are launched on
-  // `stream`.
-  static Result<std::unique_ptr<UnpackedMatmul>> create(const DeviceTraits& traits, cudaStream_t stream,
+  // `buffers` holds two of `buffer_bytes` each; all products are launched on `stream`, which is that of `cublas`.
+  static Result<std::unique_ptr<UnpackedMatmul>> create(const DeviceTraits& traits, std::unique_ptr<Cublas> cublas, cudaStream_t stream,
                                                         void* buffers, int64_t buffer_bytes);
   ~UnpackedMatmul();
 
@@ -23,12 +22,10 @@ class UnpackedMatmul {
   }
   static int slice_strips(int strips, int64_t padded_k, int rows, int64_t buffer_bytes, int multiprocessors);
 
-  // c[rows, N] (+)= x[rows, K] * W^T: c float32 or f16.
-  Status multiply(const CudaWeight& weight, const void* x, int64_t x_pitch, int rows, void* c, bool half,
-                  int64_t c_pitch, bool add);
+  // c[rows, N] (+)= x[rows, padded K] * W^T: c float32 or f16.
+  Status multiply(const CudaWeight& weight, const void* x, int rows, void* c, bool half, int64_t c_pitch, bool add);
   // The same for some strips of W; c begins with the first of their rows.
-  Status multiply_slice(const CudaWeight& weight, int first_strip, int strips, const void* x, int64_t x_pitch,
-                        int rows, void* c, bool half, int64_t c_pitch, bool add);
+  Status multiply_slice(const CudaWeight& weight, int first_strip, int strips, const void* x, int rows, void* c, bool half, int64_t c_pitch, bool add);
 
  private:
   UnpackedMatmul() = default;
