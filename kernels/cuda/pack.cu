@@ -108,10 +108,10 @@ __global__ void find_magnitudes(const __grid_constant__ Source s) {
   const int64_t id = (blockIdx.x * static_cast<int64_t>(blockDim.x) + threadIdx.x) / 32;
   if (p.layout != Layout::kFloats || id >= static_cast<int64_t>(p.rows) * s.groups) return;
   const int64_t row = id / s.groups, first = id % s.groups * s.group_size, last = min(first + s.group_size, s.k);
-  float most = 0;
-  for (int64_t k = first + threadIdx.x % 32; k < last; k += 32) most = fmaxf(most, fabsf(value_to_quantize(s, &p, row, k)));
-  for (int step = 16; step > 0; step /= 2) most = fmaxf(most, __shfl_xor_sync(~0u, most, step));
-  if (threadIdx.x % 32 == 0) p.magnitudes[id] = most;
+  unsigned most = 0;  // compared as integers, as the host does: a value that is no number is the largest
+  for (int64_t k = first + threadIdx.x % 32; k < last; k += 32) most = max(most, __float_as_uint(value_to_quantize(s, &p, row, k)) & 0x7fffffffu);
+  for (int step = 16; step > 0; step /= 2) most = max(most, __shfl_xor_sync(~0u, most, step));
+  if (threadIdx.x % 32 == 0) p.magnitudes[id] = __uint_as_float(most);
 }
 
 __device__ __forceinline__ float scale_at(const Piece* p, int64_t row, int64_t group) {

@@ -9,7 +9,6 @@
 // W[n,k] = (q - z[g_idx[k]]) * s[g_idx[k]], rounded once to the scales' type.
 #include <algorithm>
 #include <cstring>
-#include <numeric>
 
 #include "base/parallel.h"
 #include "quant/formats.h"
@@ -120,6 +119,19 @@ void load_zeros(const ModuleSource& source, const WeightSpec& facts, QuantWeight
   const uint8_t half = static_cast<uint8_t>(1u << (bits - 1));
   const uint8_t mask = static_cast<uint8_t>((1u << bits) - 1);
   const int64_t words_per_row = n * bits / 32;
+  // Most files are symmetric, and their words all the same: these need not be unpacked.
+  const auto all_words = [&](uint8_t value) {
+    const uint32_t wanted = 0xffffffffu / mask * value;
+    for (int64_t i = 0; i < groups * words_per_row; ++i) {
+      if (word_at(words, i) != wanted) return false;
+    }
+    return true;
+  };
+  if (bits != 3 && source.config.symmetric && (all_words(half) || all_words(half - 1))) {
+    weight.symmetric = true;
+    weight.zeros.assign(n * groups, half);
+    return;
+  }
   std::vector<uint8_t> stored(n * groups);
   const auto read = [&](uint32_t add) {
     constexpr int64_t kColumns = 64;  // at a time: they begin with a word
@@ -160,17 +172,20 @@ void load_zeros(const ModuleSource& source, const WeightSpec& facts, QuantWeight
   weight.zeros = std::move(stored);
 }
 
-// Sorts the inputs by group (stable), so that position / group_size is the group of every position.
+// Sorts the inputs by group (stable), so that position / group_size is the group of every position. A group has its size of
+// places, the last one maybe fewer; an input for which its group has none left is an error.
 Status permute(const ModuleSource& source, const std::vector<int32_t>& index, QuantWeight& weight) {
-  const int64_t k = weight.in_features, groups = weight.groups();
+  const int64_t k = weight.in_features, groups = weight.groups(), size = weight.group_size;
   weight.k_order.resize(k);
-  std::iota(weight.k_order.begin(), weight.k_order.end(), 0);
-  std::stable_sort(weight.k_order.begin(), weight.k_order.end(), [&](int32_t a, int32_t b) { return index[a] < index[b]; });
-  for (int64_t p = 0; p < k; ++p) {
-    const int32_t group = index[weight.k_order[p]];
-    if (group < groups && group == p / weight.group_size) continue;
-    return error(Code::kFormat, "%s.g_idx puts input %d into group %d, which does not leave groups of %lld inputs each",
-                 source.module.c_str(), weight.k_order[p], group, static_cast<long long>(weight.group_size))
+  std::vector<int64_t> used(groups, 0);
+  for (int64_t input = 0; input < k; ++input) {
+    const int32_t group = index[input];
+    if (group < groups && group * size + used[group] < std::min(k, (group + 1) * size)) {
+      weight.k_order[group * size + used[group]++] = static_cast<int32_t>(input);
+      continue;
+    }
+    return error(Code::kFormat, "%s.g_idx puts input %lld into group %d, which does not leave groups of %lld inputs each",
+                 source.module.c_str(), static_cast<long long>(input), group, static_cast<long long>(size))
         .with("tensor", source.module + ".g_idx");
   }
   if (weight.codes.empty()) return {};  // they stay in the file's order

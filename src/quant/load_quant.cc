@@ -17,17 +17,23 @@ void widen(const QuantWeight& plain, int64_t first, int64_t count, float* out) {
   widen(plain.value_type, static_cast<const uint8_t*>(plain.dense) + first * dtype_bytes(plain.value_type), count, out);
 }
 
+// The largest magnitude of `count` values. The bits without the sign order as the values do; comparing those of halves is
+// several times faster than widening them.
+float largest_magnitude_at(const QuantWeight& plain, int64_t first, int64_t count) {
+  if (plain.value_type == DType::kF32) return largest_magnitude(static_cast<const float*>(plain.dense) + first, count);
+  const uint16_t* halves = static_cast<const uint16_t*>(plain.dense) + first;
+  int16_t most = 0;
+  for (int64_t i = 0; i < count; ++i) most = std::max<int16_t>(most, static_cast<int16_t>(halves[i] & 0x7fff));
+  const auto bits = static_cast<uint16_t>(most);
+  return plain.value_type == DType::kF16 ? f16_to_float(bits) : bf16_to_float(bits);
+}
+
 // The largest magnitude of every block.
 std::vector<float> block_scales(const QuantWeight& plain, int64_t block) {
   const int64_t count = plain.out_features * plain.in_features;
   std::vector<float> absmax((count + block - 1) / block);
   parallel_for(static_cast<int64_t>(absmax.size()), 4096, [&](int64_t first, int64_t last) {
-    std::vector<float> values(block);
-    for (int64_t b = first; b < last; ++b) {
-      const int64_t length = std::min(block, count - b * block);
-      widen(plain, b * block, length, values.data());
-      absmax[b] = largest_magnitude(values.data(), length);
-    }
+    for (int64_t b = first; b < last; ++b) absmax[b] = largest_magnitude_at(plain, b * block, std::min(block, count - b * block));
   });
   return absmax;
 }
