@@ -26,7 +26,7 @@ FLOAT_STORY = os.path.join(SOURCE, "tests", "data", "story-6m")
 
 
 def nibble(*arguments, text=None):
-    return subprocess.run((NIBBLE,) + arguments, input=text, capture_output=True, encoding="utf-8", timeout=120)
+    return subprocess.run((NIBBLE,) + arguments, input=text, capture_output=True, encoding="utf-8", timeout=500)
 
 
 def golden(name):
