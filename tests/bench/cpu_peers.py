@@ -4,11 +4,15 @@
 Every round runs nibble and each setting of the peer once, in turn, each in a process of its own: load, warm up, then prefill
 a prompt and decode behind it, `--repeats` times. Figures are medians over the rounds; a ratio is the median of the rounds'
 own ratios to the peer's best setting of that round, because the machine's memory may be slower a minute later.
+
+A row is printed as soon as it is there. Cut short (Ctrl-C, SIGTERM), the last one is of the rounds that were complete, and
+says how many.
 """
 import argparse
 import ctypes
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -91,9 +95,9 @@ def run_nibble(shape, threads, args):
 # ---- rounds and table
 
 def measure(shape, threads, args):
+    """Gives one record for each round, when it is complete."""
     settings = [(mix, flash) for mix in MIXES for flash in (False, True)]
     files = {mix: gguf_file(shape, mix) for mix in MIXES}
-    rounds = []
     for number in range(args.rounds):
         if sys.stderr.isatty():
             print("\r\033[K%s, %d threads, round %d of %d" % (shape, threads, number + 1, args.rounds), end="", file=sys.stderr)
@@ -104,10 +108,9 @@ def measure(shape, threads, args):
                 record["nibble"], record["bandwidth"], record["description"] = run_nibble(shape, threads, args)
             else:
                 record["peers"][turn] = run_llama(files[turn[0]], turn[1], threads, args)
-        rounds.append(record)
-    if sys.stderr.isatty():
-        print("\r\033[K", end="", file=sys.stderr)
-    return rounds
+        if sys.stderr.isatty():
+            print("\r\033[K", end="", file=sys.stderr)
+        yield record
 
 
 def gguf_file(shape, mix):
@@ -128,7 +131,7 @@ def figures(shape, threads, rounds, prompts):
     """One dictionary for each prompt length: nibble, the peer's settings, ratios."""
     out = []
     for length in prompts:
-        row = {"shape": shape, "threads": threads, "prompt": length, "bandwidth": median(rounds, lambda r: r["bandwidth"]),
+        row = {"shape": shape, "threads": threads, "prompt": length, "rounds": len(rounds), "bandwidth": median(rounds, lambda r: r["bandwidth"]),
                "share": median(rounds, lambda r: r["nibble"][length]["share"])}
         for what in ("prefill", "decode"):
             row["nibble " + what] = median(rounds, lambda r: r["nibble"][length][what])
@@ -140,16 +143,22 @@ def figures(shape, threads, rounds, prompts):
     return out
 
 
-def print_table(rows):
-    print("%-15s %3s %6s %9s | %9s %9s %-9s %6s | %9s %9s %-9s %6s %6s" % (
-        "shape", "thr", "prompt", "read GB/s", "prefill/s", "llama.cpp", "its best", "ratio", "decode/s", "llama.cpp", "its best",
-        "ratio", "share"))
-    for row in rows:
-        best = {what: max(row["peers " + what].items(), key=lambda item: item[1]) for what in ("prefill", "decode")}
-        print("%-15s %3d %6d %9.1f | %9.1f %9.1f %-9s %5.2fx | %9.1f %9.1f %-9s %5.2fx %5.0f%%" % (
-            row["shape"], row["threads"], row["prompt"], row["bandwidth"] * 1e-9, row["nibble prefill"], best["prefill"][1],
-            best["prefill"][0], row["ratio prefill"], row["nibble decode"], best["decode"][1], best["decode"][0],
-            row["ratio decode"], row["share"] * 100))
+def print_head(description, args):
+    import llama_cpp
+
+    print("nibble (%s) beside llama.cpp (llama-cpp-python %s), medians of interleaved rounds, decode %d tokens behind the prompt"
+          % (description.split(",")[0], llama_cpp.__version__, args.decode))
+    print("%-15s %3s %6s %6s %9s | %9s %9s %-9s %6s | %9s %9s %-9s %6s %6s" % (
+        "shape", "thr", "prompt", "rounds", "read GB/s", "prefill/s", "llama.cpp", "its best", "ratio", "decode/s", "llama.cpp",
+        "its best", "ratio", "share"), flush=True)
+
+
+def print_row(row):
+    best = {what: max(row["peers " + what].items(), key=lambda item: item[1]) for what in ("prefill", "decode")}
+    print("%-15s %3d %6d %6d %9.1f | %9.1f %9.1f %-9s %5.2fx | %9.1f %9.1f %-9s %5.2fx %5.0f%%" % (
+        row["shape"], row["threads"], row["prompt"], row["rounds"], row["bandwidth"] * 1e-9, row["nibble prefill"],
+        best["prefill"][1], best["prefill"][0], row["ratio prefill"], row["nibble decode"], best["decode"][1], best["decode"][0],
+        row["ratio decode"], row["share"] * 100), flush=True)
 
 
 def find_nibble():
@@ -180,19 +189,31 @@ def main():
         return
     if not args.nibble:
         sys.exit("cpu_peers: build nibble first (samples/quickstart does), or name it with --nibble")
-    import llama_cpp
     rows = []
+
+    def end_rows(shape, threads, rounds):
+        if not rounds:
+            return
+        if not rows:
+            print_head(rounds[0]["description"], args)
+        for row in figures(shape, threads, rounds, prompts):
+            rows.append(row)
+            print_row(row)
+        if args.json:
+            with open(args.json, "w", encoding="utf-8") as out:
+                json.dump(rows, out, indent=1)
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     for shape in args.shapes.split(","):
         for threads in map(int, args.threads.split(",")):
-            rounds = measure(shape, threads, args)
-            rows += figures(shape, threads, rounds, prompts)
-            description = rounds[0]["description"]
-    print("nibble (%s) beside llama.cpp (llama-cpp-python %s), medians of %d interleaved rounds, decode %d tokens behind the prompt"
-          % (description, llama_cpp.__version__, args.rounds, args.decode))
-    print_table(rows)
-    if args.json:
-        with open(args.json, "w", encoding="utf-8") as out:
-            json.dump(rows, out, indent=1)
+            rounds = []
+            try:
+                for record in measure(shape, threads, args):
+                    rounds.append(record)
+            except KeyboardInterrupt:
+                end_rows(shape, threads, rounds)
+                sys.exit("cpu_peers: cut short")
+            end_rows(shape, threads, rounds)
 
 
 if __name__ == "__main__":
