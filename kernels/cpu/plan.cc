@@ -144,6 +144,8 @@ Status CpuPlan::prepare() {
                    ll(rows_of(block.attention.qkv)), ll(rows_of(block.mlp.gate_up)),
                    ll(shape_.query_width + 2 * shape_.kv_width), ll(2 * shape_.intermediate));
   }
+  matrices_ = 2;  // the head counts twice: its lower half is a matrix of its own
+  for (const Block& block : decoder_->blocks) matrices_ += block.attention.qkv.size() + block.mlp.gate_up.size() + 2;
   next_item_ = std::vector<std::atomic<int64_t>>(decoder_->blocks.size());
   if (!memory_.allocate(bytes_of(shape_), false))
     return error(Code::kNoMemory, "no memory for %lld bytes of scratch", ll(bytes_of(shape_)));
@@ -220,6 +222,7 @@ void CpuPlan::lay_out(const Batch& batch) {
     }
   }
   for (auto& item : next_item_) item.store(0, std::memory_order_relaxed);
+  first_round_ += matrices_;
   stop_.store(false, std::memory_order_relaxed);
 }
 

@@ -3,7 +3,7 @@
 //
 // A step of one token (decode) lets every thread norm and quantize the whole row for itself: a microsecond of
 // work that saves a barrier. With more tokens the threads share that work, tile by tile. The matrices are
-// divided by panels, always in the same way, so that a thread reads the same weights in every step.
+// divided by panels (portions.h).
 #pragma once
 
 #include <atomic>
@@ -16,6 +16,7 @@
 #include "kernels/cpu/kv_cache.h"
 #include "kernels/cpu/memory.h"
 #include "kernels/cpu/pool.h"
+#include "kernels/cpu/portions.h"
 #include "kernels/cpu/weight.h"
 
 namespace nbl {
@@ -85,7 +86,8 @@ class CpuPlan final : public Plan {
         limits_(limits),
         kernels_(kernels),
         precision_(precision),
-        pool_(std::move(pool)) {}
+        pool_(std::move(pool)),
+        portions_(pool_->threads()) {}
 
   static PlanShape shape_of(const DecoderConfig& config, const PlanLimits& limits, int threads);
   static int64_t bytes_of(PlanShape shape);
@@ -116,6 +118,9 @@ class CpuPlan final : public Plan {
   std::atomic<bool> stop_{false};
   std::atomic<int64_t> outliers_{0};
   std::vector<std::atomic<int64_t>> next_item_;  // [layers], attention work not yet taken
+  Portions portions_;
+  uint64_t matrices_ = 0;     // of a step: what it uses of the rounds of `portions_`
+  uint64_t first_round_ = 0;
 };
 
 }  // namespace cpu

@@ -12,9 +12,10 @@ namespace cpu {
 
 namespace {
 
-constexpr int32_t kLeastSpin = 4, kMostSpin = 50;  // microseconds at a barrier
-constexpr int32_t kJobSpins =
-    20;  // the wait for the next job is that much longer: sampling a token is shorter
+// Microseconds at a barrier. Sleeping and being woken takes some ten of them, and a thread that wakes late makes the others
+// wait at the next barrier, so it is for when a core has been taken away, not for a thread that is a little slower.
+constexpr int32_t kLeastSpin = 4, kMostSpin = 200;
+constexpr int32_t kJobSpin = 1000;  // for the next job: sampling a token is shorter
 
 }  // namespace
 
@@ -58,7 +59,7 @@ void Pool::run_job(Function function, void* context) {
 void Pool::work(int thread) {
   for (uint32_t jobs = 0;; ++jobs) {
     const int32_t spin = spin_us_.load(std::memory_order_relaxed);
-    begun_.wait(jobs, spin > kLeastSpin ? spin * kJobSpins : 0);
+    begun_.wait(jobs, spin > kLeastSpin ? kJobSpin : 0);
     if (stop_.load()) return;
     function_(context_, thread, threads_);
     barrier();

@@ -39,6 +39,11 @@ static void quantize(const float* x, int64_t length, int32_t planes, int8_t* out
     alignas(16) int8_t high[16], low[16];
     const VI q = vi_round(vf_mul(vf_load(x + k), inverse));
     total = vf_add(total, vf_from_vi(q));
+    if (stride == 4 && planes == 2 && k + 16 <= length) {  // one token
+      vi_store_low_bytes(vi_sra(vi_add(q, vi_set1(128)), 8), out + k);
+      vi_store_low_bytes(q, out + k + plane);
+      continue;
+    }
     if (planes == 2) {
       vi_store_low_bytes(vi_sra(vi_add(q, vi_set1(128)), 8), high);
       vi_store_low_bytes(q, low);  // q - 256 * high is the low byte read as signed

@@ -40,7 +40,8 @@ void StepWorker::run() {
       plan_.stop_.store(true, std::memory_order_relaxed);
     attention_block(decoder_.blocks[layer], static_cast<int64_t>(layer));
     if (plan_.stop_.load(std::memory_order_relaxed)) return;
-    mlp_block(decoder_.blocks[layer]);
+    const bool last = layer + 1 == decoder_.blocks.size();
+    mlp_block(decoder_.blocks[layer], last ? decoder_.head : decoder_.blocks[layer + 1].attention.qkv.front());
   }
   if (plan_.logit_rows_ > 0) logits();
 }
@@ -121,24 +122,19 @@ ActView StepWorker::pack(const CpuWeight& weight, int64_t m, Rows rows) {
   return shared_.input.view(m, planes);
 }
 
-// Two panels are worked on at once, so they stay together.
-StepWorker::Range StepWorker::panels_of(const WeightView& view) const {
-  const Range pairs = share((view.rows + 2 * kPanel - 1) / (2 * kPanel));
-  return {2 * pairs.first, std::min(2 * pairs.last, (view.rows + kPanel - 1) / kPanel)};
-}
-
-StepWorker::Range StepWorker::product(const Linear& linear, const ActView& input, float* out, int64_t ldo) {
+template <typename Then>
+void StepWorker::product(const Linear& linear, const ActView& input, float* out, int64_t ldo, Then then) {
   const CpuWeight& weight = weight_of(linear);
-  const Range panels = panels_of(weight.view());
-  if (panels.first >= panels.last) return {0, 0};
-  kernels_.linear(&weight.view(), &input, panels.first, panels.last, out, ldo, mine_.partial);
-  if (weight.low()) kernels_.linear(weight.low(), &input, panels.first, panels.last, out, ldo, mine_.partial);
-  const Range rows = {panels.first * kPanel, std::min(panels.last * kPanel, weight.view().rows)};
-  if (!linear.bias.empty())
-    for (int64_t t = 0; t < input.m; ++t)
-      for (int64_t n = rows.first; n < rows.last; ++n)
-        out[t * ldo + n] += linear.bias[static_cast<size_t>(n)];
-  return rows;
+  each_piece(weight.view(), panels_a_piece(weight.view(), input.m, input.planes), [&](Range panels) {
+    kernels_.linear(&weight.view(), &input, panels.first, panels.last, out, ldo, mine_.partial);
+    if (weight.low()) kernels_.linear(weight.low(), &input, panels.first, panels.last, out, ldo, mine_.partial);
+    const Range rows = {panels.first * kPanel, std::min(panels.last * kPanel, weight.view().rows)};
+    if (!linear.bias.empty())
+      for (int64_t t = 0; t < input.m; ++t)
+        for (int64_t n = rows.first; n < rows.last; ++n)
+          out[t * ldo + n] += linear.bias[static_cast<size_t>(n)];
+    then(rows);
+  });
 }
 
 template <typename Rows>
@@ -152,7 +148,7 @@ void StepWorker::project(const std::vector<Linear>& linears, int64_t m, float* o
       input = pack(weight, m, rows);
     }
     before = &weight;
-    product(linear, input, out, ldo);
+    product(linear, input, out, ldo, [](Range) {});
     out += linear.out_features;
   }
 }
@@ -166,6 +162,21 @@ void StepWorker::add_to_hidden(Range rows) {
   }
 }
 
+// Asks for the beginning of this thread's portion of the matrix that a token meets next: the memory would rest while the
+// threads meet and make its input.
+void StepWorker::fetch_first(const Linear& next) const {
+  if (m_ > 1) return;
+  constexpr int64_t kBytes = 64 << 10, kLine = 64;
+  const CpuWeight& weight = weight_of(next);
+  const WeightView& view = weight.view();
+  const int64_t panels = (view.rows + kPanel - 1) / kPanel;
+  const int64_t together = panels_a_piece(view, 1, planes_for(weight, plan_.precision_, 1));
+  const int64_t first = share((panels + together - 1) / together).first * together;
+  const uint8_t* data = view.data + first * view.panel_bytes;
+  const int64_t bytes = std::min(kBytes, (panels - first) * view.panel_bytes);
+  for (int64_t at = 0; at < bytes; at += kLine) __builtin_prefetch(data + at, 0, 2);
+}
+
 // ---- the stages
 
 void StepWorker::attention_block(const Block& block, int64_t layer) {
@@ -175,25 +186,29 @@ void StepWorker::attention_block(const Block& block, int64_t layer) {
           [&](int64_t t, float* scratch) {
             return normed(block.input_norm, shared_.hidden + t * width, width, scratch);
           });
+  fetch_first(attention.output);
   barrier();
   if (plan_.stop_.load(std::memory_order_relaxed)) return;
   attend_all(block, layer);
   barrier();
   const ActView input = pack(weight_of(attention.output), m_,
                              [&](int64_t t, float*) { return shared_.attended + t * query_width; });
-  add_to_hidden(product(attention.output, input, shared_.output, width));
+  product(attention.output, input, shared_.output, width, [&](Range rows) { add_to_hidden(rows); });
+  fetch_first(block.mlp.gate_up.front());
   barrier();
 }
 
-void StepWorker::mlp_block(const Block& block) {
+void StepWorker::mlp_block(const Block& block, const Linear& next) {
   const int64_t width = plan_.shape_.hidden, inner = plan_.shape_.intermediate;
   project(block.mlp.gate_up, m_, shared_.gate_up, 2 * inner, [&](int64_t t, float* scratch) {
     return normed(block.post_attention_norm, shared_.hidden + t * width, width, scratch);
   });
+  fetch_first(block.mlp.down);
   barrier();
   const ActView input = pack(weight_of(block.mlp.down), m_,
                              [&](int64_t t, float* scratch) { return activated(block.mlp, t, scratch); });
-  add_to_hidden(product(block.mlp.down, input, shared_.output, width));
+  product(block.mlp.down, input, shared_.output, width, [&](Range rows) { add_to_hidden(rows); });
+  fetch_first(next);
   barrier();
 }
 
@@ -205,7 +220,7 @@ void StepWorker::logits() {
     return normed(decoder_.final_norm, shared_.hidden + shared_.logit_token[row] * width, width, scratch);
   });
   if (!top) {
-    product(decoder_.head, input, plan_.batch_->logits, decoder_.config.vocab_size);
+    product(decoder_.head, input, plan_.batch_->logits, decoder_.config.vocab_size, [](Range) {});
     return;
   }
   for (int64_t row = 0; row < plan_.logit_rows_; ++row) {

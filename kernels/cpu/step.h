@@ -2,6 +2,7 @@
 // meet at the pool's barriers; the stages of a layer are qkv | attention | output | gate-up | down.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "kernels/cpu/plan.h"
@@ -19,7 +20,8 @@ class StepWorker {
         mine_(plan.scratch_.thread[thread]),
         thread_(thread),
         threads_(threads),
-        m_(plan.tokens_) {}
+        m_(plan.tokens_),
+        round_(plan.first_round_) {}
 
   void run();
 
@@ -32,7 +34,7 @@ class StepWorker {
 
   void embed();
   void attention_block(const Block& block, int64_t layer);
-  void mlp_block(const Block& block);
+  void mlp_block(const Block& block, const Linear& next);
   void logits();
   bool only_top() const;
   void top_logits(const ActView& input, const float* lengths);
@@ -43,12 +45,17 @@ class StepWorker {
   // Packs what rows(token, scratch) returns for m tokens, for `weight`. One token: every thread for itself.
   template <typename Rows>
   ActView pack(const CpuWeight& weight, int64_t m, Rows rows);
-  // out[t * ldo + n] = (W x)[n] + bias[n] for this thread's rows, over several linears of one input.
+  // out[t * ldo + n] = (W x)[n] + bias[n] for the rows that this thread takes, over several linears of one input.
   template <typename Rows>
   void project(const std::vector<Linear>& linears, int64_t m, float* out, int64_t ldo, Rows rows);
-  Range panels_of(const WeightView& view) const;
-  Range product(const Linear& linear, const ActView& input, float* out, int64_t ldo);
+  // The same of one linear; then(rows) is called with the rows of every piece.
+  template <typename Then>
+  void product(const Linear& linear, const ActView& input, float* out, int64_t ldo, Then then);
+  // Calls work(panels) for pieces of the matrix, until the threads together have had all of it.
+  template <typename Work>
+  void each_piece(const WeightView& view, int64_t panels_a_piece, Work work);
   void add_to_hidden(Range rows);
+  void fetch_first(const Linear& next) const;
 
   const float* normed(const Norm& norm, const float* x, int64_t width, float* out) const;
   const float* activated(const Mlp& mlp, int64_t token, float* out) const;
@@ -72,7 +79,25 @@ class StepWorker {
   const ThreadScratch& mine_;
   const int thread_, threads_;
   const int64_t m_;
+  uint64_t round_;  // of the next matrix
 };
+
+// How many panels make a piece: about as many as a core reads in a microsecond. Two panels are worked on at once, so they
+// stay together, but for the loops of one token.
+inline int64_t panels_a_piece(const WeightView& view, int64_t m, int planes) {
+  constexpr int64_t kPieceBytes = 32 << 10;
+  if (m > 1) return 2;
+  const int64_t panels = std::max<int64_t>(1, kPieceBytes / view.panel_bytes);
+  return planes == 2 ? panels : (panels + 1) / 2 * 2;
+}
+
+template <typename Work>
+void StepWorker::each_piece(const WeightView& view, int64_t panels_a_piece, Work work) {
+  const int64_t panels = (view.rows + kPanel - 1) / kPanel, pieces = (panels + panels_a_piece - 1) / panels_a_piece;
+  for (int64_t piece; (piece = plan_.portions_.take(round_, pieces, thread_)) >= 0;)
+    work(Range{piece * panels_a_piece, std::min((piece + 1) * panels_a_piece, panels)});
+  ++round_;
+}
 
 }  // namespace cpu
 }  // namespace nbl

@@ -16,6 +16,7 @@ namespace cpu {
 
 namespace {
 constexpr float kNone = -std::numeric_limits<float>::infinity();
+constexpr int64_t kPanelsToList = 8, kPanelsToLookThrough = 64;  // at once: rows are looked through by 64
 }  // namespace
 
 bool StepWorker::only_top() const {
@@ -26,12 +27,11 @@ bool StepWorker::only_top() const {
   return true;
 }
 
-// The k largest lower bounds of this thread's rows, as a heap with the smallest in front.
+// Brings the lower bounds of some rows into the k largest that this thread has seen, a heap with the smallest in front.
 void StepWorker::list_top(const CpuWeight& weight, Range rows, int64_t row, float length) {
   const float* y = plan_.batch_->logits + row * decoder_.config.vocab_size;
   const int64_t k = shared_.logit_top[row];
   float* heap = mine_.top + row * kMostTop;
-  std::fill(heap, heap + k, kNone);
   for (int64_t n = rows.first; n < rows.last; ++n) {
     n = kernels_.next_above(y, weight.slack(), -length, heap[0], n, rows.last);
     if (n == rows.last) break;
@@ -54,23 +54,27 @@ void StepWorker::top_logits(const ActView& input, const float* lengths) {
   const auto& weight = static_cast<const CpuWeight&>(*decoder_.head.weight);
   const int64_t vocab = decoder_.config.vocab_size;
   float* logits = plan_.batch_->logits;
-  const Range panels = panels_of(weight.view());
-  const Range rows = {panels.first * kPanel, std::min(panels.last * kPanel, vocab)};
-  if (panels.first < panels.last)
+  for (int64_t row = 0; row < input.m; ++row) std::fill_n(mine_.top + row * kMostTop, shared_.logit_top[row], kNone);
+  const auto rows_of = [&](Range panels) { return Range{panels.first * kPanel, std::min(panels.last * kPanel, vocab)}; };
+  each_piece(weight.view(), kPanelsToList, [&](Range panels) {
     kernels_.linear(&weight.view(), &input, panels.first, panels.last, logits, vocab, mine_.partial);
-  for (int64_t row = 0; row < input.m; ++row) list_top(weight, rows, row, lengths[row]);
+    for (int64_t row = 0; row < input.m; ++row) list_top(weight, rows_of(panels), row, lengths[row]);
+  });
   barrier();
   float least[kTopRows];
   for (int64_t row = 0; row < input.m; ++row) least[row] = least_of_top(row);
-  for (int64_t n = rows.first; n < rows.last;) {
-    int64_t next = rows.last;  // the first row from n on that may matter in any row of logits
-    for (int64_t row = 0; row < input.m; ++row)
-      next = kernels_.next_above(logits + row * vocab, weight.slack(), lengths[row], least[row], n, next);
-    if (next == rows.last) break;
-    const int64_t panel = next / kPanel;
-    kernels_.linear(weight.low(), &input, panel, panel + 1, logits, vocab, mine_.partial);
-    n = (panel + 1) * kPanel;
-  }
+  each_piece(weight.view(), kPanelsToLookThrough, [&](Range panels) {
+    const Range rows = rows_of(panels);
+    for (int64_t n = rows.first; n < rows.last;) {
+      int64_t next = rows.last;  // the first row from n on that may matter in any row of logits
+      for (int64_t row = 0; row < input.m; ++row)
+        next = kernels_.next_above(logits + row * vocab, weight.slack(), lengths[row], least[row], n, next);
+      if (next == rows.last) break;
+      const int64_t panel = next / kPanel;
+      kernels_.linear(weight.low(), &input, panel, panel + 1, logits, vocab, mine_.partial);
+      n = (panel + 1) * kPanel;
+    }
+  });
 }
 
 }  // namespace cpu
