@@ -19,6 +19,16 @@ __device__ __forceinline__ __half2 half2_of(uint32_t u) { return *reinterpret_ca
 // f16 with values beyond its range made the largest finite one: an activation must not become infinite.
 __device__ __forceinline__ __half to_half(float v) { return __float2half_rn(fminf(fmaxf(v, -65504.f), 65504.f)); }
 
+__device__ __forceinline__ __half2 to_half2(float first, float second) {
+#if __CUDA_ARCH__ >= 900
+  uint32_t bits;
+  asm("cvt.rn.satfinite.f16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(second), "f"(first));
+  return half2_of(bits);
+#else
+  return __halves2half2(to_half(first), to_half(second));
+#endif
+}
+
 // c[16x8] += a[16x16] * b[16x8]; see tile.h for which lane holds what.
 __device__ __forceinline__ void mma(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0, uint32_t b1) {
 #if __CUDA_ARCH__ >= 800

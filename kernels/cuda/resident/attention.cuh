@@ -8,7 +8,9 @@
 //   K  lane 4g+t: dimensions 32b + 8t .. +7 of position g of eight, as tile.h
 //   V  lane 4g+t: dimensions 64c + 8g .. +7 of positions 2t, 2t+1, 2t+8 and 2t+9
 // The first keys are asked for before the queries are ready. Each warp keeps its own softmax (maximum and sum
-// of exp2); the warps are put together in shared memory, in order. Bound: the bytes of K and V.
+// of exp2); the warps are put together in shared memory, in order. The CTAs that hold the splits of a head exchange
+// their sums: each puts together one part of the dimensions, in the order of the splits, so that the next operation
+// reads each value once. Bound: the bytes of K and V.
 #pragma once
 
 #include "kernels/cuda/attention.cuh"
@@ -55,45 +57,125 @@ __device__ __forceinline__ void load_keys(uint4 (&k)[2][D / 32], const __half* k
   }
 }
 
-// One head of qkv as floats in shared memory, normed and turned in place by one warp.
+// Rows of V: of positions first + 2t, +1, +8 and +9; zero outside [from, to).
 template <int D>
-__device__ __forceinline__ void fetch_head(const AttentionShape& a, const DeviceNorm* norm, const uint2* words, uint32_t tag,
-                                           const float2* turns, float scale, float* out, int lane) {
-  float value[D / 32];
+__device__ __forceinline__ void load_values(uint4 (&v)[D / 64][4], const __half* values, int first, int from, int to, int lane) {
 #pragma unroll
-  for (int i = 0; i < D / 64; ++i) get_pair(words + 2 * (lane + 32 * i), tag, value[2 * i], value[2 * i + 1]);
-  float2 factors = make_float2(0.f, 1.f);
-  if (norm != nullptr && norm->weight != nullptr) {
-    float2 sums = make_float2(0.f, 0.f);
+  for (int j = 0; j < 4; ++j) {
+    const int row = first + 2 * (lane & 3) + (j & 1) + (j >> 1) * 8;
+    if (row < from || row >= to) continue;
 #pragma unroll
-    for (int i = 0; i < D / 32; ++i) sums.x += value[i], sums.y += value[i] * value[i];
-    factors = norm_factors(*norm, warp_sum(sums), D);
-#pragma unroll
-    for (int i = 0; i < D / 32; ++i) value[i] = norm_value(*norm, value[i], factors, 2 * (lane + 32 * (i / 2)) + i % 2);
+    for (int c = 0; c < D / 64; ++c)
+      v[c][j] = *reinterpret_cast<const uint4*>(values + static_cast<int64_t>(row) * D + 64 * c + 8 * (lane >> 2));
   }
-#pragma unroll
-  for (int i = 0; i < D / 64; ++i) {
-    *reinterpret_cast<float2*>(out + 2 * (lane + 32 * i)) = make_float2(value[2 * i] * scale, value[2 * i + 1] * scale);
-  }
-  __syncwarp();
-  for (int i = lane; norm != nullptr && i < a.rotary_half; i += 32) {
-    const float2 cs = turns[i];
-    const float x = out[i], y = out[i + a.rotary_half];
-    out[i] = x * cs.x - y * cs.y;
-    out[i + a.rotary_half] = y * cs.x + x * cs.y;
-  }
-  __syncwarp();
 }
 
-// qkv: words of this token's row. meet() is a barrier of the `warps` warps that are here.
+// One head of qkv by one warp, normed, turned and multiplied by `scale`: lane l has dimensions 2l and 2l+1, and of longer
+// heads 64 + 2l and 64 + 2l+1. `scratch` is room for the head where less than all of it turns.
+template <int D>
+__device__ __forceinline__ void fetch_head(const AttentionShape& a, const DeviceNorm* norm, const uint2* words, uint32_t tag,
+                                           const float2* turns, float scale, float* scratch, float2 (&value)[D / 64], int lane) {
+  uint4 found[D / 64];
+#pragma unroll
+  for (int i = 0; i < D / 64; ++i) found[i].y = ~tag;
+  wait_for(
+      found, [&](uint4& v, int i, bool wanted) { load_words(v, words + 2 * (lane + 32 * i), wanted); },
+      [&](const uint4& v) { return words_there(v, tag); });
+#pragma unroll
+  for (int i = 0; i < D / 64; ++i) value[i] = make_float2(__uint_as_float(found[i].x), __uint_as_float(found[i].z));
+  if (norm == nullptr) return;
+  if (norm->weight != nullptr) {
+    float2 sums = make_float2(0.f, 0.f);
+#pragma unroll
+    for (int i = 0; i < D / 64; ++i) sums.x += value[i].x + value[i].y, sums.y += value[i].x * value[i].x + value[i].y * value[i].y;
+    const float2 factors = norm_factors(*norm, warp_sum(sums), D);
+#pragma unroll
+    for (int i = 0; i < D / 64; ++i) {
+      const int dim = 64 * i + 2 * lane;
+      value[i] = make_float2(norm_value(*norm, value[i].x, factors, dim), norm_value(*norm, value[i].y, factors, dim + 1));
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < D / 64; ++i) value[i].x *= scale, value[i].y *= scale;
+  if (2 * a.rotary_half == D) {
+    if constexpr (D == 128) {
+      const float4 cs = *reinterpret_cast<const float4*>(turns + 2 * lane);
+      const float2 low = value[0], high = value[1];
+      value[0] = make_float2(low.x * cs.x - high.x * cs.y, low.y * cs.z - high.y * cs.w);
+      value[1] = make_float2(high.x * cs.x + low.x * cs.y, high.y * cs.z + low.y * cs.w);
+    } else {
+      const float4 cs = *reinterpret_cast<const float4*>(turns + 2 * (lane % 16));
+      const float2 other = make_float2(__shfl_xor_sync(~0u, value[0].x, 16), __shfl_xor_sync(~0u, value[0].y, 16));
+      const float sign = lane < 16 ? -1.f : 1.f;
+      value[0] = make_float2(value[0].x * cs.x + sign * other.x * cs.y, value[0].y * cs.z + sign * other.y * cs.w);
+    }
+    return;
+  }
+#pragma unroll
+  for (int i = 0; i < D / 64; ++i) *reinterpret_cast<float2*>(scratch + 64 * i + 2 * lane) = value[i];
+  __syncwarp();
+  for (int i = lane; i < a.rotary_half; i += 32) {
+    const float2 cs = turns[i];
+    const float x = scratch[i], y = scratch[i + a.rotary_half];
+    scratch[i] = x * cs.x - y * cs.y;
+    scratch[i + a.rotary_half] = y * cs.x + x * cs.y;
+  }
+  __syncwarp();
+#pragma unroll
+  for (int i = 0; i < D / 64; ++i) value[i] = *reinterpret_cast<const float2*>(scratch + 64 * i + 2 * lane);
+}
+
+// Where attention of a token comes from and goes to.
+struct AttentionWords {
+  const uint2* qkv;
+  uint32_t in_tag;
+  uint2* parts;         // [heads][splits][D / 2] of two f16, each split divided by its sum
+  uint4* part_states;   // [heads][splits] maximum, sum
+  uint32_t* out;        // [heads * D] f16
+  const int32_t* place; // of each column, null: where it is
+  uint32_t out_tag;
+};
+
+// Puts the splits of the task's heads together, of which this CTA does one slice of the dimensions.
+template <int D>
+__device__ __forceinline__ void merge_splits(const MmaTask& task, const AttentionWords& words, int tid, int threads) {
+  const int slice = task.head_count * (D / 2) / task.splits;  // words; a multiple of D / 64
+  const int j = tid % task.splits;
+#pragma unroll 1
+  for (int i = tid; i < slice * task.splits; i += threads) {  // a multiple of 32
+    const int word = task.split * slice + i / task.splits, head = task.first_head + word / (D / 2), dim = word % (D / 2);
+    const int64_t part = static_cast<int64_t>(head) * task.splits + j;
+    uint4 state = {};
+    uint2 value;
+    do {
+      load_words(state, reinterpret_cast<const uint2*>(words.part_states + part));
+      value = load_word(words.parts + part * (D / 2) + dim);
+    } while (!words_there(state, words.out_tag) || value.y != words.out_tag);
+    float highest = __uint_as_float(state.x);
+    for (int step = 1; step < task.splits; step *= 2) highest = fmaxf(highest, __shfl_xor_sync(~0u, highest, step));
+    float by = __uint_as_float(state.z) * exp2f(__uint_as_float(state.x) - highest);
+    const float2 f = __half22float2(half2_of(value.x));
+    float x = f.x * by, y = f.y * by;
+    for (int step = 1; step < task.splits; step *= 2) {
+      by += __shfl_xor_sync(~0u, by, step);
+      x += __shfl_xor_sync(~0u, x, step);
+      y += __shfl_xor_sync(~0u, y, step);
+    }
+    if (j < 2) {
+      const int column = head * D + 2 * dim + j;
+      put_half(words.out + (words.place != nullptr ? __ldg(words.place + column) : column), to_half((j == 0 ? x : y) / by), words.out_tag);
+    }
+  }
+}
+
+// meet() is a barrier of the `warps` warps that are here.
 template <int D, typename Meet>
-__device__ __forceinline__ void attend_mma(const AttentionShape& a, const StepSequence& s, const MmaTask& task, const uint2* qkv,
-                                           uint32_t in_tag, const float2* turns, uint2* parts, uint4* part_states, uint32_t out_tag,
-                                           unsigned char* shared, int tid, int warps, Meet meet) {
+__device__ __forceinline__ void attend_mma(const AttentionShape& a, const StepSequence& s, const MmaTask& task, const AttentionWords& words,
+                                           const float2* turns, unsigned char* shared, int tid, int warps, Meet meet) {
   const int warp = tid >> 5, lane = tid & 31, g = lane >> 2, t = lane & 3;
   __half* q = reinterpret_cast<__half*>(shared);                          // [8][D], times scale * log2(e)
-  float* raw = reinterpret_cast<float*>(q + kMmaHeads * D);               // [10][D] before rounding; the last two are the new key and value
-  float2* states = reinterpret_cast<float2*>(raw + (kMmaHeads + 2) * D);  // [warps][8]
+  float* scratch = reinterpret_cast<float*>(q + kMmaHeads * D);           // [warps][D]
+  float2* states = reinterpret_cast<float2*>(scratch + warps * D);        // [warps][8]
   float* sums = reinterpret_cast<float*>(states + warps * kMmaHeads);     // [warps][8][D + 4]
   __half* keys = cache_head(a, s, 0, task.kv_head);
   __half* values = cache_head(a, s, 1, task.kv_head);
@@ -104,23 +186,26 @@ __device__ __forceinline__ void attend_mma(const AttentionShape& a, const StepSe
 #pragma unroll
   for (int i = 0; i < 2 * D / 32; ++i) k[i / (D / 32)][i % (D / 32)] = make_uint4(0, 0, 0, 0);
   load_keys<D>(k, keys, first, task.begin, min(task.end, s.length), lane);
+  uint4 v[D / 64][4];
+#pragma unroll
+  for (int i = 0; i < D / 16; ++i) v[i / 4][i % 4] = make_uint4(0, 0, 0, 0);
+  load_values<D>(v, values, first, task.begin, min(task.end, s.length), lane);
 
   const bool appends = task.end == s.length + 1 && task.begin < task.end;
-  for (int item = warp; item < kMmaHeads + 2; item += warps) {
-    if (item < kMmaHeads) {
-      float* out = raw + item * D;
-      if (item < task.head_count) {
-        fetch_head<D>(a, &a.q_norm, qkv + (task.first_head + item) * D, in_tag, turns, a.scale * 1.44269504f, out, lane);
-      }
-      for (int i = lane; i < D; i += 32) q[item * D + i] = item < task.head_count ? to_half(out[i]) : __half(0.f);
-    } else if (appends) {
-      // The new key, then the new value.
-      const bool value = item > kMmaHeads;
-      float* fresh = raw + item * D;
-      fetch_head<D>(a, value ? nullptr : &a.k_norm, qkv + (a.heads + (value ? a.kv_heads : 0) + task.kv_head) * D, in_tag, turns, 1.f,
-                    fresh, lane);
-      for (int i = lane; i < D; i += 32) (value ? values : keys)[static_cast<int64_t>(s.length) * D + i] = to_half(fresh[i]);
+  for (int slot = warp; slot < kMmaHeads + 2; slot += warps) {
+    // Heads, the new key, the new value, then heads that are not there: as much as can be by different warps at once.
+    const int item = slot < task.head_count ? slot : slot < task.head_count + 2 ? kMmaHeads + slot - task.head_count : slot - 2;
+    const bool query = item < kMmaHeads, is_value = item > kMmaHeads, there = query ? item < task.head_count : appends;
+    float2 value[D / 64] = {};
+    if (there) {
+      const int head = query ? task.first_head + item : a.heads + (is_value ? a.kv_heads : 0) + task.kv_head;
+      fetch_head<D>(a, query ? &a.q_norm : is_value ? nullptr : &a.k_norm, words.qkv + head * D, words.in_tag, turns,
+                    query ? a.scale * 1.44269504f : 1.f, scratch + warp * D, value, lane);
     }
+    if (!query && !there) continue;
+    __half* to = query ? q + item * D : (is_value ? values : keys) + static_cast<int64_t>(s.length) * D;
+#pragma unroll
+    for (int i = 0; i < D / 64; ++i) *reinterpret_cast<__half2*>(to + 64 * i + 2 * lane) = to_half2(value[i].x, value[i].y);
   }
   meet();
 
@@ -162,14 +247,13 @@ __device__ __forceinline__ void attend_mma(const AttentionShape& a, const StepSe
     const float shrink0 = __shfl_sync(~0u, shrink, 8 * t), shrink1 = __shfl_sync(~0u, shrink, 8 * t + 4);  // of heads 2t and 2t+1
     const uint32_t p0 = bits_of(__floats2half2_rn(p[0][0], p[0][1])), p1 = bits_of(__floats2half2_rn(p[1][0], p[1][1]));
     if (first + stride < task.end) load_keys<D>(k, keys, first + stride, task.begin, min(task.end, s.length), lane);
-    const __half* rows = values + static_cast<int64_t>(first + 2 * t) * D + 8 * g;  // positions 2t, 2t+1, 8+2t, 9+2t
+    load_values<D>(v, values, first, s.length, task.end, lane);  // the new position
+    const int valid = task.end - first - 2 * t;                  // positions behind it count nothing
 #pragma unroll
     for (int c = 0; c < D / 64; ++c) {
-      uint4 v[4];
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
-        const int row = (j & 1) + (j >> 1) * 8;
-        v[j] = first + 2 * t + row < task.end ? *reinterpret_cast<const uint4*>(rows + row * D + 64 * c) : make_uint4(0, 0, 0, 0);
+        if ((j & 1) + (j >> 1) * 8 >= valid) v[c][j] = make_uint4(0, 0, 0, 0);
       }
 #pragma unroll
       for (int w = 0; w < 4; ++w) {
@@ -177,17 +261,18 @@ __device__ __forceinline__ void attend_mma(const AttentionShape& a, const StepSe
         sums_of[0] *= shrink0, sums_of[1] *= shrink1, sums_of[2] *= shrink0, sums_of[3] *= shrink1;
         uint32_t r[4];
 #pragma unroll
-        for (int j = 0; j < 4; ++j) r[j] = w == 0 ? v[j].x : w == 1 ? v[j].y : w == 2 ? v[j].z : v[j].w;
+        for (int j = 0; j < 4; ++j) r[j] = w == 0 ? v[c][j].x : w == 1 ? v[c][j].y : w == 2 ? v[c][j].z : v[c][j].w;
         mma(sums_of, __byte_perm(r[0], r[1], 0x5410), __byte_perm(r[0], r[1], 0x7632), __byte_perm(r[2], r[3], 0x5410),
             __byte_perm(r[2], r[3], 0x7632), p0, p1);
       }
     }
+    if (first + stride < task.end) load_values<D>(v, values, first + stride, task.begin, min(task.end, s.length), lane);
   }
   sum += __shfl_xor_sync(~0u, sum, 1);
   sum += __shfl_xor_sync(~0u, sum, 2);
   if (t == 0) states[warp * kMmaHeads + g] = make_float2(top, sum);
-    // o[i][0], o[i][1]: dimension 64c + 8g + 2w of heads 2t and 2t+1; o[i][2], o[i][3]: the dimension behind
-    // it.
+  // o[i][0], o[i][1]: dimension 64c + 8g + 2w of heads 2t and 2t+1; o[i][2], o[i][3]: the dimension behind
+  // it.
 #pragma unroll
   for (int i = 0; i < D / 16; ++i) {
     const int dim = 64 * (i / 4) + 8 * g + 2 * (i % 4);
@@ -209,13 +294,23 @@ __device__ __forceinline__ void attend_mma(const AttentionShape& a, const StepSe
       total += state.y * by;
       v.x += u.x * by, v.y += u.y * by, v.z += u.z * by, v.w += u.w * by;
     }
-    const int64_t at = static_cast<int64_t>(task.first_head + head) * task.splits + task.split;
     const float scale = total > 0.f ? 1.f / total : 0.f;
-    if (dim == 0) put_state(part_states + at, highest, total, out_tag);
-    uint2* to = parts + (at * D + dim) / 2;
-    put_word(to, bits_of(__halves2half2(to_half(v.x * scale), to_half(v.y * scale))), out_tag);
-    put_word(to + 1, bits_of(__halves2half2(to_half(v.z * scale), to_half(v.w * scale))), out_tag);
+    const float parts[4] = {v.x * scale, v.y * scale, v.z * scale, v.w * scale};
+    if (task.splits == 1) {
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        const int column = (task.first_head + head) * D + dim + j;
+        put_half(words.out + (words.place != nullptr ? __ldg(words.place + column) : column), to_half(parts[j]), words.out_tag);
+      }
+      continue;
+    }
+    const int64_t at = static_cast<int64_t>(task.first_head + head) * task.splits + task.split;
+    if (dim == 0) put_state(words.part_states + at, highest, total, words.out_tag);
+    uint2* to = words.parts + (at * D + dim) / 2;
+    put_word(to, bits_of(to_half2(parts[0], parts[1])), words.out_tag);
+    put_word(to + 1, bits_of(to_half2(parts[2], parts[3])), words.out_tag);
   }
+  if (task.splits > 1) merge_splits<D>(task, words, tid, warps * 32);
 }
 
 }  // namespace nbl::cuda

@@ -3,6 +3,9 @@
 
 #include "kernels/cuda/resident/program.h"
 
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL) || defined(__CUDA_ARCH_FEAT_SM100_ALL) || defined(__CUDA_ARCH_FEAT_SM120_ALL)
+#define NIBBLE_SETMAXNREG 1
+#endif
 #if __CUDA_ARCH__ >= 900
 namespace nbl::cuda {
 
@@ -37,6 +40,19 @@ __device__ __forceinline__ void bulk_prefetch(const void* from, uint32_t bytes) 
 }
 // A barrier of the consumer warps alone.
 __device__ __forceinline__ void consumers_meet() { asm volatile("bar.sync 1, %0;" ::"n"(kConsumerThreads) : "memory"); }
+
+// The registers of the producer's warps go to the consumers, where the device can do that: without it they spill, and a
+// spilled register comes back from far away, since the stream of weights drives local memory out of the caches.
+__device__ __forceinline__ void give_registers() {
+#if NIBBLE_SETMAXNREG
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 56;");
+#endif
+}
+__device__ __forceinline__ void take_registers() {
+#if NIBBLE_SETMAXNREG
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 224;");
+#endif
+}
 
 // The indices of a thread, read anew where this is called: what is computed from them is not kept in
 // registers from one operation to the next, of which there are too few.

@@ -100,40 +100,34 @@ struct Ring {
   int window = 0;  // of the running operation: the first that is not finished
 };
 
-// What becomes of y = v of row r of a strip. Whole warps come here, `valid` or not: rows meet by shuffles.
-__device__ __forceinline__ void put_row(const ResidentOp& op, uint32_t tag, float* residual, int strip, int r, float v, bool valid) {
-  const int row = strip * kStripRows + r;
-  if (op.codes == Codes::kHalf) {
-    if (valid && op.row_scale != nullptr) v *= op.row_scale[row];
-  } else if (has_zeros(op.codes)) {
-    v *= kCodeUnit;
-  }
-  if (op.output == ResidentOutput::kGate) {
-    const int i = strip * 8 + r % 8, half = op.rows / 2;
-    valid = valid && i < half;
-    if (valid && op.bias != nullptr) v += op.bias[r < 8 ? i : half + i];
-    const float up = __shfl_down_sync(~0u, v, 8);
-    const float act = valid ? activate(op.activation, v) * up : 0.f;
-    const float next = __shfl_down_sync(~0u, act, 1);
-    if (valid && r < 8 && r % 2 == 0) put_word(op.tagged + i / 2, bits_of(__halves2half2(to_half(act), to_half(next))), tag);
-    return;
-  }
-  if (!valid || row >= op.rows) return;
-  if (op.bias != nullptr) v += op.bias[row];
-  if (op.output == ResidentOutput::kLogits) {
-    op.out[row] = v;
-    return;
-  }
-  if (op.output == ResidentOutput::kResidual) v = residual[row] += v;
-  put_word(op.tagged + row, __float_as_uint(v), tag);
+// Operations read rows of words to the end of the last unit of columns.
+__device__ __forceinline__ int padded_columns(int width) { return (width + kUnitColumns - 1) / kUnitColumns * kUnitColumns; }
+__device__ __forceinline__ void pad_words(uint2* words, int width, uint32_t tag, int tid) {
+  if (width + tid < padded_columns(width)) put_word(words + width + tid, 0, tag);
+}
+__device__ __forceinline__ void pad_halves(uint32_t* halves, int width, uint32_t tag, int tid) {
+  if (width + tid < padded_columns(width)) put_half(halves + width + tid, __half(0.f), tag);
 }
 
-// All warps have left the window: its strips are summed over the warps, and cleared.
+// All warps have left the window: its strips are summed over the warps, and cleared. A thread has one row of a strip;
+// what belongs to the row is asked for before the warps meet.
 __device__ __forceinline__ void finish_window(const ResidentStep& step, const ResidentOp& op, uint32_t tag, int window, int begin, int end,
                                               int tid) {
+  const int slot = tid / kStripRows, r = tid % kStripRows, strip = begin + window * kWindow + slot;
+  const bool gate = op.output == ResidentOutput::kGate;
+  // Interleaved: rows r < 8 are the gates of i, the others their ups.
+  const int half = op.rows / 2, i = strip * 8 + r % 8;
+  const int row = strip * kStripRows + r, vector_row = gate ? (r < 8 ? i : half + i) : row;
+  const bool valid = tid < kWindow * kStripRows && strip < end && (gate ? i < half : row < op.rows);
+  float scale = has_zeros(op.codes) ? kCodeUnit : 1.f, bias = 0.f;
+  int place = i;
+  if (valid) {
+    if (op.row_scale != nullptr) scale = __ldg(op.row_scale + row);
+    if (op.bias != nullptr) bias = __ldg(op.bias + vector_row);
+    if (gate && op.out_place != nullptr) place = __ldg(op.out_place + i);
+  }
   consumers_meet();
   if (tid >= kWindow * kStripRows) return;
-  const int slot = tid / kStripRows, r = tid % kStripRows, strip = begin + window * kWindow + slot;
   float* at = reinterpret_cast<float*>(shared_memory + step.red_at) + ((window & 1) * kWindow + slot) * kConsumerWarps * kStripRows + r;
   float v = 0.f;
 #pragma unroll
@@ -141,9 +135,21 @@ __device__ __forceinline__ void finish_window(const ResidentStep& step, const Re
     v += at[w * kStripRows];
     at[w * kStripRows] = 0.f;
   }
-  // h of the rows that this CTA owns, with the indices of all of h.
-  float* residual = reinterpret_cast<float*>(shared_memory + step.residual_at) - begin * kStripRows;
-  put_row(op, tag, residual, strip, r, v, strip < end);
+  v = v * scale + bias;
+  if (gate) {
+    const float up = __shfl_down_sync(~0u, v, 8);
+    if (valid && r < 8) put_half(op.halves + place, to_half(activate(op.activation, v) * up), tag);
+  } else if (valid) {
+    if (op.output == ResidentOutput::kLogits) {
+      op.out[row] = v;
+    } else {
+      // h of the rows that this CTA owns, with the indices of all of h.
+      if (op.output == ResidentOutput::kResidual) {
+        v = reinterpret_cast<float*>(shared_memory + step.residual_at)[row - begin * kStripRows] += v;
+      }
+      put_word(op.tagged + row, __float_as_uint(v), tag);
+    }
+  }
 }
 
 template <Codes C, int GB, bool Wide>
@@ -152,7 +158,7 @@ __device__ __forceinline__ Ring consume(const ResidentStep& step, const Resident
   const Where at_work = here();
   const int tid = at_work.tid, lane = tid & 31, warp = tid >> 5;
   const int begin = first_strip(op.strips, at_work.cta, at_work.ctas), end = first_strip(op.strips, at_work.cta + 1, at_work.ctas);
-  const int records = op.records, record_bytes = op.record_bytes, chunk = op.chunk_records, share = chunk / kConsumerWarps;
+  const int records = op.records, chunk = op.chunk_records, share = chunk / kConsumerWarps;
   const int total = (end - begin) * records, slots = step.slots, slot_bytes = step.slot_bytes;
   const uint32_t full = shared_address(shared_memory + step.barriers_at), empty = full + 8 * slots;
   const unsigned char* slots_at = shared_memory + step.ring_at;
@@ -163,12 +169,12 @@ __device__ __forceinline__ Ring consume(const ResidentStep& step, const Resident
   constexpr int kXBytes = record_columns(C) * 2;
   const int x_step = lane < 4 ? kXBytes : 0;
   const unsigned char* x = shared_memory + (lane < 4 ? lane * (Product::kPairedX ? 32 : 16) : step.zeros_at);
-  int strip = 0, k = warp * share;  // the warp's next record: of which local strip, and which of it
-  int held = 0, window = 0;         // the strip whose sums are in acc; the window it is in
+  int strip = 0, k = warp * share;  // the strip whose sums are kept, and the warp's first record of the chunk, counted from the strip's
+  int window = 0;                   // the one that strip lies in
   float acc0 = 0.f, acc1 = 0.f, acc2 = 0.f, acc3 = 0.f, d[4] = {}, e[4] = {};  // of even and odd records of a run
   const auto leave_strip = [&] {
     if (lane % 4 == 0) {
-      float* at = red + held % (2 * kWindow) * (kConsumerWarps * kStripRows);
+      float* at = red + strip % (2 * kWindow) * (kConsumerWarps * kStripRows);
       at[0] = C == Codes::kHalf ? d[0] + e[0] : acc0 + acc2;
       at[8] = C == Codes::kHalf ? d[2] + e[2] : acc1 + acc3;
     }
@@ -177,35 +183,37 @@ __device__ __forceinline__ Ring consume(const ResidentStep& step, const Resident
     for (int i = 0; i < 4; ++i) d[i] = e[i] = 0.f;
   };
 #pragma unroll 1
-  for (int base = 0; base < total; base += chunk) {
+  for (int base = warp * share; base - warp * share < total; base += chunk) {
     barrier_wait(full + 8 * ring.slot, ring.phase);
-    const int from = warp * share, count = min(share, total - base - from);
-    while (k >= records) k -= records, ++strip;
-    const unsigned char* record = slots_at + ring.slot * slot_bytes + from * record_bytes;
+    const unsigned char* record = slots_at + ring.slot * slot_bytes + warp * share * Product::kRecordBytes;
+    int left = min(share, total - base), at = k;
 #pragma unroll 1
-    for (int left = count; left > 0;) {
-      if (strip != held) {
+    while (left > 0) {
+      if (at >= records) {
         leave_strip();
-        for (; window < strip / kWindow; ++window) finish_window(step, op, tag, window, begin, end, tid);
-        held = strip;
+        do at -= records, k -= records, ++strip;
+        while (at >= records);
+        for (; strip >= (window + 1) * kWindow; ++window) finish_window(step, op, tag, window, begin, end, tid);
       }
-      const int run = min(left, records - k);  // of this strip
-      int r = 0;
+      const int run = min(left, records - at);  // of this strip
+      const unsigned char* lane_x = x + at * x_step;
+      const float* group_sums = sums + at * Product::kGroups;
+      left -= run, at += run;
+      const auto add = [&](int i, float& first, float& second, float(&sum)[4]) {
+        Product::add(record + i * Product::kRecordBytes, pairs, lane_x + i * x_step, group_sums + i * Product::kGroups, lane, first, second, sum);
+      };
+      int r = run;
 #pragma unroll 1
-      for (; r + 2 <= run; r += 2) {
-        Product::add(record, pairs, x + (k + r) * x_step, sums + (k + r) * Product::kGroups, lane, acc0, acc1, d);
-        Product::add(record + record_bytes, pairs, x + (k + r + 1) * x_step, sums + (k + r + 1) * Product::kGroups, lane, acc2, acc3, e);
-        record += 2 * record_bytes;
+      for (; r >= 2; r -= 2) {
+        add(0, acc0, acc1, d), add(1, acc2, acc3, e);
+        record += 2 * Product::kRecordBytes, lane_x += 2 * x_step, group_sums += 2 * Product::kGroups;
       }
-      if (r < run) {
-        Product::add(record, pairs, x + (k + r) * x_step, sums + (k + r) * Product::kGroups, lane, acc0, acc1, d);
-        record += record_bytes;
+      if (r > 0) {
+        add(0, acc0, acc1, d);
+        record += Product::kRecordBytes;
       }
-      left -= run;
-      k += run;
-      if (k == records) k = 0, ++strip;
     }
-    k += chunk - max(count, 0);
+    k += chunk;
     __syncwarp();
     if (lane == 0) barrier_arrive(empty + 8 * ring.slot);
     if (++ring.slot == slots) ring.slot = 0, ring.phase ^= 1;
@@ -250,15 +258,15 @@ __device__ __forceinline__ void attend_tasks(const ResidentStep& step, const Res
   const int tid = at_work.tid;
   const StepSequence& s = *reinterpret_cast<const StepSequence*>(shared_memory + step.sequence_at);
   const int tasks = a.kv_heads * mma_tasks_per_kv_head(a.heads, a.kv_heads) * step.splits;
+  if (at_work.cta == 0) pad_halves(op.halves, a.heads * a.head_dim, base + op.out_tag, tid);
   const auto meet = [] { consumers_meet(); };
   for (int i = at_work.cta; i < tasks; i += at_work.ctas) {
     const MmaTask task = mma_task(a.heads, a.kv_heads, a.window, s.length + 1, i, step.splits);
+    const AttentionWords words = {op.input_words, base + op.in_tag, step.parts, step.part_states, op.halves, op.out_place, base + op.out_tag};
     if (a.head_dim == 64) {
-      attend_mma<64>(a, s, task, op.input_words, base + op.in_tag, turns, step.parts, step.part_states, base + op.out_tag, shared_memory,
-                     tid, kConsumerWarps, meet);
+      attend_mma<64>(a, s, task, words, turns, shared_memory, tid, kConsumerWarps, meet);
     } else {
-      attend_mma<128>(a, s, task, op.input_words, base + op.in_tag, turns, step.parts, step.part_states, base + op.out_tag, shared_memory,
-                      tid, kConsumerWarps, meet);
+      attend_mma<128>(a, s, task, words, turns, shared_memory, tid, kConsumerWarps, meet);
     }
     if (i + at_work.ctas < tasks) meet();
   }
@@ -276,9 +284,10 @@ __device__ __forceinline__ void op_is_here() { copy_wait<0>(); }
 
 #endif
 
-__global__ void __launch_bounds__(kConsumerThreads + 32, 1) resident_step(const __grid_constant__ ResidentStep step) {
+__global__ void __launch_bounds__(kThreads, 1) resident_step(const __grid_constant__ ResidentStep step) {
 #if __CUDA_ARCH__ >= 900
   const int tid = threadIdx.x;
+  const uint32_t base = __ldcg(step.sync);
   float* red = reinterpret_cast<float*>(shared_memory + step.red_at);
   float2* turns = reinterpret_cast<float2*>(shared_memory + step.turns_at);
   ResidentOp* ops = reinterpret_cast<ResidentOp*>(shared_memory + step.ops_at);  // this and the next
@@ -290,6 +299,7 @@ __global__ void __launch_bounds__(kConsumerThreads + 32, 1) resident_step(const 
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
   }
   for (int i = tid; i < kRedFloats; i += blockDim.x) red[i] = 0.f;
+  if (tid == 0) *reinterpret_cast<uint32_t*>(shared_memory + step.base_at) = base;
   if (tid < kZeroBytes / 4) reinterpret_cast<uint32_t*>(shared_memory + step.zeros_at)[tid] = 0;
   for (int i = tid; i < step.rotary_half; i += blockDim.x) turns[i] = turn(*step.position, step.inv_freq[i], step.rotary_factor);
   // The residual of the rows that this CTA owns, which is how kResidual operations divide them.
@@ -297,8 +307,11 @@ __global__ void __launch_bounds__(kConsumerThreads + 32, 1) resident_step(const 
   const int owned_end = min(step.hidden, first_strip((step.hidden + kStripRows - 1) / kStripRows, blockIdx.x + 1, gridDim.x) * kStripRows);
   float* residual = reinterpret_cast<float*>(shared_memory + step.residual_at);
   for (int i = owned + tid; i < owned_end; i += blockDim.x) {
-    residual[i - owned] = table_value(step.table, step.table_type, static_cast<int64_t>(*step.token) * step.hidden + i);
+    const float value = table_value(step.table, step.table_type, static_cast<int64_t>(*step.token) * step.hidden + i);
+    residual[i - owned] = value;
+    put_word(step.h + i, __float_as_uint(value), base + kEmbeddingTag);
   }
+  if (blockIdx.x == 0) pad_words(step.h, step.hidden, base + kEmbeddingTag, tid);
   for (int i = tid; i < step.op_count * static_cast<int>(sizeof(ResidentStream) / 4); i += blockDim.x) {
     reinterpret_cast<uint32_t*>(shared_memory + step.streams_at)[i] = reinterpret_cast<const uint32_t*>(step.streams)[i];
   }
@@ -309,15 +322,17 @@ __global__ void __launch_bounds__(kConsumerThreads + 32, 1) resident_step(const 
   op_is_here();
   __syncthreads();
   if (tid >= kConsumerThreads) {
+    give_registers();
     if (tid == kConsumerThreads) produce(step);
     return;
   }
+  take_registers();
   const unsigned int* pairs_of = nullptr;
-  const uint32_t base = __ldcg(step.sync);
 #pragma unroll 1
   for (int i = 0; i < step.op_count; ++i) {
     const Where at_work = here();
     const int tid = at_work.tid;
+    const uint32_t base = *reinterpret_cast<const volatile uint32_t*>(shared_memory + step.base_at);
     ResidentOp* ops = reinterpret_cast<ResidentOp*>(shared_memory + step.ops_at);  // this and the next
     const ResidentOp& op = ops[i & 1];
     if (i + 1 < step.op_count) copy_op(ops + (i + 1 & 1), step.ops + i + 1, tid);
@@ -332,8 +347,10 @@ __global__ void __launch_bounds__(kConsumerThreads + 32, 1) resident_step(const 
           reinterpret_cast<uint32_t*>(shared_memory + step.pairs_at)[j] = op.code_pairs[j / 32];
         pairs_of = op.code_pairs;
       }
-      stage(step, op, base + op.in_tag, reinterpret_cast<__half*>(shared_memory), reinterpret_cast<float*>(shared_memory + step.sums_at),
+      stage(op, base + op.in_tag, reinterpret_cast<__half*>(shared_memory), reinterpret_cast<float*>(shared_memory + step.sums_at),
             reinterpret_cast<float2*>(shared_memory + step.norm_at), tid);
+      if (begin == 0 && op.output == ResidentOutput::kResidual) pad_words(op.tagged, op.rows, base + op.out_tag, tid);
+      if (begin == 0 && op.output == ResidentOutput::kGate) pad_halves(op.halves, op.rows / 2, base + op.out_tag, tid);
       ring = multiply(step, op, base + op.out_tag, ring);
       for (int window = ring.window; window * kWindow < end - begin; ++window) {
         finish_window(step, op, base + op.out_tag, window, begin, end, tid);
@@ -343,9 +360,9 @@ __global__ void __launch_bounds__(kConsumerThreads + 32, 1) resident_step(const 
     consumers_meet();
   }
   // The last CTA leaves the counters as the next step wants them.
-  if (tid == 0 && atomicAdd(step.sync + 1, 1u) == gridDim.x - 1) {
+  if (threadIdx.x == 0 && atomicAdd(step.sync + 1, 1u) == gridDim.x - 1) {
     step.sync[1] = 0;
-    step.sync[0] = base + step.op_count;
+    step.sync[0] = *reinterpret_cast<const uint32_t*>(shared_memory + step.base_at) + kEmbeddingTag + step.op_count;
   }
 #endif
 }

@@ -34,18 +34,20 @@ class SharedPairs {
 // Collects the operations of a decoder in order.
 class ProgramWriter {
  public:
-  // The buffers of tagged words: h, qkv, and what the MLP's second matrix reads.
+  // The buffers of tagged words: h, qkv, and what the MLP's second matrix reads where gate and up are apart; f16 of
+  // attention and of the gated MLP.
   struct Words {
     uint2 *h, *qkv, *inner;
+    uint32_t *attention, *gated;
   };
   ProgramWriter(const DeviceDecoder& decoder, const Words& words, float* logits) : decoder_(decoder), words_(words), logits_(logits) {}
 
   Status write(cudaStream_t stream) {
     const DecoderConfig& c = decoder_.config();
     const int hidden = static_cast<int>(c.hidden_size), heads_width = static_cast<int>(c.num_attention_heads * c.head_dim);
-    uint32_t h_tag = 0;  // of the operation that wrote h last; 0: h is the embedding's row
+    uint32_t h_tag = kEmbeddingTag;  // of the operation that wrote h last
     const auto normed = [&](ResidentOp& op, const DeviceNorm& norm) {
-      op.input = h_tag == 0 ? ResidentInput::kEmbedding : ResidentInput::kResidual;
+      op.input = ResidentInput::kResidual;
       op.norm = norm;
       op.input_words = words_.h;
       op.in_tag = h_tag;
@@ -63,9 +65,12 @@ class ProgramWriter {
       attention.input_words = words_.qkv;
       attention.in_tag = qkv_tag;
       attention.out_tag = next_tag();
+      attention.halves = words_.attention;
+      attention.out_place = block.output.weight->tiles().k_place;
       ops_.push_back(attention);
       ResidentOp& output = add(block.output, heads_width, ResidentOutput::kResidual);
-      output.input = ResidentInput::kAttention;
+      output.input = ResidentInput::kHalves;
+      output.input_halves = words_.attention;
       output.in_tag = attention.out_tag;
       output.tagged = words_.h;
       h_tag = output.out_tag;
@@ -78,12 +83,15 @@ class ProgramWriter {
         normed(op, block.post_norm);
         op.activation = block.activation;
         op.tagged = words_.inner + linear.offset;
+        op.halves = words_.gated;
+        op.out_place = block.down.weight->tiles().k_place;
         op.out_tag = inner_tag;
       }
       ResidentOp& down = add(block.down, inner, ResidentOutput::kResidual);
-      down.input = gated ? ResidentInput::kGated : ResidentInput::kGateUp;
+      down.input = gated ? ResidentInput::kHalves : ResidentInput::kGateUp;
       down.activation = block.activation;
       down.input_words = words_.inner;
+      down.input_halves = words_.gated;
       down.in_tag = inner_tag;
       down.tagged = words_.h;
       h_tag = down.out_tag;
@@ -101,7 +109,7 @@ class ProgramWriter {
   std::vector<ResidentOp>& ops() { return ops_; }
 
  private:
-  uint32_t next_tag() const { return static_cast<uint32_t>(ops_.size()) + 1; }
+  uint32_t next_tag() const { return kEmbeddingTag + 1 + static_cast<uint32_t>(ops_.size()); }
   ResidentOp& add(const DeviceLinear& linear, int width, ResidentOutput output) {
     const Tiles& t = linear.weight->tiles();
     ResidentOp op;
@@ -151,9 +159,8 @@ Result<std::unique_ptr<ResidentProgram>> ResidentProgram::create(const DeviceDec
   if (c.head_dim != 64 && c.head_dim != 128) {
     return none();  // no attention for such heads
   }
-  if (c.intermediate_size % 2 != 0 || rounds_inputs(decoder)) {
-    return none();  // two values of an odd row would share a word; LLM.int8's rounding is an operation of its
-                    // own
+  if (c.hidden_size % 2 != 0 || c.intermediate_size % 2 != 0 || rounds_inputs(decoder)) {
+    return none();  // rows are read in pairs; LLM.int8's rounding is an operation of its own
   }
   const int64_t heads = c.num_attention_heads, kv_heads = c.num_key_value_heads;
   const int64_t tasks = kv_heads * ((heads / kv_heads + kMmaHeads - 1) / kMmaHeads);
@@ -161,18 +168,24 @@ Result<std::unique_ptr<ResidentProgram>> ResidentProgram::create(const DeviceDec
   while (max_splits < 32 && tasks * max_splits * 2 <= multiprocessors) max_splits *= 2;
 
   // One buffer: tagged words, counters, then the program. Zeroed, and no tag is 0.
-  const int64_t h_words = pad_up(c.hidden_size, 8), qkv_words = pad_up((heads + 2 * kv_heads) * c.head_dim, 8);
+  const int64_t h_words = pad_up(c.hidden_size, kColumnAlign), qkv_words = pad_up((heads + 2 * kv_heads) * c.head_dim, 8);
   const int64_t inner_words = pad_up(2 * c.intermediate_size, 8), part_words = heads * max_splits * c.head_dim / 2;
+  const int64_t attention_words = pad_up(heads * c.head_dim, kColumnAlign) / 2;  // of two halves each
+  const int64_t gated_words = pad_up(c.intermediate_size, kColumnAlign) / 2;
   const int64_t state_words = 2 * heads * max_splits, counter_words = 2;
   const int64_t op_count = static_cast<int64_t>(decoder.blocks().size()) * 8 + 1;
-  const int64_t word_bytes = (h_words + qkv_words + inner_words + part_words + state_words + counter_words) * 8;
+  const int64_t word_bytes = (h_words + qkv_words + inner_words + attention_words + gated_words + part_words + state_words + counter_words) * 8;
   std::unique_ptr<ResidentProgram> program(new ResidentProgram);
   NBL_ASSIGN_OR_RETURN(
       program->memory_,
       DeviceBuffer::allocate(device, word_bytes + op_count * static_cast<int64_t>(sizeof(ResidentOp) + sizeof(ResidentStream)),
                              "the resident kernel's program", stream));
   uint2* words = program->memory_.as<uint2>();
-  ProgramWriter writer(decoder, {words, words + h_words, words + h_words + qkv_words}, logits);
+  uint2* qkv = words + h_words;
+  uint2* inner = qkv + qkv_words;
+  uint2* attention = inner + inner_words;
+  uint2* gated = attention + attention_words;
+  ProgramWriter writer(decoder, {words, qkv, inner, reinterpret_cast<uint32_t*>(attention), reinterpret_cast<uint32_t*>(gated)}, logits);
   NBL_RETURN_IF_ERROR(writer.write(stream));
   std::vector<ResidentOp>& ops = writer.ops();
 
@@ -199,6 +212,7 @@ Result<std::unique_ptr<ResidentProgram>> ResidentProgram::create(const DeviceDec
   step.turns_at = take(decoder.rotary_half() * 8);
   step.norm_at = take(kConsumerWarps * 8);
   step.zeros_at = take(kZeroBytes);
+  step.base_at = take(4);
   step.sequence_at = take(sizeof(StepSequence));
   const int64_t hidden_strips = pad_up(c.hidden_size, kStripRows) / kStripRows;
   step.residual_at = take((hidden_strips / multiprocessors + 1) * kStripRows * 4);
@@ -230,7 +244,8 @@ Result<std::unique_ptr<ResidentProgram>> ResidentProgram::create(const DeviceDec
   NBL_CUDA(cudaStreamSynchronize(stream));
   step.ops = reinterpret_cast<ResidentOp*>(memory);
   step.streams = reinterpret_cast<ResidentStream*>(memory + op_bytes);
-  uint2* parts = words + h_words + qkv_words + inner_words;
+  uint2* parts = gated + gated_words;
+  step.h = words;
   step.parts = parts;
   step.part_states = reinterpret_cast<uint4*>(parts + part_words);
   step.sync = reinterpret_cast<unsigned*>(parts + part_words + state_words);
@@ -262,7 +277,7 @@ Status ResidentProgram::launch(ResidentStep given, cudaStream_t stream) const {
   cooperative.val.cooperative = 1;
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(grid_);
-  config.blockDim = dim3(kConsumerThreads + 32);
+  config.blockDim = dim3(kThreads);
   config.dynamicSmemBytes = shared_bytes_;
   config.stream = stream;
   config.attrs = &cooperative;

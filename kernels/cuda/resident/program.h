@@ -3,7 +3,7 @@
 // of the step, in order, through a ring in shared memory; it waits for no other CTA, so that memory keeps
 // working while the others synchronize.
 //
-// What CTAs tell each other is tagged: 64-bit words of a value and the number of the operation that wrote it,
+// What CTAs tell each other is tagged (words.cuh): words of a value and the number of the operation that wrote it,
 // stored and loaded whole. A reader repeats its loads until it finds the tag; there is no barrier of the
 // grid, and no fence. No word is written again before all have read it: between two writes of a buffer every
 // CTA has waited for words of all others.
@@ -19,34 +19,34 @@
 
 namespace nbl::cuda {
 
-constexpr int kConsumerWarps = 8;  // consumers of a CTA: few, with many registers and two records under way in each; one more produces
+constexpr int kConsumerWarps = 8;  // consumers of a CTA: few, with many registers and two records under way in each; a thread of one more produces
 constexpr int kConsumerThreads = kConsumerWarps * 32;
+constexpr int kThreads = kConsumerThreads + 128;  // registers change hands between whole groups of four warps
 constexpr int kWindow = 8;  // strips whose sums are reduced at once
 constexpr int kRedFloats = 2 * kWindow * kConsumerWarps * kStripRows;
 constexpr int kSlotBytes = 34304;  // of the ring: 32 records of int4 in groups of 128
 constexpr int kChunksAhead = 4;    // brought to the second-level cache before they are copied
 constexpr int kPairBytes = 256 * 32 * 4;
 constexpr int kZeroBytes = 256;  // of shared memory, for the lanes that read zeros as x
+constexpr uint32_t kEmbeddingTag = 1;  // a step's first tag: of the embedding's row; the operations' follow
 constexpr int kMmaHeads = 8;     // query heads of one task of attention
 
-// Shared memory of attention in bytes: queries f16, heads before rounding f32, the warps' states and sums.
+// Shared memory of attention in bytes: queries f16, a head f32 of each warp, the warps' states and sums.
 NBL_HD constexpr int mma_attention_bytes(int head_dim, int warps) {
-  return kMmaHeads * head_dim * 2 + (kMmaHeads + 2) * head_dim * 4 + warps * kMmaHeads * 8 + warps * kMmaHeads * (head_dim + 4) * 4;
+  return kMmaHeads * head_dim * 2 + warps * head_dim * 4 + warps * kMmaHeads * 8 + warps * kMmaHeads * (head_dim + 4) * 4;
 }
 
 // Where an operation of the step finds its input, and what it does with it on the way to shared memory.
 enum class ResidentInput : uint8_t {
-  kEmbedding,  // norm of the token's row of the embedding table
-  kResidual,   // norm of h
-  kAttention,  // the splits of attention put together
-  kGated,      // two f16 a word
-  kGateUp,     // activation(gate) * up, both float32, one after the other
+  kResidual,  // norm of h
+  kHalves,    // f16: attention's, or the gated MLP's
+  kGateUp,    // activation(gate) * up, both float32, one after the other
 };
 enum class ResidentOutput : uint8_t {
   kTagged,    // tagged[row] = y, float32
   kLogits,    // out[row] = y
   kResidual,  // h[row] += y, of which the CTA keeps its rows; tagged[row] = h, float32
-  kGate,      // tagged[i / 2] = activation(gate_i) * up_i and its neighbour, f16, of interleaved rows
+  kGate,      // halves[i] = activation(gate_i) * up_i, f16, of interleaved rows
 };
 
 // One matrix product of a step, or (strips == 0) the attention of a layer.
@@ -54,12 +54,15 @@ struct alignas(16) ResidentOp {
   const unsigned char* data = nullptr;  // Tiles::data
   const unsigned int* code_pairs = nullptr;
   const float* row_scale = nullptr;
-  const int32_t* in_place = nullptr;  // column of the input -> column of x; null: the same
+  const int32_t* in_place = nullptr;   // kResidual, kGateUp: column of the input -> column of x; null: the same
+  const int32_t* out_place = nullptr;  // kGate and attention: row of the result -> where it goes in halves; null: the same
   const float* bias = nullptr;
   float* out = nullptr;                // kLogits
   uint2* tagged = nullptr;             // {value, tag}
-  const uint2* input_words = nullptr;  // what `input` reads
-  DeviceNorm norm;                     // kEmbedding, kResidual
+  uint32_t* halves = nullptr;          // {f16, tag}
+  const uint2* input_words = nullptr;  // what `input` reads, or attention
+  const uint32_t* input_halves = nullptr;
+  DeviceNorm norm;                     // kResidual
   int32_t rows = 0, strips = 0, records = 0, record_bytes = 0;
   int32_t width = 0, padded_k = 0;   // columns of the input, and with padding
   int32_t group_blocks = 0;          // blocks of 32 columns that share a scale: 1, 2 or 4; 0 for f16
@@ -91,6 +94,7 @@ struct ResidentStep {
   const int32_t* position = nullptr;
   const float* inv_freq = nullptr;
   const void* table = nullptr;   // the embedding
+  uint2* h = nullptr;            // tagged, of which the kernel writes the embedding's row itself
   uint2* parts = nullptr;        // tagged: [heads][splits][head_dim / 2] of two f16, each split divided by its sum
   uint4* part_states = nullptr;  // [heads][splits] tagged: maximum, sum
   unsigned* sync = nullptr;      // {the tag before this step's first, CTAs that are done with the step}
@@ -98,7 +102,7 @@ struct ResidentStep {
   float rotary_factor = 1;
   DType table_type = DType::kF32;
   // Places in shared memory, in bytes: x (also attention's scratch) begins at 0.
-  int32_t sums_at = 0, red_at = 0, turns_at = 0, norm_at = 0, zeros_at = 0, sequence_at = 0, residual_at = 0, ops_at = 0, streams_at = 0,
+  int32_t sums_at = 0, red_at = 0, turns_at = 0, norm_at = 0, zeros_at = 0, base_at = 0, sequence_at = 0, residual_at = 0, ops_at = 0, streams_at = 0,
           pairs_at = 0, barriers_at = 0, ring_at = 0;
   int32_t slot_bytes = 0, slots = 0;
 };

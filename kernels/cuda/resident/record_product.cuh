@@ -53,6 +53,7 @@ struct RecordProduct {
   static constexpr int kBlocks = record_columns(C) / 32;
   static constexpr int kGroups = C == Codes::kHalf ? 0 : kBlocks / GB;  // of a record
   static constexpr int kGroupBytes = kStripRows * ((Wide ? 4 : 2) + has_zeros(C));
+  static constexpr int kRecordBytes = code_bytes(C) + kGroups * kGroupBytes;
 
   struct Meta {
     float scale0, scale1, zero0, zero1;
@@ -63,8 +64,9 @@ struct RecordProduct {
     meta += Wide ? 64 : 32;
     m.scale0 = s.x, m.scale1 = s.y, m.zero0 = m.zero1 = 0.f;
     if constexpr (has_zeros(C)) {
-      const uint32_t z = reinterpret_cast<const uint16_t*>(meta)[g];
-      m.zero0 = static_cast<float>(z & 255u), m.zero1 = static_cast<float>(z >> 8);
+      const uint32_t z = reinterpret_cast<const uint16_t*>(meta)[g];  // bytes become floats as the low bits of 2^23
+      m.zero0 = __uint_as_float(__byte_perm(z, 0x4b000000u, 0x7540)) - 8388608.f;
+      m.zero1 = __uint_as_float(__byte_perm(z, 0x4b000000u, 0x7541)) - 8388608.f;
     }
     return m;
   }

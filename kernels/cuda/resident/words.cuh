@@ -1,6 +1,9 @@
-// Tagged words: how CTAs of the resident kernel tell each other results (program.h). A word is 64 bits, a
-// value and a tag, and is stored and loaded whole; who finds the tag he waits for has the value too, whatever
-// order memory saw.
+// Tagged words: how CTAs of the resident kernel tell each other results (program.h). A word is a value and a tag,
+// stored and loaded whole; who finds the tag he waits for has the value too, whatever order memory saw.
+//
+//   64 bits   a float32 or two f16, and a tag of 32 bits
+//   32 bits   one f16, and the low 16 bits of a tag: for buffers that are written whole once a layer, where no tag
+//             is old enough to come around again
 #pragma once
 
 #include <cstdint>
@@ -13,37 +16,57 @@ __device__ __forceinline__ void put_word(uint2* at, uint32_t bits, uint32_t tag)
   asm volatile("{\n .reg .b64 word;\n mov.b64 word, {%1, %2};\n st.relaxed.gpu.global.b64 [%0], word;\n}" ::"l"(at), "r"(bits), "r"(tag)
                : "memory");
 }
-// Two words at once; `at` is aligned to 16 bytes.
-__device__ __forceinline__ uint4 load_words(const uint2* at) {
-  uint4 v;
+__device__ __forceinline__ void put_half(uint32_t* at, __half value, uint32_t tag) {
+  const uint32_t word = static_cast<uint32_t>(__half_as_ushort(value)) | tag << 16;
+  asm volatile("st.relaxed.gpu.global.b32 [%0], %1;" ::"l"(at), "r"(word) : "memory");
+}
+
+// Two words {value, tag, value, tag}, aligned to 16 bytes, into v where `wanted`; predicated and not a branch, so that many
+// of them share their registers.
+__device__ __forceinline__ void load_words(uint4& v, const uint2* at, bool wanted = true) {
   asm volatile(
-      "{\n .reg .b64 a, b;\n ld.relaxed.gpu.global.v2.b64 {a, b}, [%4];\n mov.b64 {%0, %1}, a;\n mov.b64 "
-      "{%2, %3}, b;\n}"
-      : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-      : "l"(at)
+      "{\n .reg .b64 a, b;\n .reg .pred p;\n setp.ne.b32 p, %5, 0;\n mov.b64 a, {%0, %1};\n mov.b64 b, {%2, %3};\n"
+      " @p ld.relaxed.gpu.global.v2.b64 {a, b}, [%4];\n mov.b64 {%0, %1}, a;\n mov.b64 {%2, %3}, b;\n}"
+      : "+r"(v.x), "+r"(v.y), "+r"(v.z), "+r"(v.w)
+      : "l"(at), "r"(static_cast<int>(wanted))
       : "memory");
+}
+__device__ __forceinline__ uint2 load_word(const uint2* at) {
+  uint2 v;
+  asm volatile("{\n .reg .b64 a;\n ld.relaxed.gpu.global.b64 a, [%2];\n mov.b64 {%0, %1}, a;\n}" : "=r"(v.x), "=r"(v.y) : "l"(at) : "memory");
   return v;
 }
-__device__ __forceinline__ void get_pair(const uint2* at, uint32_t tag, float& first, float& second) {
-  uint4 v;
-  do v = load_words(at);
-  while (v.y != tag || v.w != tag);
-  first = __uint_as_float(v.x), second = __uint_as_float(v.z);
+// The same of four words of one f16.
+__device__ __forceinline__ void load_halves(uint4& v, const uint32_t* at, bool wanted = true) {
+  asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %5, 0;\n @p ld.relaxed.gpu.global.v4.b32 {%0, %1, %2, %3}, [%4];\n}"
+               : "+r"(v.x), "+r"(v.y), "+r"(v.z), "+r"(v.w)
+               : "l"(at), "r"(static_cast<int>(wanted))
+               : "memory");
 }
-// The first `count` of 2 N words; the others are 0. All loads are under way at once.
-template <int N>
-__device__ __forceinline__ void get_words(const uint2* at, uint32_t tag, int count, uint32_t (&bits)[2 * N]) {
-  uint4 v[N];
-  bool there;
+__device__ __forceinline__ bool words_there(const uint4& v, uint32_t tag) { return v.y == tag && v.w == tag; }
+__device__ __forceinline__ bool halves_there(const uint4& v, uint32_t tag) {
+  const uint32_t high = tag << 16;
+  return ((v.x ^ high) | (v.y ^ high) | (v.z ^ high) | (v.w ^ high)) < 65536u;
+}
+
+// Loads N vectors, each again until it is there; load(v, i, wanted). All are asked for at once, and again only those
+// that are missing; while the first one is, nothing else: failing loads are in the way of the writers. What v holds at
+// first must not look as if it were there unless it need not be loaded.
+template <int N, typename Load, typename There>
+__device__ __forceinline__ void wait_for(uint4 (&v)[N], Load load, There there) {
+#pragma unroll
+  for (int i = 0; i < N; ++i) load(v[i], i, !there(v[i]));
+  while (!there(v[0])) load(v[0], 0, true);
+  bool missing;
   do {
-    there = true;
+    missing = false;
 #pragma unroll
-    for (int i = 0; i < N; ++i) v[i] = 2 * i < count ? load_words(at + 2 * i) : make_uint4(0u, tag, 0u, tag);
-#pragma unroll
-    for (int i = 0; i < N; ++i) there = there && v[i].y == tag && (v[i].w == tag || 2 * i + 1 >= count);
-  } while (!there);
-#pragma unroll
-  for (int i = 0; i < N; ++i) bits[2 * i] = v[i].x, bits[2 * i + 1] = 2 * i + 1 < count ? v[i].z : 0u;
+    for (int i = 1; i < N; ++i) {
+      const bool wanted = !there(v[i]);
+      load(v[i], i, wanted);
+      missing = missing || wanted;
+    }
+  } while (missing);
 }
 
 // The maximum and sum of one split of attention.
