@@ -99,15 +99,6 @@ __global__ void __launch_bounds__(256) rotate_whole_rows(AttentionShape a, StepR
   }
 }
 
-__device__ __forceinline__ void load_matrix4(uint32_t (&r)[4], const void* shared) {
-  const uint32_t address = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(address));
-}
-__device__ __forceinline__ void load_matrix4_transposed(uint32_t (&r)[4], const void* shared) {
-  const uint32_t address = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(address));
-}
-
 // Eight values of a head of an int8 cache, as f16, to shared memory; zeros where there is nothing.
 __device__ __forceinline__ void put_halves(void* to, const ByteHead& head, int64_t position, int dim, int head_dim, bool there) {
   uint4 out = make_uint4(0, 0, 0, 0);
@@ -268,8 +259,10 @@ constexpr int prefill_shared() { return 4 * KT * (D * 2 + 16); }
 }  // namespace
 
 Status decode_attention(const AttentionShape& a, const StepRows& step, const float* qkv, int splits, const DecodeScratch& scratch, void* x,
-                        const ActivationLayout& layout, const int32_t* place, cudaStream_t stream) {
-  if (decodes_on_tensor_core(a) && !step.has_byte_caches) return decode_on_tensor_core(a, step, qkv, splits, scratch, x, layout, place, stream);
+                        const ActivationLayout& layout, const int32_t* place, const DeviceTraits& traits, cudaStream_t stream) {
+  if (decodes_on_tensor_core(a) && !step.has_byte_caches) {
+    return decode_on_tensor_core(a, step, qkv, splits, scratch, x, layout, place, traits, stream);
+  }
   const dim3 grid(a.kv_heads * ((a.heads / a.kv_heads + kHeadsPerTask - 1) / kHeadsPerTask) * splits, step.rows);
   const int bytes = attention_shared_floats(a.head_dim, kDecodeWarps) * 4;
   const auto launch = [&](auto* kernel) -> Status {
@@ -317,13 +310,12 @@ Status prefill_attention(const AttentionShape& a, const StepRows& step, const Qu
   return {};
 }
 
-Status prepare_attention(int sm) {
-  if (sm == 90) NBL_RETURN_IF_ERROR(prepare_attention_wgmma());
+Status prepare_attention(const DeviceTraits& traits) {
+  if (traits.sm == 90) NBL_RETURN_IF_ERROR(prepare_attention_wgmma());
+  NBL_RETURN_IF_ERROR(prepare_decode_attention(traits));
   const auto shared = cudaFuncAttributeMaxDynamicSharedMemorySize;
   NBL_CUDA(cudaFuncSetAttribute(prefill_tiles<64, 64>, shared, prefill_shared<64, 64>()));
-  int device = 0, available = 0;
-  NBL_CUDA(cudaGetDevice(&device));
-  NBL_CUDA(cudaDeviceGetAttribute(&available, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
+  const int available = traits.shared_optin;
   NBL_CUDA(cudaFuncSetAttribute(prefill_tiles<128, 64>, shared, std::min(available, prefill_shared<128, 64>())));
   NBL_CUDA(cudaFuncSetAttribute(prefill_tiles<128, 32>, shared, prefill_shared<128, 32>()));
   NBL_CUDA(cudaFuncSetAttribute(prefill_tiles<256, 16>, shared, prefill_shared<256, 16>()));

@@ -93,7 +93,7 @@ Result<std::unique_ptr<Backend>> CudaBackend::create(const CudaOptions& options)
         .with("sm", traits.sm)
         .with("architectures", built_architectures());
   }
-  NBL_RETURN_IF_ERROR(prepare_attention(traits.sm));
+  NBL_RETURN_IF_ERROR(prepare_attention(traits));
   if (traits.kernel == CudaKernel::kCublas && Cublas::file().empty()) {
     return error(Code::kUnsupported, "cuda:%d: the kernel cublas was asked for, but no libcublas of CUDA 12 or 13 is found; install it, or leave the kernel at auto",
                  options.device)
@@ -208,7 +208,7 @@ Status CudaBackend::matmul(const PackedWeight& packed, const float* x, int64_t m
     const ActivationLayout layout(pitch, from > 0 && rows >= from);
     NBL_CUDA(cudaMemsetAsync(ordered.as<void>(), 0, static_cast<size_t>(ordered.bytes()), s));
     NBL_CUDA(cudaMemcpyAsync(raw.as<void>(), x + done * k, static_cast<size_t>(rows * k * 4), cudaMemcpyHostToDevice, s));
-    NBL_RETURN_IF_ERROR(normalize(DeviceNorm{}, raw.as<float>(), k, nullptr, rows, ordered.as<void>(), layout, tiles.k_place, s));
+    NBL_RETURN_IF_ERROR(normalize(DeviceNorm{}, raw.as<float>(), k, nullptr, rows, ordered.as<void>(), layout, tiles.k_place, traits_, s));
     Output out;
     out.values = result.as<float>();
     out.pitch = n;

@@ -14,6 +14,7 @@ struct DeviceTraits {
   int shared_optin = 0;  // bytes of shared memory a CTA may have
   int cluster_slots[9] =
       {};  // CTAs of one a multiprocessor that run at once in clusters of so many; 0: no clusters
+  bool early_launch = false;  // a kernel may begin while the one in front of it still runs: launch.h
   std::string name;
   CudaKernel kernel = CudaKernel::kAuto;  // which was asked for
 };

@@ -289,7 +289,7 @@ Status unpack_tiles(const Tiles& w, void* out, int64_t padded_k, cudaStream_t st
 
 Status prepare_matmul(DeviceTraits& traits) {
   const int available = traits.shared_optin;
-  NBL_RETURN_IF_ERROR(prepare_matmul_stream(available));
+  NBL_RETURN_IF_ERROR(prepare_matmul_stream(traits));
   if (blocked_from(traits.sm) > 0) NBL_RETURN_IF_ERROR(prepare_matmul_wgmma(traits));
   NBL_RETURN_IF_ERROR(raise_limits<Codes::kInt2>(available));
   NBL_RETURN_IF_ERROR(raise_limits<Codes::kInt3>(available));

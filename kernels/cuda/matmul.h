@@ -1,8 +1,9 @@
 // y[T, N] = x[T, K] * W^T with packed weights, and the unpacking of a matrix to f16 for cuBLAS.
 //
 //   rows of x     kernel                                 where
-//   1 to 16       matmul_stream.cu, mma.sync             everywhere
-//   17 and more   matmul_wgmma.cu, wgmma, x blocked      sm_90
+//   1 to 8        matmul_stream.cu, mma.sync             everywhere
+//   9 and more    matmul_wgmma.cu, wgmma, x blocked      sm_90
+//   9 to 16       matmul_stream.cu                       elsewhere
 //   17 and more   matmul.cu, mma.sync                    elsewhere
 #pragma once
 
@@ -38,10 +39,10 @@ struct SplitScratch {
   static constexpr int kTickets = 1 << 16;
 };
 
-constexpr int kStreamRows = 16;  // rows of x up to which matmul_stream is the fastest
+constexpr int kStreamRows = 16;  // rows of x up to which matmul_stream is the fastest where there is no wgmma
 
 // Rows of x from which the kernel for blocked activations is the fastest, 0 on devices that have none.
-inline int blocked_from(int sm) { return sm == 90 ? kStreamRows + 1 : 0; }
+inline int blocked_from(int sm) { return sm == 90 ? 9 : 0; }
 
 // x: f16 in the layout given, columns in k_order, zero beyond K; readable for pad_up(tokens, 64) rows. A blocked x needs a
 // device of sm_90.
@@ -51,8 +52,8 @@ Status matmul_tiles(const Tiles& weight, const void* x, const ActivationLayout& 
 // out: f16 [16 * strips, padded K], rows as the tiles have them.
 Status unpack_tiles(const Tiles& weight, void* out, int64_t padded_k, cudaStream_t stream);
 
-// Raises the shared memory limits of the kernels on the current device, and finds out about its clusters. Once, when a
-// backend is made.
+// Raises the shared memory limits of the kernels on the current device, and finds out about its clusters and early launches.
+// Once, when a backend is made.
 Status prepare_matmul(DeviceTraits& traits);
 
 // The kernels behind matmul_tiles.
@@ -60,7 +61,7 @@ Status matmul_stream(const Tiles& weight, const void* x, int64_t x_pitch, int to
                      const DeviceTraits& traits, cudaStream_t stream);
 Status matmul_wgmma(const Tiles& weight, const void* x, int64_t x_pitch, int tokens, const Output& output, const DeviceTraits& traits,
                     cudaStream_t stream);
-Status prepare_matmul_stream(int shared_bytes);
+Status prepare_matmul_stream(DeviceTraits& traits);
 Status prepare_matmul_wgmma(DeviceTraits& traits);
 
 }  // namespace nbl::cuda

@@ -1,16 +1,17 @@
-// Matrix product over tiles (tile.h) for up to 16 tokens: y[T, N] = x[T, K] * W^T.
+// Matrix product over tiles (tile.h) for few tokens: y[T, N] = x[T, K] * W^T, up to 8 or 16 of them at a time.
 //
-// The grid fits the GPU at once: a CTA owns a range of strips and goes through them two at a time. Its warps
-// share K; each brings its records of both strips through a ring of its own by cp.async, which runs on over
-// the ends of strips, so that the memory never waits, and reads x, which the two strips share, straight from
-// the first-level cache. Products of one group are summed by the tensor core in float32. The zero is taken
-// off afterwards, times the sum of x over the group, which one more mma per 16 columns finds: that costs less
-// than a subtraction per weight. The warps' sums meet in shared memory, one barrier for two strips. Bound:
-// the weights' bytes over the memory's bandwidth; a warp spends about 6 instructions on a word of 8 codes.
-// Where strips are too few, K is split over CTAs as well; the last one to finish adds the partial sums in the
-// order of K, so that the result does not depend on the order of arrival.
+// The grid fits the GPU at once: a CTA owns a range of strips. The records of its pairs of strips, one pair behind the other,
+// are cut into as many runs as it has warps. A warp brings its run through a ring of its own by cp.async, with no barrier
+// until the end, so that the memory never waits, and reads x, which the two strips share, straight from the first-level
+// cache: the ring is no deeper than it must be, to leave that cache room for x. Products of one group are summed by the
+// tensor core in float32. The zero is taken off afterwards, times the sum of x over the group, which one more mma per 16
+// columns finds: that costs less than a subtraction per weight. Pairs that several warps share are put together at the end,
+// in the order of K. Bound: the weights' bytes over the memory's bandwidth; a warp spends about 6 instructions on a word of
+// 8 codes. Where strips are too few, K is split over CTAs as well; the last one to finish adds the partial sums in the order
+// of K, so that the result does not depend on the order of arrival.
 #include <algorithm>
 
+#include "kernels/cuda/launch.h"
 #include "kernels/cuda/matmul_output.cuh"
 
 namespace nbl::cuda {
@@ -24,7 +25,6 @@ struct Cut {
   int stages = kStages;   // of a warp's ring
   int blocks = 1;         // CTAs over strips
   int splits = 1;         // CTAs over K
-  int parts = kMaxWarps;  // warps over K, a power of two; warps / parts pairs of strips at a time
 };
 
 // Scales and zeros of rows g and g+8 as floats; a zero in codes.
@@ -50,47 +50,53 @@ __device__ __forceinline__ GroupScales load_scales(const unsigned char* meta, bo
   return out;
 }
 
+// What of a CTA's sums does not lie in the rings: the sums of the first pair of each warp.
+__host__ __device__ constexpr int head_bytes(int nt) { return 2 * nt * 32 * 16; }
+
 // G: blocks of 32 columns that share a scale.
 template <Codes C, int NT, int G>
 __global__ void __launch_bounds__(kMaxWarps * 32, 1)
     stream_matmul(Tiles w, const __half* x, int64_t x_pitch, int tokens, Output out, SplitScratch scratch,
-                  Cut cut) {
+                  int stages) {
   extern __shared__ __align__(128) unsigned char shared[];
+  __shared__ int run_begin[kMaxWarps + 1];
   constexpr int kColumns = record_columns(C), kBlocks = kColumns / 32, kCodeBytes = code_bytes(C);
+  let_next_begin();
   const int tid = threadIdx.x, threads = blockDim.x, lane = tid & 31, warp = tid >> 5, g = lane >> 2,
             t = lane & 3;
   const int stage_bytes = 2 * w.record_bytes, warps = threads / 32;
   uint32_t* pairs = nullptr;
-  unsigned char* ring = shared;
+  unsigned char* rings = shared;
   if constexpr (C == Codes::kCode4) {
     pairs = reinterpret_cast<uint32_t*>(shared);
-    ring += kPairTableBytes;
+    rings += kPairTableBytes;
   }
-  float4* const sums =
-      reinterpret_cast<float4*>(ring + warps * cut.stages * stage_bytes);  // [2][warps][2 strips][NT][32]
-  ring += warp * cut.stages * stage_bytes;
+  const int ring_bytes = stages * stage_bytes;
+  unsigned char* const ring = rings + warp * ring_bytes;
+  unsigned char* const heads = rings + warps * ring_bytes;
 
-  const int at_once = warps / cut.parts, part = warp % cut.parts,
-            mine = warp / cut.parts;  // pairs of strips at a time, and which is this warp's
+  // A unit is one record of a pair of strips.
   const int strip_begin = part_begin(w.strips, gridDim.x, blockIdx.x),
             strip_end = part_begin(w.strips, gridDim.x, blockIdx.x + 1);
-  const int rounds = (strip_end - strip_begin + 2 * at_once - 1) / (2 * at_once);
   const int begin = part_begin(w.records, gridDim.y, blockIdx.y),
             end = part_begin(w.records, gridDim.y, blockIdx.y + 1);
-  const int first = begin + part_begin(end - begin, cut.parts, part),
-            last = begin + part_begin(end - begin, cut.parts, part + 1);
+  const int records = end - begin, pair_count = (strip_end - strip_begin + 1) / 2,
+            units = pair_count * records;
+  const int first = part_begin(units, warps, warp), last = part_begin(units, warps, warp + 1);
+  if (lane == 0) run_begin[warp] = first;
+  if (tid == 0) run_begin[warps] = units;
   const int64_t strip_bytes = static_cast<int64_t>(w.records) * w.record_bytes;
 
   // The next piece to ask for: one record of the two strips.
   constexpr int kWholeBytes = kCodeBytes / 512 * 512;  // what all lanes bring a part of
   const bool brings_rest = kWholeBytes + lane * 16 < w.record_bytes;
-  int next_strip = strip_begin + 2 * mine, next_record = first;
+  int next_unit = first, next_strip = strip_begin + first / records * 2, next_record = begin + first % records;
   const unsigned char* source =
-      w.data + next_strip * strip_bytes + static_cast<int64_t>(first) * w.record_bytes + lane * 16;
+      w.data + next_strip * strip_bytes + static_cast<int64_t>(next_record) * w.record_bytes + lane * 16;
   unsigned char *write_at = ring, *read_at = ring;
-  const unsigned char* const ring_end = ring + cut.stages * stage_bytes;
+  const unsigned char* const ring_end = ring + ring_bytes;
   auto fetch = [&]() {
-    if (first < last && next_strip < strip_end) {
+    if (next_unit < last) {
 #pragma unroll
       for (int s = 0; s < 2; ++s) {
         if (s == 1 && next_strip + 1 >= strip_end) continue;
@@ -104,25 +110,47 @@ __global__ void __launch_bounds__(kMaxWarps * 32, 1)
       }
       write_at = write_at + stage_bytes == ring_end ? ring : write_at + stage_bytes;
       source += w.record_bytes;
-      if (++next_record == last) {
-        next_record = first, next_strip += 2 * at_once;
-        source += 2 * at_once * strip_bytes - static_cast<int64_t>(last - first) * w.record_bytes;
+      ++next_unit;
+      if (++next_record == end) {
+        next_record = begin, next_strip += 2;
+        source += 2 * strip_bytes - static_cast<int64_t>(records) * w.record_bytes;
       }
     }
     copy_commit();
   };
-  for (int s = 0; s < cut.stages - 1; ++s) fetch();
+  for (int s = 0; s < stages - 1; ++s) fetch();
   if constexpr (C == Codes::kCode4) {
     fill_pair_table(pairs, w.code_pairs, tid, threads);
     __syncthreads();
   }
+  await_previous();
 
   const __half* x_lane = x + static_cast<int64_t>(g) * x_pitch + 8 * t;
   const int most_strips = (w.strips + gridDim.x - 1) / gridDim.x;
-  const int64_t split_items =
-      static_cast<int64_t>((most_strips + 2 * at_once - 1) / (2 * at_once)) * at_once * 256 * NT;
-  float* const partial =
-      scratch.partial + (static_cast<int64_t>(blockIdx.x) * gridDim.y + blockIdx.y) * split_items;
+  const int64_t split_items = static_cast<int64_t>((most_strips + 1) / 2) * 64 * NT;
+  float4* const all_partial =
+      reinterpret_cast<float4*>(scratch.partial) + static_cast<int64_t>(blockIdx.x) * gridDim.y * split_items;
+  float4* const partial = all_partial + blockIdx.y * split_items;
+  // Of an item: [pair][2 strips][NT][32 lanes], rows g and g+8 for two tokens.
+  auto put = [&](int item, const float4& v, const float2 (&residual)[2]) {
+    const int strip = strip_begin + item / (32 * NT), row = item / 4 % 8, token = item / 32 % NT * 8 + item % 4 * 2;
+    if (strip >= strip_end) return;
+#pragma unroll 1
+    for (int i = 0; i < 2; ++i) {
+      if (token + i < tokens) put_rows(w, out, strip, row, token + i, i == 0 ? v.x : v.y, i == 0 ? v.z : v.w, i == 0 ? residual[0] : residual[1]);
+    }
+  };
+  auto load_residual = [&](int item, float2 (&residual)[2]) {
+    const int strip = strip_begin + item / (32 * NT), row = item / 4 % 8, token = item / 32 % NT * 8 + item % 4 * 2;
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      residual[i] = strip < strip_end && token + i < tokens ? residual_rows(w, out, strip, row, token + i) : make_float2(0.f, 0.f);
+    }
+  };
+  auto deliver = [&](int item, const float4& v, const float2 (&residual)[2]) {
+    if (gridDim.y > 1) __stcg(partial + item, v);
+    else put(item, v, residual);
+  };
   uint4 xv[NT][kBlocks];
   auto load_x = [&](int record, int b) {
 #pragma unroll
@@ -131,9 +159,10 @@ __global__ void __launch_bounds__(kMaxWarps * 32, 1)
                                                  static_cast<int64_t>(record) * kColumns + 32 * b);
     }
   };
+  int record = begin + first % records;
   if (first < last) {
 #pragma unroll
-    for (int b = 0; b < kBlocks; ++b) load_x(first, b);
+    for (int b = 0; b < kBlocks; ++b) load_x(record, b);
   }
   uint32_t one[4];  // codes of 1
 #pragma unroll
@@ -143,19 +172,18 @@ __global__ void __launch_bounds__(kMaxWarps * 32, 1)
         ""
         : "+r"(one[i]));  // four registers that stay, instead of constants that are loaded for every mma
   }
-  for (int round = 0; round < rounds; ++round) {
+  for (int unit = first; unit < last; record = begin) {
     float acc[2][NT][4] = {};
-    const int strip0 = strip_begin + (round * at_once + mine) * 2;
-    for (int record = strip0 < strip_end ? first : last; record < last; ++record) {
-      if (cut.stages == kStages)
-        copy_wait<kStages - 2>();
-      else
-        copy_wait<kStages - 3>();
+    const int count = min(last - unit, end - record), stop = record + count;
+    for (; record < stop; ++record) {
+      if (stages == kStages) copy_wait<kStages - 2>();
+      else if (stages == kStages - 1) copy_wait<kStages - 3>();
+      else copy_wait<0>();
       __syncwarp();
       fetch();
       const unsigned char* stage = read_at;
       read_at = read_at + stage_bytes == ring_end ? ring : read_at + stage_bytes;
-      const int next_x = record + 1 < last ? record + 1 : first;
+      const int next_x = record + 1 < end ? record + 1 : begin;
       LaneCodes<C> codes[2];
       codes[0].load(stage, lane);
       codes[1].load(stage + w.record_bytes, lane);
@@ -221,36 +249,49 @@ __global__ void __launch_bounds__(kMaxWarps * 32, 1)
       }
     }
 
-    // The parts of K in their order. The barrier of the next round keeps this round's sums until all have
-    // read them.
-    float4* const round_sums = sums + round % 2 * warps * 64 * NT;
+    // The first pair of a warp goes where others find it, the last one into the ring, which is not used any more. What
+    // has all of K goes out.
+    const bool whole = count == records;
+    float4* const to = reinterpret_cast<float4*>(unit == first ? heads + warp * head_bytes(NT) : ring);
+    const int item0 = unit / records * 64 * NT + lane;
+    unit += count;
+    __syncwarp();
 #pragma unroll
     for (int s = 0; s < 2; ++s) {
 #pragma unroll
       for (int n = 0; n < NT; ++n) {
-        round_sums[((warp * 2 + s) * NT + n) * 32 + lane] =
-            make_float4(acc[s][n][0], acc[s][n][1], acc[s][n][2], acc[s][n][3]);
+        const float4 v = make_float4(acc[s][n][0], acc[s][n][1], acc[s][n][2], acc[s][n][3]);
+        if (whole) {
+          float2 residual[2];
+          load_residual(item0 + (s * NT + n) * 32, residual);
+          deliver(item0 + (s * NT + n) * 32, v, residual);
+        } else {
+          to[(s * NT + n) * 32 + lane] = v;
+        }
       }
-    }
-    __syncthreads();
-    for (int item = tid; item < at_once * 256 * NT; item += threads) {
-      const int pair = item / (256 * NT), in_pair = item % (256 * NT);
-      const float* from = reinterpret_cast<const float*>(round_sums) + pair * cut.parts * 256 * NT + in_pair;
-      float v = 0.f;
-#pragma unroll 4
-      for (int i = 0; i < cut.parts; ++i) v += from[i * 256 * NT];
-      if (gridDim.y > 1) {
-        __stcg(partial + round * at_once * 256 * NT + item, v);
-        continue;
-      }
-      const float other = __shfl_xor_sync(~0u, v, 2);
-      const int strip = strip_begin + (round * at_once + pair) * 2 + in_pair / (128 * NT),
-                token = in_pair / 128 % NT * 8 + item / 4 % 4 * 2 + item % 2;
-      if (item % 4 < 2 && strip < strip_end && token < tokens)
-        put_rows(w, out, strip, item / 16 % 8, token, v, other);
     }
   }
   copy_wait<0>();
+  __syncthreads();
+  // The pairs that several warps have had a part of: these in the order of K.
+  for (int item = tid; item < pair_count * 64 * NT; item += threads) {
+    const int pair = item / (64 * NT), in_pair = item % (64 * NT), pair_begin = pair * records;
+    // Unit u is in run ((u + 1) * warps - 1) / units.
+    const int from = ((pair_begin + 1) * warps - 1) / units, to = ((pair_begin + records) * warps - 1) / units;
+    if (from == to) continue;  // that warp had all of it
+    float2 residual[2];
+    load_residual(item, residual);
+    const float4* part = reinterpret_cast<const float4*>(run_begin[from] < pair_begin ? rings + from * ring_bytes : heads + from * head_bytes(NT));
+    float4 v = part[in_pair];
+#pragma unroll 4
+    for (int i = from + 1; i <= to; ++i) {
+      if (run_begin[i] == run_begin[i + 1]) continue;
+      part = reinterpret_cast<const float4*>(heads + i * head_bytes(NT));
+      const float4 more = part[in_pair];
+      v = make_float4(v.x + more.x, v.y + more.y, v.z + more.z, v.w + more.w);
+    }
+    deliver(item, v, residual);
+  }
   if (gridDim.y == 1) return;
 
   __shared__ bool is_last;
@@ -263,25 +304,22 @@ __global__ void __launch_bounds__(kMaxWarps * 32, 1)
   __syncthreads();
   if (!is_last) return;
   __threadfence();
-  const int64_t items = static_cast<int64_t>(rounds) * at_once * 256 * NT;
-  const float* all = scratch.partial + static_cast<int64_t>(blockIdx.x) * gridDim.y * split_items;
-  for (int64_t item = tid; item < items; item += threads) {
-    float v = 0.f;
+  for (int item = tid; item < pair_count * 64 * NT; item += threads) {
+    float2 residual[2];
+    load_residual(item, residual);
+    float4 v = make_float4(0.f, 0.f, 0.f, 0.f);
 #pragma unroll 4
-    for (unsigned split = 0; split < gridDim.y; ++split) v += __ldcg(all + split * split_items + item);
-    const float other = __shfl_xor_sync(~0u, v, 2);
-    const int in_pair = static_cast<int>(item % (256 * NT));
-    const int strip = strip_begin + static_cast<int>(item / (256 * NT)) * 2 + in_pair / (128 * NT);
-    const int token = in_pair / 128 % NT * 8 + in_pair / 4 % 4 * 2 + in_pair % 2;
-    if (in_pair % 4 < 2 && strip < strip_end && token < tokens)
-      put_rows(w, out, strip, in_pair / 16 % 8, token, v, other);
+    for (unsigned split = 0; split < gridDim.y; ++split) {
+      const float4 part = __ldcg(all_partial + split * split_items + item);
+      v = make_float4(v.x + part.x, v.y + part.y, v.z + part.z, v.w + part.w);
+    }
+    put(item, v, residual);
   }
 }
 
 template <Codes C>
 int shared_bytes(const Tiles& w, int nt, const Cut& cut) {
-  return cut.warps * (cut.stages * 2 * w.record_bytes + 2 * 64 * 16 * nt) +
-         (C == Codes::kCode4 ? kPairTableBytes : 0);
+  return cut.warps * (cut.stages * 2 * w.record_bytes + head_bytes(nt)) + (C == Codes::kCode4 ? kPairTableBytes : 0);
 }
 
 // One round of CTAs over the GPU, with the most bytes in flight that shared memory allows, and the split of
@@ -301,18 +339,12 @@ Cut choose(const Tiles& w, int nt, const DeviceTraits& traits) {
       1,
       std::min(kMaxWarps / cut.warps, (traits.shared_optin + 1024) / (shared_bytes<C>(w, nt, cut) + 1024)));
   const int slots = traits.multiprocessors * per_multiprocessor;
-  float best = 0;
-  const Cut base = cut;
+  int best = 0;
   for (int splits = 1; splits <= 8 && splits <= w.records; ++splits) {
     const int blocks = std::max(1, std::min(w.strips, slots / splits));
-    const int strips = (w.strips + blocks - 1) / blocks, records = (w.records + splits - 1) / splits;
-    for (int parts = base.warps; parts >= 1; parts /= 2) {
-      const int at_once = 2 * (base.warps / parts);
-      const float cost =
-          static_cast<float>((strips + at_once - 1) / at_once * ((records + parts - 1) / parts)) +
-          (splits > 1 ? 3.f : 0.f);
-      if (best == 0 || cost < best) best = cost, cut.blocks = blocks, cut.splits = splits, cut.parts = parts;
-    }
+    const int pairs = ((w.strips + blocks - 1) / blocks + 1) / 2, records = (w.records + splits - 1) / splits;
+    const int cost = (pairs * records + cut.warps - 1) / cut.warps + (splits > 1 ? 3 : 0);
+    if (best == 0 || cost < best) best = cost, cut.blocks = blocks, cut.splits = splits;
   }
   return cut;
 }
@@ -321,14 +353,12 @@ template <Codes C, int NT, int G>
 Status launch(const Tiles& w, const void* x, int64_t x_pitch, int tokens, const Output& out,
               const SplitScratch& scratch, const DeviceTraits& traits, cudaStream_t stream) {
   Cut cut = choose<C>(w, NT, traits);
-  const int64_t strips =
-      (w.strips + cut.blocks - 1) / cut.blocks + 2 * cut.warps;  // and what rounds and padding may add
+  const int64_t strips = (w.strips + cut.blocks - 1) / cut.blocks + 1;  // and the odd one of a pair
   if (cut.splits > 1 && cut.blocks * cut.splits * strips * 128 * NT * 4 > scratch.partial_bytes)
     cut.splits = 1;
-  stream_matmul<C, NT, G>
-      <<<dim3(cut.blocks, cut.splits), cut.warps * 32, shared_bytes<C>(w, NT, cut), stream>>>(
-          w, static_cast<const __half*>(x), x_pitch, tokens, out, scratch, cut);
-  NBL_LAUNCHED("stream_matmul");
+  NBL_CUDA(launch_after(traits.early_launch, stream_matmul<C, NT, G>, dim3(cut.blocks, cut.splits), cut.warps * 32,
+                        shared_bytes<C>(w, NT, cut), stream, w, static_cast<const __half*>(x), x_pitch, tokens, out, scratch,
+                        cut.stages));
   return {};
 }
 
@@ -383,7 +413,12 @@ Status matmul_stream(const Tiles& w, const void* x, int64_t x_pitch, int tokens,
   return error(Code::kInternal, "no kernel for these codes");
 }
 
-Status prepare_matmul_stream(int available) {
+Status prepare_matmul_stream(DeviceTraits& traits) {
+  const int available = traits.shared_optin;
+  // Code made from PTX of an older architecture has no wait in it: then no kernel may begin early.
+  cudaFuncAttributes attributes;
+  NBL_CUDA(cudaFuncGetAttributes(&attributes, stream_matmul<Codes::kInt4, 1, 4>));
+  traits.early_launch = traits.sm >= 90 && attributes.binaryVersion >= 90 && attributes.ptxVersion >= 90;
   NBL_RETURN_IF_ERROR(raise_limits<Codes::kInt2>(available));
   NBL_RETURN_IF_ERROR(raise_limits<Codes::kInt3>(available));
   NBL_RETURN_IF_ERROR(raise_limits<Codes::kInt4>(available));

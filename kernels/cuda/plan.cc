@@ -14,6 +14,7 @@ constexpr int64_t kUnpackedLimit = 56 << 20;  // bytes of a matrix that are unpa
 constexpr int64_t kAllocationStep = 2 << 20;   // the driver hands out memory in such pieces
 constexpr int64_t kStreamBytes = 2 << 20;      // what it takes for a plan's streams: measured
 constexpr int64_t kTokensPerSplit = 32;        // fewer positions than this are not worth a CTA of their own
+constexpr int64_t kTensorTokensPerSplit = 256; // the same of decode_on_tensor_core, whose CTAs ask for so many at once
 
 // Hands out aligned pieces of one buffer; with a null base it only adds up.
 class Pieces {
@@ -333,8 +334,10 @@ void CudaPlan::choose_splits(int64_t longest) {
     splits_ = resident_->splits(longest);
     return;
   }
-  const int64_t useful = (longest + kTokensPerSplit - 1) / kTokensPerSplit;
   const DecoderConfig& c = decoder_->config();
+  const bool on_tensor_core = !decoder_->blocks().empty() && decodes_on_tensor_core(decoder_->blocks().front().attention) && !rows_.has_byte_caches;
+  const int64_t a_split = on_tensor_core ? kTensorTokensPerSplit : kTokensPerSplit;
+  const int64_t useful = (longest + a_split - 1) / a_split;
   const int64_t tasks =
       c.num_key_value_heads * ((c.num_attention_heads / c.num_key_value_heads + kHeadsPerTask - 1) / kHeadsPerTask) * rows_.rows;
   splits_ = 1;
@@ -523,7 +526,7 @@ Status CudaPlan::launch_blocks(const std::atomic<bool>* cancel) {
   const DecoderConfig& c = decoder_->config();
   NBL_RETURN_IF_ERROR(embed(rows_, decoder_->embedding().data.as<void>(), decoder_->embedding().type, h_, c.hidden_size, stream_.get()));
   NBL_RETURN_IF_ERROR(turn_angles(rows_, step_inv_freq_, decoder_->decoder().rope.dynamic, decoder_->rotary_half(),
-                                  decoder_->decoder().rope.attention_factor, stream_.get()));
+                                  decoder_->decoder().rope.attention_factor, traits_, stream_.get()));
   NBL_RETURN_IF_ERROR(clear_padding(rows_.rows));
   const std::vector<DeviceBlock>& blocks = decoder_->blocks();
   for (size_t i = 0; i < blocks.size(); ++i) {
@@ -608,7 +611,7 @@ Status CudaPlan::launch_attention(const DeviceBlock& block) {
     const DeviceLinear& linear = block.qkv[i];
     const int32_t* wanted = linear.weight->tiles().k_place;
     if (i == 0 || wanted != place) {
-      NBL_RETURN_IF_ERROR(normalize(block.input_norm, h_, c.hidden_size, nullptr, rows, x_, layout(sizes_.hidden_pad, rows), wanted, stream));
+      NBL_RETURN_IF_ERROR(normalize(block.input_norm, h_, c.hidden_size, nullptr, rows, x_, layout(sizes_.hidden_pad, rows), wanted, traits_, stream));
       NBL_RETURN_IF_ERROR(round_input(linear, x_, sizes_.hidden_pad, rows));
     }
     place = wanted;
@@ -623,7 +626,7 @@ Status CudaPlan::launch_attention(const DeviceBlock& block) {
   const int32_t* output_place = block.output.weight->tiles().k_place;
   if (decode_) {
     return decode_attention(block.attention, rows_, qkv_, splits_, {part_, part_state_, split_.tickets}, attended_,
-                            layout(sizes_.query_pad, rows), output_place, stream);
+                            layout(sizes_.query_pad, rows), output_place, traits_, stream);
   }
   NBL_RETURN_IF_ERROR(rotate_and_append(block.attention, rows_, qkv_, q_, stream));
   return prefill_attention(block.attention, rows_, tiles_, tile_count_, tile_rows_, q_, attended_,
@@ -643,7 +646,7 @@ Status CudaPlan::launch_gate_up(const DeviceBlock& block) {
     const DeviceLinear& linear = block.gate_up[i];
     const int32_t* wanted = linear.weight->tiles().k_place;
     if (i == 0 || wanted != place) {
-      NBL_RETURN_IF_ERROR(normalize(block.post_norm, h_, c.hidden_size, nullptr, rows, x_, x_layout, wanted, stream));
+      NBL_RETURN_IF_ERROR(normalize(block.post_norm, h_, c.hidden_size, nullptr, rows, x_, x_layout, wanted, traits_, stream));
       NBL_RETURN_IF_ERROR(round_input(linear, x_, sizes_.hidden_pad, rows));
     }
     place = wanted;
@@ -675,7 +678,7 @@ Status CudaPlan::launch_unpacked_gate_up(const DeviceBlock& block) {
   const DeviceLinear& first = block.gate_up[0];
   const bool both = block.gate_up.size() == 1, interleaved = both && first.weight->tiles().interleaved;
   const auto normalized = [&](const DeviceLinear& linear) -> Status {
-    NBL_RETURN_IF_ERROR(normalize(block.post_norm, h_, c.hidden_size, nullptr, rows, x_, sizes_.hidden_pad, linear.weight->tiles().k_place, stream));
+    NBL_RETURN_IF_ERROR(normalize(block.post_norm, h_, c.hidden_size, nullptr, rows, x_, sizes_.hidden_pad, linear.weight->tiles().k_place, traits_, stream));
     return round_input(linear, x_, sizes_.hidden_pad, rows);
   };
   // Columns of act to one slice; a strip has 8 of them when it has gate and up. Fused parts that could not be interleaved end
@@ -737,7 +740,7 @@ Status CudaPlan::launch_logits() {
   const DeviceLinear& head = decoder_->head();
   if (layout(0, logit_rows_).blocked != layout(0, rows_.rows).blocked) NBL_RETURN_IF_ERROR(clear_padding(logit_rows_));
   NBL_RETURN_IF_ERROR(normalize(decoder_->final_norm(), h_, c.hidden_size, logit_list_, logit_rows_, x_,
-                                layout(sizes_.hidden_pad, logit_rows_), head.weight->tiles().k_place, stream));
+                                layout(sizes_.hidden_pad, logit_rows_), head.weight->tiles().k_place, traits_, stream));
   NBL_RETURN_IF_ERROR(round_input(head, x_, sizes_.hidden_pad, logit_rows_));
   Output out;
   out.values = logits_;

@@ -3,6 +3,7 @@
 #include <cuda_bf16.h>
 
 #include "kernels/cuda/activation.cuh"
+#include "kernels/cuda/launch.h"
 #include "kernels/cuda/row_math.cuh"
 #include "kernels/cuda/step.h"
 #include "kernels/cuda/tile_math.cuh"
@@ -10,19 +11,40 @@
 namespace nbl::cuda {
 namespace {
 
-__global__ void embed_rows(const int32_t* tokens, const void* table, DType type, float* h, int64_t hidden) {
-  const int64_t row = blockIdx.x, from = tokens[row] * hidden;
-  for (int64_t i = threadIdx.x; i < hidden; i += blockDim.x) {
-    float v;
-    if (type == DType::kF32) v = static_cast<const float*>(table)[from + i];
-    else if (type == DType::kF16) v = __half2float(static_cast<const __half*>(table)[from + i]);
-    else v = __bfloat162float(static_cast<const __nv_bfloat16*>(table)[from + i]);
-    h[row * hidden + i] = v;
+__device__ __forceinline__ float to_float(float v) { return v; }
+__device__ __forceinline__ float to_float(__half v) { return __half2float(v); }
+__device__ __forceinline__ float to_float(__nv_bfloat16 v) { return __bfloat162float(v); }
+
+template <typename T>
+__device__ __forceinline__ void embed_row(const T* from, float* to, int64_t hidden) {
+  int64_t done = 0;
+  if (hidden % 8 == 0 && reinterpret_cast<uintptr_t>(from) % 16 == 0) {
+    constexpr int kValues = 16 / sizeof(T);
+    for (int64_t i = threadIdx.x * kValues; i < hidden; i += blockDim.x * kValues) {
+      alignas(16) T v[kValues];
+      *reinterpret_cast<uint4*>(v) = *reinterpret_cast<const uint4*>(from + i);
+#pragma unroll
+      for (int j = 0; j < kValues; j += 4) {
+        *reinterpret_cast<float4*>(to + i + j) = make_float4(to_float(v[j]), to_float(v[j + 1]), to_float(v[j + 2]), to_float(v[j + 3]));
+      }
+    }
+    done = hidden;
   }
+  for (int64_t i = done + threadIdx.x; i < hidden; i += blockDim.x) to[i] = to_float(from[i]);
+}
+
+__global__ void __launch_bounds__(512) embed_rows(const int32_t* tokens, const void* table, DType type, float* h, int64_t hidden) {
+  const int64_t row = blockIdx.x, from = tokens[row] * hidden;
+  float* to = h + row * hidden;
+  if (type == DType::kF32) embed_row(static_cast<const float*>(table) + from, to, hidden);
+  else if (type == DType::kF16) embed_row(static_cast<const __half*>(table) + from, to, hidden);
+  else embed_row(static_cast<const __nv_bfloat16*>(table) + from, to, hidden);
 }
 
 __global__ void turn_rows(const int32_t* positions, const int32_t* sequence_of, const float* inv_freq, bool per_sequence, int half,
                           float factor, float2* turns) {
+  let_next_begin();
+  await_previous();
   const int row = blockIdx.x;
   const float* frequency = per_sequence ? inv_freq + static_cast<int64_t>(sequence_of[row]) * half : inv_freq;
   for (int i = threadIdx.x; i < half; i += blockDim.x) {
@@ -45,6 +67,8 @@ __device__ __forceinline__ float2 block_sum(float2 sums) {
 
 __global__ void __launch_bounds__(kNormThreads) normalize_rows(DeviceNorm norm, const float* h, int64_t width, const int32_t* row_list,
                                                                __half* x, ActivationLayout layout, const int32_t* place) {
+  let_next_begin();
+  await_previous();
   const float* from = h + (row_list != nullptr ? row_list[blockIdx.x] : blockIdx.x) * width;
   float2 sums = make_float2(0.f, 0.f);
   for (int i = threadIdx.x; i < width; i += kNormThreads) sums.x += from[i], sums.y += from[i] * from[i];
@@ -60,18 +84,20 @@ __global__ void __launch_bounds__(kNormThreads) normalize_rows(DeviceNorm norm, 
 template <int V>
 __global__ void __launch_bounds__(kNormThreads) normalize_short_rows(DeviceNorm norm, const float* h, int64_t width, const int32_t* row_list,
                                                                      __half* x, ActivationLayout layout, const int32_t* place) {
+  let_next_begin();
   const float* from = h + (row_list != nullptr ? row_list[blockIdx.x] : blockIdx.x) * width;
   float4 v[V], weight[V];
   float2 sums = make_float2(0.f, 0.f);
 #pragma unroll
   for (int k = 0; k < V; ++k) {
     const int i = (k * kNormThreads + threadIdx.x) * 4;
-    const bool valid = i < width;
-    v[k] = valid ? *reinterpret_cast<const float4*>(from + i) : make_float4(0.f, 0.f, 0.f, 0.f);
-    weight[k] = valid && norm.weight != nullptr ? *reinterpret_cast<const float4*>(norm.weight + i) : make_float4(1.f, 1.f, 1.f, 1.f);
+    weight[k] = i < width && norm.weight != nullptr ? *reinterpret_cast<const float4*>(norm.weight + i) : make_float4(1.f, 1.f, 1.f, 1.f);
   }
+  await_previous();
 #pragma unroll
   for (int k = 0; k < V; ++k) {
+    const int i = (k * kNormThreads + threadIdx.x) * 4;
+    v[k] = i < width ? *reinterpret_cast<const float4*>(from + i) : make_float4(0.f, 0.f, 0.f, 0.f);
     sums.x += v[k].x + v[k].y + v[k].z + v[k].w;
     sums.y += v[k].x * v[k].x + v[k].y * v[k].y + v[k].z * v[k].z + v[k].w * v[k].w;
   }
@@ -186,26 +212,27 @@ __global__ void __launch_bounds__(1024) arg_max_rows(const float* logits, int64_
 }  // namespace
 
 Status embed(const StepRows& step, const void* table, DType type, float* h, int64_t hidden, cudaStream_t stream) {
-  embed_rows<<<step.rows, 256, 0, stream>>>(step.tokens, table, type, h, hidden);
+  embed_rows<<<step.rows, 512, 0, stream>>>(step.tokens, table, type, h, hidden);
   NBL_LAUNCHED("embed_rows");
   return {};
 }
 
-Status turn_angles(const StepRows& step, const float* inv_freq, bool per_sequence, int rotary_half, float factor, cudaStream_t stream) {
+Status turn_angles(const StepRows& step, const float* inv_freq, bool per_sequence, int rotary_half, float factor, const DeviceTraits& traits,
+                   cudaStream_t stream) {
   if (rotary_half == 0) return {};
-  turn_rows<<<step.rows, 64, 0, stream>>>(step.positions, step.sequence_of, inv_freq, per_sequence, rotary_half, factor, step.turns);
-  NBL_LAUNCHED("turn_rows");
+  NBL_CUDA(launch_after(traits.early_launch, turn_rows, step.rows, 64, 0, stream, step.positions, step.sequence_of, inv_freq, per_sequence,
+                        rotary_half, factor, step.turns));
   return {};
 }
 
 Status normalize(const DeviceNorm& norm, const float* h, int64_t width, const int32_t* row_list, int rows, void* x,
-                 const ActivationLayout& layout, const int32_t* place, cudaStream_t stream) {
+                 const ActivationLayout& layout, const int32_t* place, const DeviceTraits& traits, cudaStream_t stream) {
   auto* kernel = width % 4 != 0 || width > 4 * 4 * kNormThreads ? normalize_rows
                  : width <= 4 * kNormThreads                      ? normalize_short_rows<1>
                  : width <= 2 * 4 * kNormThreads                  ? normalize_short_rows<2>
                                                                   : normalize_short_rows<4>;
-  kernel<<<rows, kNormThreads, 0, stream>>>(norm, h, width, row_list, static_cast<__half*>(x), layout, place);
-  NBL_LAUNCHED("normalize_rows");
+  NBL_CUDA(launch_after(traits.early_launch, kernel, rows, kNormThreads, 0, stream, norm, h, width, row_list, static_cast<__half*>(x), layout,
+                        place));
   return {};
 }
 

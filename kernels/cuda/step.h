@@ -9,6 +9,7 @@
 #include <cuda_fp16.h>
 
 #include "kernels/cuda/check.h"
+#include "kernels/cuda/device_traits.h"
 #include "kernels/cuda/tile.h"
 #include "model/decoder.h"
 
@@ -59,10 +60,11 @@ constexpr int kHeadsPerTask = 4;  // query heads that one CTA of decode attentio
 // h[row] = embedding[tokens[row]].
 Status embed(const StepRows& step, const void* table, DType type, float* h, int64_t hidden, cudaStream_t stream);
 // turns[row][i] for every row: inv_freq is [rotary_half], or [sequence_count][rotary_half] when per_sequence.
-Status turn_angles(const StepRows& step, const float* inv_freq, bool per_sequence, int rotary_half, float factor, cudaStream_t stream);
+Status turn_angles(const StepRows& step, const float* inv_freq, bool per_sequence, int rotary_half, float factor, const DeviceTraits& traits,
+                   cudaStream_t stream);
 // x[i][place[c]] = norm(h[row_list ? row_list[i] : i])[c]; a norm without weight only converts.
 Status normalize(const DeviceNorm& norm, const float* h, int64_t width, const int32_t* row_list, int rows, void* x,
-                 const ActivationLayout& layout, const int32_t* place, cudaStream_t stream);
+                 const ActivationLayout& layout, const int32_t* place, const DeviceTraits& traits, cudaStream_t stream);
 // The rows as kernels/outliers.h rounds them, in place; adds the number of outliers to *outliers.
 Status round_rows(void* x, const ActivationLayout& layout, int64_t width, int rows, double threshold, unsigned long long* outliers,
                   cudaStream_t stream);
@@ -89,11 +91,11 @@ struct DecodeScratch {
   unsigned* tickets = nullptr;
 };
 Status decode_attention(const AttentionShape& shape, const StepRows& step, const float* qkv, int splits, const DecodeScratch& scratch,
-                        void* x, const ActivationLayout& layout, const int32_t* place, cudaStream_t stream);
+                        void* x, const ActivationLayout& layout, const int32_t* place, const DeviceTraits& traits, cudaStream_t stream);
 // What decode_attention uses where it can: attention_decode.cu.
 bool decodes_on_tensor_core(const AttentionShape& shape);
 Status decode_on_tensor_core(const AttentionShape& shape, const StepRows& step, const float* qkv, int splits, const DecodeScratch& scratch,
-                             void* x, const ActivationLayout& layout, const int32_t* place, cudaStream_t stream);
+                             void* x, const ActivationLayout& layout, const int32_t* place, const DeviceTraits& traits, cudaStream_t stream);
 // Many new tokens: norms, rotation and append first, then attention in tiles of query_tile_rows() queries.
 Status rotate_and_append(const AttentionShape& shape, const StepRows& step, const float* qkv, void* q, cudaStream_t stream);
 struct QueryTile {
@@ -105,7 +107,8 @@ Status prefill_attention(const AttentionShape& shape, const StepRows& step, cons
                          const void* q, void* x, const ActivationLayout& layout, const int32_t* place, cudaStream_t stream);
 Status prefill_attention_wgmma(const AttentionShape& shape, const StepRows& step, const QueryTile* tiles, int tile_count, const void* q,
                                void* x, const ActivationLayout& layout, const int32_t* place, cudaStream_t stream);
-Status prepare_attention(int sm);
+Status prepare_attention(const DeviceTraits& traits);
+Status prepare_decode_attention(const DeviceTraits& traits);
 Status prepare_attention_wgmma();
 
 // ids[row] = the index of the largest logit (the lowest of equals).

@@ -48,6 +48,10 @@ __device__ __forceinline__ void bulk_copy_once(uint32_t to, const void* from, in
 __device__ __forceinline__ void cluster_sync() {
   asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
+// Lets no CTA of the cluster end while another still reads its shared memory; orders nothing else.
+__device__ __forceinline__ void cluster_leave() {
+  asm volatile("barrier.cluster.arrive.relaxed.aligned;\nbarrier.cluster.wait.aligned;" ::: "memory");
+}
 __device__ __forceinline__ float4 load_of_rank(uint32_t address, uint32_t rank) {
   float4 v;
   asm volatile(
@@ -76,6 +80,16 @@ __device__ __forceinline__ void wgmma_wait() {
 
 // d[64 x 8n] (+)= a[64 x 16] * b[16 x 8n], where column n of b is a row of 128 bytes; a warp's a and d as
 // those of mma.m16n8k16.
+__device__ __forceinline__ void wgmma(float (&d)[2][4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3,
+                                      uint64_t b, int add) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %13, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n16k16.f32.f16.f16 {%0, %1, %2, %3, %4, %5, %6, %7}, "
+      "{%8, %9, %10, %11}, %12, p, 1, 1, 0;\n}\n"
+      : "+f"(d[0][0]), "+f"(d[0][1]), "+f"(d[0][2]), "+f"(d[0][3]), "+f"(d[1][0]), "+f"(d[1][1]),
+        "+f"(d[1][2]), "+f"(d[1][3])
+      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "l"(b), "r"(add));
+}
 __device__ __forceinline__ void wgmma(float (&d)[4][4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3,
                                       uint64_t b, int add) {
   asm volatile(

@@ -295,8 +295,9 @@ std::vector<int32_t> draw_ahead(const Backend& backend, const TestModel& model, 
     drawn.push_back(token.id);
     tokens.push_back(token.id);
     if ((*cache)->length() + 1 != static_cast<int64_t>(tokens.size())) return error(Code::kInternal, "the cache has %lld positions", static_cast<long long>((*cache)->length()));
-    if (abandon_every > 0 && static_cast<int>(drawn.size()) % abandon_every == 0) {
-      // The last token's logits once more, the plain way, with steps in flight.
+    if (abandon_every > 0 && static_cast<int>(drawn.size()) % abandon_every == 0 && drawn.size() > 1) {
+      // The last token's logits once more, the plain way, with steps in flight. Not of the prompt's last token: the kernels for
+      // many rows round otherwise than those for one, and a draw may hang by that.
       (*plan)->abandon();
       in_flight = 0;
       (*cache)->truncate((*cache)->length() - 1);
