@@ -57,9 +57,20 @@ class CudaBackend final : public Backend {
   std::unique_ptr<Packer> packer_;
 };
 
+}  // namespace
+
+Status check_capability(const DeviceTraits& traits) {
+  if (traits.sm >= 75) return {};
+  return error(Code::kUnsupported, "cuda:%d is a %s of compute capability %d.%d; 7.5 (Turing) or later is needed, or run on the CPU", traits.device,
+               traits.name.c_str(), traits.sm / 10, traits.sm % 10)
+      .with("sm", traits.sm);
+}
+
+namespace {
+
 Result<std::unique_ptr<Backend>> CudaBackend::create(const CudaOptions& options) {
   int count = 0;
-  const cudaError_t counted = cudaGetDeviceCount(&count);
+  const cudaError_t counted = fault_due() ? fault_error() : cudaGetDeviceCount(&count);
   if (counted != cudaSuccess) {
     cudaGetLastError();
     return error(Code::kDevice, "cuda:%d cannot be used: %s; install an NVIDIA driver for CUDA %d or later, or run on the CPU", options.device,
@@ -80,10 +91,7 @@ Result<std::unique_ptr<Backend>> CudaBackend::create(const CudaOptions& options)
   traits.sm = properties.major * 10 + properties.minor;
   traits.shared_optin = static_cast<int>(properties.sharedMemPerBlockOptin);
   traits.name = properties.name;
-  if (traits.sm < 75) {
-    return error(Code::kUnsupported, "cuda:%d is a %s of compute capability %d.%d; 7.5 (Turing) or later is needed", options.device,
-                 properties.name, properties.major, properties.minor);
-  }
+  NBL_RETURN_IF_ERROR(check_capability(traits));
   const Status usable = prepare_matmul(traits);
   if (!usable.ok()) {
     return error(usable.code(),

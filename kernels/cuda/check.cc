@@ -7,6 +7,7 @@ namespace {
 
 std::atomic<int64_t> call_count{0};
 std::atomic<int64_t> fault_at{0};  // the value of call_count that fails; 0: none
+std::atomic<cudaError_t> injected_error{cudaErrorUnknown};
 
 // After one of these every further call in the process fails: the context cannot be saved.
 bool context_is_lost(cudaError_t error) {
@@ -31,7 +32,11 @@ Status failed(cudaError_t error_code, const char* call) {
   return error(Code::kDevice, "%s: %s (%s)", call, cudaGetErrorString(error_code), cudaGetErrorName(error_code));
 }
 
-void fail_call(int64_t n) { fault_at = n > 0 ? call_count + n : 0; }
+void fail_call(int64_t n, cudaError_t error) {
+  injected_error = error;
+  fault_at = n > 0 ? call_count + n : 0;
+}
+cudaError_t fault_error() { return injected_error; }
 int64_t calls() { return call_count; }
 bool fault_due() {
   const int64_t now = ++call_count;

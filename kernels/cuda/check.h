@@ -16,11 +16,12 @@ namespace nbl::cuda {
 // to use this GPU again) or kDevice.
 Status failed(cudaError_t error, const char* call);
 
-// Fault injection for tests: the n-th call from now (1 = the next) fails with cudaErrorUnknown, or with
-// cudaErrorMemoryAllocation when it allocates; 0 turns it off. calls() counts the calls made so far.
-void fail_call(int64_t n);
+// Fault injection for tests: the n-th call from now (1 = the next) fails with `error`, or with cudaErrorMemoryAllocation when
+// it allocates; 0 turns it off. calls() counts the calls made so far.
+void fail_call(int64_t n, cudaError_t error = cudaErrorUnknown);
 int64_t calls();
 bool fault_due();
+cudaError_t fault_error();
 
 // The architectures this build has kernels for, as NIBBLE_CUDA_ARCHITECTURES had them: "80-virtual 90-real".
 const char* built_architectures();
@@ -131,13 +132,13 @@ class Event {
 
 #define NBL_CUDA(call)                                                                                  \
   do {                                                                                                  \
-    if (cudaError_t nbl_error_ = ::nbl::cuda::fault_due() ? cudaErrorUnknown : (call); nbl_error_ != cudaSuccess) \
+    if (cudaError_t nbl_error_ = ::nbl::cuda::fault_due() ? ::nbl::cuda::fault_error() : (call); nbl_error_ != cudaSuccess) \
       return ::nbl::cuda::failed(nbl_error_, #call);                                                    \
   } while (0)
 
 #define NBL_LAUNCHED(kernel)                                                                            \
   do {                                                                                                  \
     cudaError_t nbl_error_ = cudaGetLastError();                                                        \
-    if (nbl_error_ == cudaSuccess && ::nbl::cuda::fault_due()) nbl_error_ = cudaErrorUnknown;           \
+    if (nbl_error_ == cudaSuccess && ::nbl::cuda::fault_due()) nbl_error_ = ::nbl::cuda::fault_error(); \
     if (nbl_error_ != cudaSuccess) return ::nbl::cuda::failed(nbl_error_, "launch of " kernel);         \
   } while (0)

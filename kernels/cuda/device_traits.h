@@ -19,4 +19,7 @@ struct DeviceTraits {
   CudaKernel kernel = CudaKernel::kAuto;  // which was asked for
 };
 
+// kUnsupported for devices that are older than every kernel.
+Status check_capability(const DeviceTraits& traits);
+
 }  // namespace nbl::cuda

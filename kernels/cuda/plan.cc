@@ -511,7 +511,7 @@ Status CudaPlan::replay(const GraphKey& key) {
       if (graph != nullptr) cudaGraphDestroy(graph);
       return status.ok() ? failed(ended, "cudaStreamEndCapture") : status;
     }
-    const cudaError_t made = fault_due() ? cudaErrorUnknown : cudaGraphInstantiate(&found->second, graph, 0);
+    const cudaError_t made = fault_due() ? fault_error() : cudaGraphInstantiate(&found->second, graph, 0);
     cudaGraphDestroy(graph);
     if (made != cudaSuccess) {
       found->second = nullptr;

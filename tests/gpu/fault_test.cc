@@ -1,8 +1,10 @@
 // What happens when CUDA says no: every call made to fail once, and a device that is lost for good.
 #include <cstring>
+#include <initializer_list>
 
 #include "check.h"
 #include "kernels/cuda/check.h"
+#include "kernels/cuda/device_traits.h"
 #include "models.h"
 
 namespace nbl::gpu_test {
@@ -109,6 +111,66 @@ GPU_TEST(AFailedStepMayBeTriedAgain) {
     CHECK_THAT(again.ok(), "after call %lld failed (%s): %s", static_cast<long long>(n), failed.message().c_str(), again.message().c_str());
     cache->truncate(0);
   }
+}
+
+// What stands in the way of a whole device, as the driver would tell it: a status of its own and a way out, and the next try
+// works.
+GPU_TEST(ADeviceThatCannotBeUsedSaysWhy) {
+  const auto told = [](const Status& status, Code code, std::initializer_list<const char*> parts) {
+    CHECK_THAT(status.code() == code, "%s", status.message().c_str());
+    for (const char* part : parts) CHECK_THAT((status.message() + status.detail()).find(part) != std::string::npos, "\"%s\" is not in: %s", part, status.message().c_str());
+    std::printf("  %s\n", status.message().c_str());
+  };
+  const auto with_fault = [](int64_t n, cudaError_t error) {
+    cuda::fail_call(n, error);
+    const Status status = make_cuda_backend({}).status();
+    cuda::fail_call(0);
+    return status;
+  };
+  told(with_fault(1, cudaErrorInsufficientDriver), Code::kDevice, {"cuda:0", "driver", "CUDA 13", "CPU"});
+  told(with_fault(1, cudaErrorNoDevice), Code::kDevice, {"cuda:0", "driver", "CPU"});
+  // A build that has no code for the device: one of the calls that look at the kernels says so.
+  const int64_t before = cuda::calls();
+  CHECK_THAT(make_cuda_backend({}).ok(), "without a fault");
+  const int64_t calls = cuda::calls() - before;
+  Status no_code;
+  for (int64_t n = 1; n <= calls; ++n) {
+    const Status status = with_fault(n, cudaErrorNoKernelImageForDevice);
+    if (status.message().find("NIBBLE_CUDA_ARCHITECTURES") != std::string::npos) no_code = status;
+  }
+  told(no_code, Code::kDevice, {"cuda:0", "sm_", "which are for", "CPU", "\"architectures\""});
+  told(with_fault(3, cudaErrorECCUncorrectable), Code::kDeviceLost, {"this GPU cannot be used any more", "CPU"});
+  cuda::DeviceTraits old;
+  old.sm = 70;
+  old.name = "Tesla V100";
+  told(cuda::check_capability(old), Code::kUnsupported, {"cuda:0", "Tesla V100", "7.0", "7.5", "CPU"});
+  CHECK_THAT(make_cuda_backend({}).ok(), "after all of them");
+}
+
+// A device that is lost within a step: kDeviceLost from whatever call notices it, and the cache is as long as it was.
+GPU_TEST(ALossWithinAStepIsTold) {
+  auto backend = make_cuda_backend({});
+  if (!backend.ok()) return;
+  auto model = TestModel::create(**backend, small_model());
+  auto plan = (*backend)->compile((*model)->decoder(), {80, 1, 1, 100});
+  auto cache = (*backend)->make_kv_cache(*(*model)->decoder(), {100, DType::kF16});
+  CHECK_THAT(plan.ok() && cache.ok(), "%s", plan.status().message().c_str());
+  if (!plan.ok() || !cache.ok()) return;
+  int64_t lost = 0, n = 0;
+  for (bool reached = true; reached;) {  // until a run has fewer calls: graphs make them fewer
+    (*cache)->truncate(0);
+    const int64_t before = cuda::calls();
+    cuda::fail_call(++n, cudaErrorLaunchFailure);
+    const Status status = run_steps(**plan, **cache);
+    cuda::fail_call(0);
+    reached = cuda::calls() - before >= n;
+    lost += status.code() == Code::kDeviceLost;
+    CHECK_THAT(status.ok() || status.code() == Code::kDeviceLost || status.code() == Code::kDevice, "call %lld: %s", static_cast<long long>(n),
+               status.message().c_str());
+  }
+  CHECK_THAT(lost > 20 && lost * 10 >= (n - 1) * 8, "only %lld of %lld losses were told", static_cast<long long>(lost), static_cast<long long>(n - 1));
+  (*cache)->truncate(0);
+  CHECK_THAT(run_steps(**plan, **cache).ok(), "after all of them");
 }
 
 // Run by itself, as the last thing of a process: gpu_test --lose-device.

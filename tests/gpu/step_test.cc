@@ -362,7 +362,7 @@ GPU_TEST(APlanIsUsableAfterEveryFailure) {
   sampling.temperature = 1;
   sampling.repetition_penalty = 1.2;
   std::vector<float> logits(static_cast<size_t>(options.vocab)), wanted(logits);
-  int64_t failures = 0;
+  int64_t failures = 0, faults = 0;
   for (const int64_t count : {70, 1, 1, 1}) {
     const int64_t length = cache->length();
     const auto run = [&](float* to, DrawnToken* drawn) -> Status {
@@ -387,15 +387,17 @@ GPU_TEST(APlanIsUsableAfterEveryFailure) {
     CHECK_THAT(status.ok(), "%s", status.message().c_str());
     const int64_t calls = cuda::calls() - before;
     for (int64_t n = 1; n <= calls; ++n) {
+      const int64_t start = cuda::calls();
       cuda::fail_call(n);
       failures += !run(logits.data(), &drawn).ok();
       cuda::fail_call(0);
+      faults += cuda::calls() - start >= n;  // a graph makes the calls of a step fewer
       status = run(logits.data(), &drawn);
       CHECK_THAT(status.ok(), "after a failure of call %lld: %s", static_cast<long long>(n), status.message().c_str());
       CHECK_THAT(logits == wanted && drawn.id == first.id, "after a failure of call %lld: other logits or another token", static_cast<long long>(n));
     }
   }
-  CHECK_THAT(failures > 60, "only %lld failures", static_cast<long long>(failures));
+  CHECK_THAT(faults > 50 && failures * 10 >= faults * 8, "only %lld failures of %lld faults", static_cast<long long>(failures), static_cast<long long>(faults));
 }
 
 GPU_TEST(DeviceQueriesAnswer) {
