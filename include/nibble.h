@@ -228,9 +228,10 @@ enum {
   NBL_OPT_KV_DTYPE               = 2001,    /* [session, estimate; one of f16, f32, int8; default f16] Type
                                                of the cached keys and values; int8 where the backend has
                                                it. */
-  NBL_OPT_PREFILL_CHUNK          = 2002,    /* [session, estimate; whole number from 1 to 65536; default
-                                               512] Prompt tokens computed at a time: bounds scratch memory
-                                               and how long a cancel takes. */
+  NBL_OPT_PREFILL_CHUNK          = 2002,    /* [session, estimate; whole number from 0 to 65536; default 0]
+                                               Prompt tokens computed at a time: bounds scratch memory and
+                                               how long a cancel takes. 0: what suits the device, 512 on
+                                               the CPU and 2048 on a GPU. */
   NBL_OPT_LOGITS                 = 2003,    /* [session; one of last, all; default last] Whether
                                                nbl_session_logits gives the last token's logits or those of
                                                every token of the last append. */

@@ -185,6 +185,8 @@ class Backend {
   virtual void end_load() const {}
   // Memory that is free on the device now; -1: not known.
   virtual int64_t free_bytes() const { return -1; }
+  // Tokens of a prompt that are best computed at a time.
+  virtual int64_t prefill_chunk() const { return 512; }
   // For bench: measures the device, which takes a moment and memory for as long. Not every backend does.
   virtual Result<DeviceRates> measure_rates() const { return DeviceRates(); }
 

@@ -326,7 +326,10 @@ namespace Nibble
         /// <summary>Type of the cached keys and values; int8 where the backend has it.</summary>
         KvDtype = 2001,
 
-        /// <summary>Prompt tokens computed at a time: bounds scratch memory and how long a cancel takes.</summary>
+        /// <summary>
+        /// Prompt tokens computed at a time: bounds scratch memory and how long a cancel takes. 0: what suits the device,
+        /// 512 on the CPU and 2048 on a GPU.
+        /// </summary>
         PrefillChunk = 2002,
 
         /// <summary>
@@ -1013,8 +1016,9 @@ namespace Nibble
         private string kvDtypeOption;
 
         /// <summary>
-        /// Prompt tokens computed at a time: bounds scratch memory and how long a cancel takes. A whole number from 1 to
-        /// 65536; default 512. For: session, estimate. Null: not set.
+        /// Prompt tokens computed at a time: bounds scratch memory and how long a cancel takes. 0: what suits the device,
+        /// 512 on the CPU and 2048 on a GPU. A whole number from 0 to 65536; default 0. For: session, estimate. Null: not
+        /// set.
         /// </summary>
         public long? PrefillChunk
         {

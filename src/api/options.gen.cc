@@ -47,7 +47,7 @@ const OptionRow kOptions[] = {
     {1020, "chat_template", OptionType::kText, -kEndless, kEndless, "", nullptr, kKeys1020, "load", "A Jinja chat template that replaces the checkpoint's."},
     {2000, "context", OptionType::kI64, 0, 16777216, "0", nullptr, kKeys2000, "session, estimate", "Tokens that a session may hold, prompt and answer together; 0: the smaller of 4096 and what the model was trained for. Their cache is reserved when the session is made."},
     {2001, "kv_dtype", OptionType::kText, -kEndless, kEndless, "f16", kValues2001, nullptr, "session, estimate", "Type of the cached keys and values; int8 where the backend has it."},
-    {2002, "prefill_chunk", OptionType::kI64, 1, 65536, "512", nullptr, nullptr, "session, estimate", "Prompt tokens computed at a time: bounds scratch memory and how long a cancel takes."},
+    {2002, "prefill_chunk", OptionType::kI64, 0, 65536, "0", nullptr, nullptr, "session, estimate", "Prompt tokens computed at a time: bounds scratch memory and how long a cancel takes. 0: what suits the device, 512 on the CPU and 2048 on a GPU."},
     {2003, "logits", OptionType::kText, -kEndless, kEndless, "last", kValues2003, nullptr, "session", "Whether nbl_session_logits gives the last token's logits or those of every token of the last append."},
     {3000, "temperature", OptionType::kF64, 0.0, 1000.0, "0.0", nullptr, kKeys3000, "session, generation", "0: greedy. The start is what the checkpoint's generation_config.json says, greedy where it says nothing."},
     {3001, "top_k", OptionType::kI64, 0, 2147483647, "0", nullptr, kKeys3001, "session, generation", "Draws from the k most probable tokens; 0: from all."},

@@ -28,9 +28,6 @@ struct Timing {
   int64_t scratch_bytes = 0;
 };
 
-// Tokens between two looks at the job's cancel: as many as a session computes at a time anyway.
-const int64_t kTokensBetweenLooks = SessionOptions().prefill_chunk;
-
 Status cancelled() { return Status(Code::kCancelled, "cancelled"); }
 
 // Prefills every session, one after another, then decodes them all together.
@@ -41,9 +38,10 @@ Result<Timing> run_once(std::vector<std::shared_ptr<Session>>& sessions, Session
   const int64_t prefill_start = now_ns();
   for (auto& session : sessions) {
     NBL_RETURN_IF_ERROR(session->truncate(0));
-    for (int64_t done = 0; done < prompt_length; done += kTokensBetweenLooks) {
+    const int64_t between_looks = session->chunk();  // at the job's cancel: as many as it computes at a time anyway
+    for (int64_t done = 0; done < prompt_length; done += between_looks) {
       if (job.cancelled()) return cancelled();
-      NBL_RETURN_IF_ERROR(session->append(prompt.data() + done, std::min(kTokensBetweenLooks, prompt_length - done)));
+      NBL_RETURN_IF_ERROR(session->append(prompt.data() + done, std::min(between_looks, prompt_length - done)));
     }
   }
   timing.prefill_ns = now_ns() - prefill_start;
@@ -194,9 +192,9 @@ Result<Json> measure_perplexity(const std::shared_ptr<Model>& model, const Perpl
   job.stage("scoring");
   for (int64_t w = 0; w < windows; ++w) {
     NBL_RETURN_IF_ERROR(session->truncate(0));
-    for (int64_t scored = 0; scored < options.window; scored += kTokensBetweenLooks) {
+    for (int64_t scored = 0; scored < options.window; scored += session->chunk()) {
       if (job.cancelled()) return cancelled();
-      const int64_t count = std::min(kTokensBetweenLooks, options.window - scored);
+      const int64_t count = std::min(session->chunk(), options.window - scored);
       NBL_RETURN_IF_ERROR(session->score(ids.data() + w * options.window + scored, count, log_probability.data() + scored));
     }
     double nll = 0;

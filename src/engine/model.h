@@ -42,7 +42,7 @@ struct LoadOptions {
 struct EstimateOptions {
   int64_t context = 0;                       // positions; 0: the session's default
   DType kv_type = DType::kF16;
-  int64_t prefill_chunk = 512;
+  int64_t prefill_chunk = 0;               // as SessionOptions has it
 };
 
 class Model : public std::enable_shared_from_this<Model> {

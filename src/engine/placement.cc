@@ -62,7 +62,7 @@ Status check_room(const WeightLoader& loader, const Backend& backend, int device
   const int64_t ceiling = found == ceilings.end() ? -1 : found->second;
   const int64_t free = backend.free_bytes();
   if (ceiling < 0 && free < 0) return {};
-  NBL_ASSIGN_OR_RETURN(const Json need, estimate_memory(loader, backend, 0, DType::kF16, 512));
+  NBL_ASSIGN_OR_RETURN(const Json need, estimate_memory(loader, backend, 0, DType::kF16, 0));
   const int64_t weights = need["weight_bytes"].get<int64_t>() + need["embedding_bytes"].get<int64_t>();
   const int64_t needed = with_session ? need["total_bytes"].get<int64_t>() : weights;
   const bool capped = ceiling >= 0 && (free < 0 || ceiling < free);

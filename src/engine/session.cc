@@ -56,7 +56,7 @@ Result<std::shared_ptr<Session>> Session::create(std::shared_ptr<Model> model, c
   const Backend& backend = *session->placement_->backend;
   session->options_ = options;
   session->context_ = options.context > 0 ? options.context : default_context(m.config());
-  session->chunk_ = std::min(std::max<int64_t>(1, options.prefill_chunk), session->context_);
+  session->chunk_ = std::min(options.prefill_chunk > 0 ? options.prefill_chunk : backend.prefill_chunk(), session->context_);
   session->generation_.sampling = m.default_sampling();
 
   auto cache = backend.make_kv_cache(*session->decoder_, {session->context_, options.kv_type});

@@ -24,7 +24,7 @@ namespace nbl {
 struct SessionOptions {
   int64_t context = 0;                 // positions it may hold; 0: default_context()
   DType kv_type = DType::kF16;
-  int64_t prefill_chunk = 512;         // tokens computed at a time: bounds scratch memory and how long a cancel takes
+  int64_t prefill_chunk = 0;           // tokens computed at a time: bounds scratch memory and how long a cancel takes; 0: the backend's
   enum class Logits : uint8_t { kLast, kAll } logits = Logits::kLast;
 };
 
@@ -102,6 +102,7 @@ class Session {
   // False as soon as it was cancelled: next() will say so.
   bool generating() const { return state_ == State::kGenerating && !cancel_.load(std::memory_order_relaxed); }
   const SessionCounters& counters() const { return counters_; }
+  int64_t chunk() const { return chunk_; }         // tokens of a prompt computed at a time
   int64_t bytes() const;               // KV cache and scratch
 
   // The logits that the last token was drawn from, or after an append those that follow it: [rows, vocab_size]; one row

@@ -30,7 +30,7 @@ Result<Json> estimate_memory(const WeightLoader& loader, const Backend& backend,
   const int64_t embedding = backend.embedding_bytes(table_type, c.vocab_size, c.hidden_size);
   KvOptions kv{context, kv_type};
   PlanLimits limits;
-  limits.max_tokens = std::min(prefill_chunk, context);
+  limits.max_tokens = std::min(prefill_chunk > 0 ? prefill_chunk : backend.prefill_chunk(), context);
   limits.max_context = context;
   limits.max_draws = 1;
   Json out;

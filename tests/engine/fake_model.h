@@ -53,6 +53,7 @@ struct Control {
   bool misused = false;          // a cache was changed while steps with it were in flight
   int fail_in_texts = -1;        // the text so many from now, of a token or at an end, throws std::bad_alloc when half done
   int64_t plans = 0;             // that exist
+  int64_t prefill_chunk = 512;   // what the backend suggests
 };
 
 class FakePlan : public Plan {
@@ -218,6 +219,7 @@ class FakeBackend : public Backend {
   Result<std::unique_ptr<KvCache>> make_kv_cache(const Decoder&, const KvOptions& options) const override {
     return std::unique_ptr<KvCache>(new Cache(options.capacity));
   }
+  int64_t prefill_chunk() const override { return control_.prefill_chunk; }
   int64_t kv_bytes(const DecoderConfig&, const KvOptions&) const override { return 0; }
   int64_t plan_bytes(const DecoderConfig&, const PlanLimits&) const override { return 0; }
   Status matmul(const PackedWeight&, const float*, int64_t, float*) const override { return {}; }

@@ -68,6 +68,16 @@ TEST_P(SessionTest, PrefillsInChunksWithTheSameOutcome) {
   EXPECT_EQ(drain(*session), continuation(kPrompt, 3));
 }
 
+TEST_P(SessionTest, TheBackendSaysHowManyTokensToTakeAtATime) {
+  auto session = make();
+  EXPECT_EQ(session->chunk(), std::min<int64_t>(control.prefill_chunk, session->describe()["context"].get<int64_t>()));
+  control.prefill_chunk = 3;
+  session = make();
+  EXPECT_EQ(session->chunk(), 3);
+  ASSERT_TRUE(session->append(kPrompt.data(), 5).ok());
+  EXPECT_EQ(control.largest_step, 3);
+}
+
 TEST_P(SessionTest, ATokenNotTakenIsGivenAgain) {
   auto session = make();
   ASSERT_TRUE(session->append(kPrompt.data(), 5).ok());

@@ -244,7 +244,8 @@ pub const NBL_OPT_CHAT_TEMPLATE: nbl_option = 1020;
 pub const NBL_OPT_CONTEXT: nbl_option = 2000;
 /// Type of the cached keys and values; int8 where the backend has it.
 pub const NBL_OPT_KV_DTYPE: nbl_option = 2001;
-/// Prompt tokens computed at a time: bounds scratch memory and how long a cancel takes.
+/// Prompt tokens computed at a time: bounds scratch memory and how long a cancel takes. 0: what suits the device, 512
+/// on the CPU and 2048 on a GPU.
 pub const NBL_OPT_PREFILL_CHUNK: nbl_option = 2002;
 /// Whether nbl_session_logits gives the last token's logits or those of every token of the last append.
 pub const NBL_OPT_LOGITS: nbl_option = 2003;

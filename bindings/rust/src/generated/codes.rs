@@ -434,7 +434,8 @@ impl OptionId {
     pub const CONTEXT: OptionId = OptionId(2000);
     /// Type of the cached keys and values; int8 where the backend has it.
     pub const KV_DTYPE: OptionId = OptionId(2001);
-    /// Prompt tokens computed at a time: bounds scratch memory and how long a cancel takes.
+    /// Prompt tokens computed at a time: bounds scratch memory and how long a cancel takes. 0: what suits the device,
+    /// 512 on the CPU and 2048 on a GPU.
     pub const PREFILL_CHUNK: OptionId = OptionId(2002);
     /// Whether [`Session::logits`](crate::Session::logits) gives the last token's logits or those of every token of the
     /// last append.
