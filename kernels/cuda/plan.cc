@@ -154,7 +154,7 @@ int64_t CudaPlan::bytes_for(const DecoderConfig& config, const PlanLimits& limit
   unsigned char* no_draws = nullptr;
   void* no_buffers = nullptr;
   const int64_t norms = (2 * config.num_hidden_layers + 1) * config.hidden_size * 4;
-  return pad_up(plan.lay_out(config, nullptr, &no_draws, &no_buffers), kAllocationStep) + pad_up(norms, kAllocationStep) + kStreamBytes;
+  return pad_up(plan.lay_out(config, nullptr, &no_draws, &no_buffers), kAllocationStep) + norms + kStreamBytes;
 }
 
 Status CudaPlan::reserve() {
