@@ -49,8 +49,8 @@ __device__ __forceinline__ int place_in_chunk(int position, int column) {
 
 // As prepare_head(), from shared memory; every lane calls put(i, value) for its part of the head.
 template <typename Put>
-__device__ __forceinline__ void turn_head(const AttentionShape& a, const DeviceNorm& norm, const float* head, const float2* turns, float scale,
-                                          int lane, Put put) {
+__device__ __forceinline__ void turn_head(const AttentionShape& a, const DeviceNorm& norm, const float* head, const float2* turns,
+                                          float scale, int lane, Put put) {
   float2 factors = make_float2(0.f, 1.f);
   if (norm.weight != nullptr) {
     float2 sums = make_float2(0.f, 0.f);
@@ -295,7 +295,8 @@ Status decode_on_tensor_core(const AttentionShape& a, const StepRows& step, cons
   const int warp_bytes = a.head_dim <= 64 ? kWarpBytes<64> : kWarpBytes<128>;
   const int a_multiprocessor = (tasks * splits * step.rows + traits.multiprocessors - 1) / traits.multiprocessors;
   int warps = kMaxWarps;
-  while (warps > 1 && (warps * warp_bytes > chunk_limit(traits.shared_optin) || (warps > 4 && a_multiprocessor * warps > kMaxWarps))) warps /= 2;
+  const int most = chunk_limit(traits.shared_optin) / warp_bytes;
+  while (warps > 1 && (warps > most || (warps > 4 && a_multiprocessor * warps > kMaxWarps))) warps /= 2;
   NBL_CUDA(launch_after(traits.early_launch, a.head_dim <= 64 ? decode_heads<64> : decode_heads<128>, dim3(tasks * splits, step.rows),
                         warps * 32, warps * warp_bytes, stream, a, step, qkv, splits, scratch, static_cast<__half*>(x), layout, place));
   return {};
@@ -303,8 +304,9 @@ Status decode_on_tensor_core(const AttentionShape& a, const StepRows& step, cons
 
 Status prepare_decode_attention(const DeviceTraits& traits) {
   const int limit = chunk_limit(traits.shared_optin);
-  NBL_CUDA(cudaFuncSetAttribute(decode_heads<64>, cudaFuncAttributeMaxDynamicSharedMemorySize, std::min(limit, kMaxWarps * kWarpBytes<64>)));
-  NBL_CUDA(cudaFuncSetAttribute(decode_heads<128>, cudaFuncAttributeMaxDynamicSharedMemorySize, std::min(limit, kMaxWarps * kWarpBytes<128>)));
+  constexpr auto shared = cudaFuncAttributeMaxDynamicSharedMemorySize;
+  NBL_CUDA(cudaFuncSetAttribute(decode_heads<64>, shared, std::min(limit, kMaxWarps * kWarpBytes<64>)));
+  NBL_CUDA(cudaFuncSetAttribute(decode_heads<128>, shared, std::min(limit, kMaxWarps * kWarpBytes<128>)));
   return {};
 }
 

@@ -137,7 +137,8 @@ __global__ void __launch_bounds__(kMaxWarps * 32, 1)
     if (strip >= strip_end) return;
 #pragma unroll 1
     for (int i = 0; i < 2; ++i) {
-      if (token + i < tokens) put_rows(w, out, strip, row, token + i, i == 0 ? v.x : v.y, i == 0 ? v.z : v.w, i == 0 ? residual[0] : residual[1]);
+      if (token + i >= tokens) continue;
+      put_rows(w, out, strip, row, token + i, i == 0 ? v.x : v.y, i == 0 ? v.z : v.w, i == 0 ? residual[0] : residual[1]);
     }
   };
   auto load_residual = [&](int item, float2 (&residual)[2]) {
@@ -281,7 +282,8 @@ __global__ void __launch_bounds__(kMaxWarps * 32, 1)
     if (from == to) continue;  // that warp had all of it
     float2 residual[2];
     load_residual(item, residual);
-    const float4* part = reinterpret_cast<const float4*>(run_begin[from] < pair_begin ? rings + from * ring_bytes : heads + from * head_bytes(NT));
+    const bool is_tail = run_begin[from] < pair_begin;
+    const float4* part = reinterpret_cast<const float4*>(is_tail ? rings + from * ring_bytes : heads + from * head_bytes(NT));
     float4 v = part[in_pair];
 #pragma unroll 4
     for (int i = from + 1; i <= to; ++i) {

@@ -66,7 +66,8 @@ __device__ __forceinline__ HalfMeta load_half_meta(const unsigned char* meta, in
 
 // Columns 8t .. 8t+7 of block b, row r, as weights.
 template <Codes C>
-__device__ __forceinline__ void expand_weights(const LaneCodes<C>& codes, int b, int r, const HalfMeta& m, uint32_t base, uint32_t (&out)[4]) {
+__device__ __forceinline__ void expand_weights(const LaneCodes<C>& codes, int b, int r, const HalfMeta& m, uint32_t base,
+                                               uint32_t (&out)[4]) {
   if constexpr (C == Codes::kInt4) {
     // The high nibbles stay where they are: 1024 + 16 * code.
     const uint32_t v = codes.w[b / 2 * 4 + b % 2 * 2 + r], above = v >> 8;
@@ -159,8 +160,8 @@ __global__ void __launch_bounds__(kThreads, 1)
   for (int record = begin; record < end; ++record) {
     const int done = record - begin;
     if (done >= kLag && warp == done % kWarps && record - kLag + stages < end) {
-      const int reused = done - kLag, reused_slot = reused % stages;
-      barrier_wait(x_empty + 8 * reused_slot, reused / stages & 1);
+      const int reused_slot = slot >= kLag ? slot - kLag : slot - kLag + stages;
+      barrier_wait(x_empty + 8 * reused_slot, slot >= kLag ? phase : phase ^ 1);
       if (lane == 0) fetch_x(record - kLag + stages, reused_slot);
       __syncwarp();
     }
@@ -177,23 +178,23 @@ __global__ void __launch_bounds__(kThreads, 1)
       __syncwarp();
     };
     if constexpr (kWeights) {
-      // Half a record at a time. What is under way while the next half is decoded is one group of products: with more of
-      // them the compiler gives up and waits for each.
-      constexpr int kHalf = kBlocks / 2;
+      // Half a record at a time, or a quarter. What is under way while the next part is decoded is one group of products: with
+      // more of them the compiler gives up and waits for each.
+      constexpr int kPart = N == 64 ? 1 : kBlocks / 2;
       const uint64_t x_operand = operand(x_at);
       HalfMeta meta;
 #pragma unroll
-      for (int half = 0; half < kBlocks; half += kHalf) {
-        uint32_t weights[kHalf][2][4];
+      for (int part = 0; part < kBlocks; part += kPart) {
+        uint32_t weights[kPart][2][4];
 #pragma unroll
-        for (int i = 0; i < kHalf; ++i) {
-          const int b = half + i;
+        for (int i = 0; i < kPart; ++i) {
+          const int b = part + i;
           if (b % G == 0) meta = load_half_meta<C>(codes_at + code_bytes(C) + b / G * w.group_bytes, g);
           expand_weights<C>(codes, b, 0, meta, code_base, weights[i][0]);
           expand_weights<C>(codes, b, 1, meta, code_base, weights[i][1]);
         }
-        if (half == 0) barrier_wait(x_full + 8 * slot, phase);
-        if (half == kBlocks - kHalf) {
+        if (part == 0) barrier_wait(x_full + 8 * slot, phase);
+        if (part == kBlocks - kPart) {
           // Every product of the record before this one has been formed, and every code of this one is in registers.
           __syncwarp();
           if (lane == 0 && done > 0) barrier_arrive(x_empty + 8 * (slot == 0 ? stages - 1 : slot - 1));
@@ -201,8 +202,8 @@ __global__ void __launch_bounds__(kThreads, 1)
         }
         wgmma_begin();
 #pragma unroll
-        for (int i = 0; i < kHalf; ++i) {
-          const int b = half + i;
+        for (int i = 0; i < kPart; ++i) {
+          const int b = part + i;
           const uint32_t(&low)[4] = weights[i][0], (&high)[4] = weights[i][1];
           const uint64_t x_block = x_operand + (b / 2 * kPartBytes + b % 2 * 64) / 16;  // addresses count 16 bytes
           wgmma(acc, low[0], high[0], low[1], high[1], x_block, 1);
