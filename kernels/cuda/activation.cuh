@@ -6,8 +6,9 @@
 namespace nbl::cuda {
 
 __device__ __forceinline__ float activate(Activation kind, float v) {
+  if (__builtin_expect(kind == Activation::kSilu, 1)) return v / (1.f + __expf(-v));
   switch (kind) {
-    case Activation::kSilu: return v / (1.f + __expf(-v));
+    case Activation::kSilu: break;
     case Activation::kGelu: return 0.5f * v * (1.f + erff(v * 0.70710678118654752f));
     case Activation::kGeluTanh: return 0.5f * v * (1.f + tanhf(0.79788456080286536f * (v + 0.044715f * v * v * v)));
     case Activation::kRelu: return fmaxf(v, 0.f);

@@ -150,9 +150,16 @@ Status Packer::upload_extra(const std::vector<const QuantWeight*>& parts, CudaWe
   const TilePlan& plan = weight.plan_;
   Tiles& t = weight.plan_.tiles;
   if (plan.order_at > 0) {
-    std::vector<int32_t> order(plan.padded_k), place(plan.padded_k);
+    std::vector<int32_t> order(plan.padded_k), place(plan.padded_k, -1);
     for (int64_t i = 0; i < plan.padded_k; ++i) order[i] = static_cast<int32_t>(i < first.in_features && !first.k_order.empty() ? first.k_order[i] : i);
-    for (int64_t i = 0; i < plan.padded_k; ++i) place[order[i]] = static_cast<int32_t>(i);
+    for (int64_t i = 0; i < plan.padded_k; ++i) {
+      // Kernels wait until every place of a row has been written: one that no column has would be waited for without end.
+      if (order[i] < 0 || order[i] >= plan.padded_k || place[order[i]] >= 0) {
+        return error(Code::kInternal, "the inputs of %s are in an order that is no permutation: column %d twice, or not one of %lld",
+                     first.source.c_str(), order[i], static_cast<long long>(first.in_features));
+      }
+      place[order[i]] = static_cast<int32_t>(i);
+    }
     auto* at = reinterpret_cast<int32_t*>(weight.data_ + plan.order_at);
     NBL_CUDA(cudaMemcpyAsync(at, order.data(), order.size() * 4, cudaMemcpyHostToDevice, stream_.get()));
     NBL_CUDA(cudaMemcpyAsync(at + plan.padded_k, place.data(), place.size() * 4, cudaMemcpyHostToDevice, stream_.get()));

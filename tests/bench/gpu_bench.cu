@@ -74,7 +74,7 @@ QuantWeight make_weight(const Format& f, int64_t n, int64_t k, uint32_t seed) {
   if (f.format == WeightFormat::kIntGroup) w.zeros.assign(w.scales.size(), static_cast<uint8_t>(1 << (f.bits - 1)));
   for (int i = 0; i < 16; ++i) w.codebook[i] = static_cast<float>(i) - 7.5f;
   w.permuted = f.permuted;
-  for (int64_t i = 0; f.permuted && i < k; ++i) w.k_order.push_back(static_cast<int32_t>(i * 7 % k));
+  for (int64_t i = 0; f.permuted && i < k; ++i) w.k_order.push_back(static_cast<int32_t>(i * 11 % k));  // no width here has the factor 11
   return w;
 }
 

@@ -81,11 +81,15 @@ void check_sequence(const ModelOptions& options, int64_t prompt, int64_t count, 
 
 }  // namespace
 
+// Through the launches, and with heads of 64 through the resident kernel.
 GPU_TEST(StepAgreesWithDoubleForEveryFormat) {
-  for (const FormatCase& format : formats()) {
-    ModelOptions options;
-    options.format = format;
-    check_sequence(options, 5, 9, format.name);
+  for (int64_t head_dim : {32, 64}) {
+    for (const FormatCase& format : formats()) {
+      ModelOptions options;
+      options.format = format;
+      options.head_dim = head_dim;
+      check_sequence(options, 5, 9, format.name);
+    }
   }
 }
 
@@ -133,6 +137,25 @@ GPU_TEST(StepAgreesWithDoubleForEveryFeature) {
     check_sequence(options, 165, 166, feature.name);
     options.format = options.format.permuted ? options.format : formats()[0];
     if (options.hidden % 128 == 0) check_sequence(options, 3, 7, feature.name);
+  }
+}
+
+// Rows of more columns than the warps of the resident kernel hold at once, with and without a remainder of a unit of 128,
+// and strips that the chunks of its ring cut anywhere.
+GPU_TEST(WideRowsAgreeWithDouble) {
+  struct Shape {
+    const char* name;
+    int64_t hidden, inner, heads, kv_heads;
+  };
+  for (const Shape& shape : {Shape{"7 records a strip", 896, 1216, 14, 2}, Shape{"two passes", 4224, 16640, 4, 2}, Shape{"remainders", 4296, 1100, 4, 4}}) {
+    for (size_t format : {size_t{0}, size_t{5}}) {  // with act-order as well
+      ModelOptions options;
+      options.format = formats()[format];
+      options.layers = 1;
+      options.hidden = shape.hidden, options.inner = shape.inner, options.heads = shape.heads, options.kv_heads = shape.kv_heads;
+      options.head_dim = 64;
+      check_sequence(options, 3, 5, shape.name);
+    }
   }
 }
 

@@ -76,10 +76,8 @@ template <int D>
 __device__ __forceinline__ void fetch_head(const AttentionShape& a, const DeviceNorm* norm, const uint2* words, uint32_t tag,
                                            const float2* turns, float scale, float* scratch, float2 (&value)[D / 64], int lane) {
   uint4 found[D / 64];
-#pragma unroll
-  for (int i = 0; i < D / 64; ++i) found[i].y = ~tag;
   wait_for(
-      found, [&](uint4& v, int i, bool wanted) { load_words(v, words + 2 * (lane + 32 * i), wanted); },
+      found, D / 64, [&](uint4& v, int i, bool wanted) { load_words(v, words + 2 * (lane + 32 * i), wanted); },
       [&](const uint4& v) { return words_there(v, tag); });
 #pragma unroll
   for (int i = 0; i < D / 64; ++i) value[i] = make_float2(__uint_as_float(found[i].x), __uint_as_float(found[i].z));

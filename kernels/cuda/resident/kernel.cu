@@ -54,9 +54,8 @@ struct StreamPlace {
           prefetch_keys(step, *reinterpret_cast<const StepSequence*>(shared_memory + step.sequence_at), s.records, s.chunk_records);
         continue;
       }
-      const int begin = first_strip(s.strips, blockIdx.x, gridDim.x), end = first_strip(s.strips, blockIdx.x + 1, gridDim.x);
-      at = s.data + static_cast<int64_t>(begin) * s.records * s.record_bytes;
-      left = (end - begin) * s.records;
+      at = s.data + static_cast<int64_t>(s.begin) * s.records * s.record_bytes;
+      left = (s.end - s.begin) * s.records;
       chunk_records = s.chunk_records, record_bytes = s.record_bytes;
     }
     const uint32_t bytes = min(chunk_records, left) * record_bytes;
@@ -102,8 +101,8 @@ struct Ring {
 
 // Operations read rows of words to the end of the last unit of columns.
 __device__ __forceinline__ int padded_columns(int width) { return (width + kUnitColumns - 1) / kUnitColumns * kUnitColumns; }
-__device__ __forceinline__ void pad_words(uint2* words, int width, uint32_t tag, int tid) {
-  if (width + tid < padded_columns(width)) put_word(words + width + tid, 0, tag);
+__device__ __forceinline__ void pad_pairs(uint2* pairs, int width, uint32_t tag, int tid) {
+  if (width + 2 * tid < padded_columns(width)) put_pair(pairs + width / 2 + tid, 0.f, 0.f, tag);
 }
 __device__ __forceinline__ void pad_halves(uint32_t* halves, int width, uint32_t tag, int tid) {
   if (width + tid < padded_columns(width)) put_half(halves + width + tid, __half(0.f), tag);
@@ -139,25 +138,24 @@ __device__ __forceinline__ void finish_window(const ResidentStep& step, const Re
   if (gate) {
     const float up = __shfl_down_sync(~0u, v, 8);
     if (valid && r < 8) put_half(op.halves + place, to_half(activate(op.activation, v) * up), tag);
+  } else if (op.output == ResidentOutput::kResidual) {
+    // h of the rows that this CTA owns, with the indices of all of h.
+    if (valid) v = reinterpret_cast<float*>(shared_memory + step.residual_at)[row - begin * kStripRows] += v;
+    const float next = __shfl_down_sync(~0u, v, 1);
+    if (valid && row % 2 == 0) put_pair(op.tagged + row / 2, v, next, tag);
   } else if (valid) {
     if (op.output == ResidentOutput::kLogits) {
       op.out[row] = v;
     } else {
-      // h of the rows that this CTA owns, with the indices of all of h.
-      if (op.output == ResidentOutput::kResidual) {
-        v = reinterpret_cast<float*>(shared_memory + step.residual_at)[row - begin * kStripRows] += v;
-      }
       put_word(op.tagged + row, __float_as_uint(v), tag);
     }
   }
 }
 
 template <Codes C, int GB, bool Wide>
-__device__ __forceinline__ Ring consume(const ResidentStep& step, const ResidentOp& op, uint32_t tag, Ring ring) {
+__device__ __forceinline__ Ring consume(const ResidentStep& step, const ResidentOp& op, uint32_t tag, int begin, int end, Ring ring) {
   using Product = RecordProduct<C, GB, Wide>;
-  const Where at_work = here();
-  const int tid = at_work.tid, lane = tid & 31, warp = tid >> 5;
-  const int begin = first_strip(op.strips, at_work.cta, at_work.ctas), end = first_strip(op.strips, at_work.cta + 1, at_work.ctas);
+  const int tid = here().tid, lane = tid & 31, warp = tid >> 5;
   const int records = op.records, chunk = op.chunk_records, share = chunk / kConsumerWarps;
   const int total = (end - begin) * records, slots = step.slots, slot_bytes = step.slot_bytes;
   const uint32_t full = shared_address(shared_memory + step.barriers_at), empty = full + 8 * slots;
@@ -224,30 +222,30 @@ __device__ __forceinline__ Ring consume(const ResidentStep& step, const Resident
 }
 
 template <Codes C, bool Wide>
-__device__ __forceinline__ Ring consume_groups(const ResidentStep& step, const ResidentOp& op, uint32_t tag, Ring ring) {
-  if (op.group_blocks == 4) return consume<C, 4, Wide>(step, op, tag, ring);
-  if (op.group_blocks == 2) return consume<C, 2, Wide>(step, op, tag, ring);
-  return consume<C, 1, Wide>(step, op, tag, ring);
+__device__ __forceinline__ Ring consume_groups(const ResidentStep& step, const ResidentOp& op, uint32_t tag, int begin, int end, Ring ring) {
+  if (op.group_blocks == 4) return consume<C, 4, Wide>(step, op, tag, begin, end, ring);
+  if (op.group_blocks == 2) return consume<C, 2, Wide>(step, op, tag, begin, end, ring);
+  return consume<C, 1, Wide>(step, op, tag, begin, end, ring);
 }
 template <Codes C>
-__device__ __forceinline__ Ring consume_scales(const ResidentStep& step, const ResidentOp& op, uint32_t tag, Ring ring) {
-  return op.wide_scales ? consume_groups<C, true>(step, op, tag, ring) : consume_groups<C, false>(step, op, tag, ring);
+__device__ __forceinline__ Ring consume_scales(const ResidentStep& step, const ResidentOp& op, uint32_t tag, int begin, int end, Ring ring) {
+  return op.wide_scales ? consume_groups<C, true>(step, op, tag, begin, end, ring) : consume_groups<C, false>(step, op, tag, begin, end, ring);
 }
 
-__device__ __forceinline__ Ring multiply(const ResidentStep& step, const ResidentOp& op, uint32_t tag, Ring ring) {
+__device__ __forceinline__ Ring multiply(const ResidentStep& step, const ResidentOp& op, uint32_t tag, int begin, int end, Ring ring) {
   switch (op.codes) {
     case Codes::kInt2:
-      return consume_scales<Codes::kInt2>(step, op, tag, ring);
+      return consume_scales<Codes::kInt2>(step, op, tag, begin, end, ring);
     case Codes::kInt3:
-      return consume_scales<Codes::kInt3>(step, op, tag, ring);
+      return consume_scales<Codes::kInt3>(step, op, tag, begin, end, ring);
     case Codes::kInt4:
-      return consume_scales<Codes::kInt4>(step, op, tag, ring);
+      return consume_scales<Codes::kInt4>(step, op, tag, begin, end, ring);
     case Codes::kInt8:
-      return consume_scales<Codes::kInt8>(step, op, tag, ring);
+      return consume_scales<Codes::kInt8>(step, op, tag, begin, end, ring);
     case Codes::kCode4:
-      return consume_scales<Codes::kCode4>(step, op, tag, ring);
+      return consume_scales<Codes::kCode4>(step, op, tag, begin, end, ring);
     case Codes::kHalf:
-      return consume<Codes::kHalf, 0, false>(step, op, tag, ring);
+      return consume<Codes::kHalf, 0, false>(step, op, tag, begin, end, ring);
   }
   return ring;
 }
@@ -306,14 +304,20 @@ __global__ void __launch_bounds__(kThreads, 1) resident_step(const __grid_consta
   const int owned = first_strip((step.hidden + kStripRows - 1) / kStripRows, blockIdx.x, gridDim.x) * kStripRows;
   const int owned_end = min(step.hidden, first_strip((step.hidden + kStripRows - 1) / kStripRows, blockIdx.x + 1, gridDim.x) * kStripRows);
   float* residual = reinterpret_cast<float*>(shared_memory + step.residual_at);
-  for (int i = owned + tid; i < owned_end; i += blockDim.x) {
-    const float value = table_value(step.table, step.table_type, static_cast<int64_t>(*step.token) * step.hidden + i);
-    residual[i - owned] = value;
-    put_word(step.h + i, __float_as_uint(value), base + kEmbeddingTag);
+  for (int i = owned + 2 * tid; i < owned_end; i += 2 * blockDim.x) {
+    const int64_t at = static_cast<int64_t>(*step.token) * step.hidden + i;
+    const float first = table_value(step.table, step.table_type, at), second = table_value(step.table, step.table_type, at + 1);
+    residual[i - owned] = first, residual[i - owned + 1] = second;
+    put_pair(step.h + i / 2, first, second, base + kEmbeddingTag);
   }
-  if (blockIdx.x == 0) pad_words(step.h, step.hidden, base + kEmbeddingTag, tid);
+  if (blockIdx.x == 0) pad_pairs(step.h, step.hidden, base + kEmbeddingTag, tid);
   for (int i = tid; i < step.op_count * static_cast<int>(sizeof(ResidentStream) / 4); i += blockDim.x) {
     reinterpret_cast<uint32_t*>(shared_memory + step.streams_at)[i] = reinterpret_cast<const uint32_t*>(step.streams)[i];
+  }
+  __syncthreads();
+  for (int i = tid; i < step.op_count; i += blockDim.x) {
+    ResidentStream& s = reinterpret_cast<ResidentStream*>(shared_memory + step.streams_at)[i];
+    s.begin = first_strip(s.strips, blockIdx.x, gridDim.x), s.end = first_strip(s.strips, blockIdx.x + 1, gridDim.x);
   }
   if (tid < static_cast<int>(sizeof(StepSequence) / 4)) {
     reinterpret_cast<uint32_t*>(shared_memory + step.sequence_at)[tid] = reinterpret_cast<const uint32_t*>(step.sequence)[tid];
@@ -330,13 +334,13 @@ __global__ void __launch_bounds__(kThreads, 1) resident_step(const __grid_consta
   const unsigned int* pairs_of = nullptr;
 #pragma unroll 1
   for (int i = 0; i < step.op_count; ++i) {
-    const Where at_work = here();
-    const int tid = at_work.tid;
+    const int tid = here().tid;
     const uint32_t base = *reinterpret_cast<const volatile uint32_t*>(shared_memory + step.base_at);
     ResidentOp* ops = reinterpret_cast<ResidentOp*>(shared_memory + step.ops_at);  // this and the next
     const ResidentOp& op = ops[i & 1];
     if (i + 1 < step.op_count) copy_op(ops + (i + 1 & 1), step.ops + i + 1, tid);
-    const int begin = first_strip(op.strips, at_work.cta, at_work.ctas), end = first_strip(op.strips, at_work.cta + 1, at_work.ctas);
+    const ResidentStream& stream = reinterpret_cast<const ResidentStream*>(shared_memory + step.streams_at)[i];
+    const int begin = stream.begin, end = stream.end;
     if (op.strips == 0) {
       attend_tasks(step, op, base, reinterpret_cast<const float2*>(shared_memory + step.turns_at));
     } else if (begin < end) {  // a CTA without strips waits for nobody: it could miss words that nobody keeps for it
@@ -349,9 +353,9 @@ __global__ void __launch_bounds__(kThreads, 1) resident_step(const __grid_consta
       }
       stage(op, base + op.in_tag, reinterpret_cast<__half*>(shared_memory), reinterpret_cast<float*>(shared_memory + step.sums_at),
             reinterpret_cast<float2*>(shared_memory + step.norm_at), tid);
-      if (begin == 0 && op.output == ResidentOutput::kResidual) pad_words(op.tagged, op.rows, base + op.out_tag, tid);
+      if (begin == 0 && op.output == ResidentOutput::kResidual) pad_pairs(op.tagged, op.rows, base + op.out_tag, tid);
       if (begin == 0 && op.output == ResidentOutput::kGate) pad_halves(op.halves, op.rows / 2, base + op.out_tag, tid);
-      ring = multiply(step, op, base + op.out_tag, ring);
+      ring = multiply(step, op, base + op.out_tag, begin, end, ring);
       for (int window = ring.window; window * kWindow < end - begin; ++window) {
         finish_window(step, op, base + op.out_tag, window, begin, end, tid);
       }

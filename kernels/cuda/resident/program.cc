@@ -159,8 +159,8 @@ Result<std::unique_ptr<ResidentProgram>> ResidentProgram::create(const DeviceDec
   if (c.head_dim != 64 && c.head_dim != 128) {
     return none();  // no attention for such heads
   }
-  if (c.hidden_size % 2 != 0 || c.intermediate_size % 2 != 0 || rounds_inputs(decoder)) {
-    return none();  // rows are read in pairs; LLM.int8's rounding is an operation of its own
+  if (c.hidden_size % 4 != 0 || c.intermediate_size % 2 != 0 || rounds_inputs(decoder)) {
+    return none();  // rows are read in fours and pairs; LLM.int8's rounding is an operation of its own
   }
   const int64_t heads = c.num_attention_heads, kv_heads = c.num_key_value_heads;
   const int64_t tasks = kv_heads * ((heads / kv_heads + kMmaHeads - 1) / kMmaHeads);
@@ -168,7 +168,7 @@ Result<std::unique_ptr<ResidentProgram>> ResidentProgram::create(const DeviceDec
   while (max_splits < 32 && tasks * max_splits * 2 <= multiprocessors) max_splits *= 2;
 
   // One buffer: tagged words, counters, then the program. Zeroed, and no tag is 0.
-  const int64_t h_words = pad_up(c.hidden_size, kColumnAlign), qkv_words = pad_up((heads + 2 * kv_heads) * c.head_dim, 8);
+  const int64_t h_words = pad_up(c.hidden_size, kColumnAlign) / 2, qkv_words = pad_up((heads + 2 * kv_heads) * c.head_dim, 8);
   const int64_t inner_words = pad_up(2 * c.intermediate_size, 8), part_words = heads * max_splits * c.head_dim / 2;
   const int64_t attention_words = pad_up(heads * c.head_dim, kColumnAlign) / 2;  // of two halves each
   const int64_t gated_words = pad_up(c.intermediate_size, kColumnAlign) / 2;
@@ -233,9 +233,9 @@ Result<std::unique_ptr<ResidentProgram>> ResidentProgram::create(const DeviceDec
   std::vector<ResidentStream> streams;
   for (const ResidentOp& op : ops) {
     if (op.strips > 0)
-      streams.push_back({op.data, op.strips, op.records, op.record_bytes, op.chunk_records});
+      streams.push_back({op.data, op.strips, 0, 0, op.records, op.record_bytes, op.chunk_records});
     else
-      streams.push_back({nullptr, 0, op.attention.layer, 0, static_cast<int32_t>(std::min<int64_t>(op.attention.window, INT32_MAX))});
+      streams.push_back({nullptr, 0, 0, 0, op.attention.layer, 0, static_cast<int32_t>(std::min<int64_t>(op.attention.window, INT32_MAX))});
   }
   const int64_t stream_bytes = static_cast<int64_t>(streams.size() * sizeof(ResidentStream));
   unsigned char* memory = program->memory_.as<unsigned char>() + word_bytes;

@@ -25,7 +25,7 @@ constexpr int kThreads = kConsumerThreads + 128;  // registers change hands betw
 constexpr int kWindow = 8;  // strips whose sums are reduced at once
 constexpr int kRedFloats = 2 * kWindow * kConsumerWarps * kStripRows;
 constexpr int kSlotBytes = 34304;  // of the ring: 32 records of int4 in groups of 128
-constexpr int kChunksAhead = 4;    // brought to the second-level cache before they are copied
+constexpr int kChunksAhead = 1;    // brought to the second-level cache before they are copied: more are in the way of the words
 constexpr int kPairBytes = 256 * 32 * 4;
 constexpr int kZeroBytes = 256;  // of shared memory, for the lanes that read zeros as x
 constexpr uint32_t kEmbeddingTag = 1;  // a step's first tag: of the embedding's row; the operations' follow
@@ -45,7 +45,7 @@ enum class ResidentInput : uint8_t {
 enum class ResidentOutput : uint8_t {
   kTagged,    // tagged[row] = y, float32
   kLogits,    // out[row] = y
-  kResidual,  // h[row] += y, of which the CTA keeps its rows; tagged[row] = h, float32
+  kResidual,  // h[row] += y, of which the CTA keeps its rows; tagged[row / 2] = a pair of h
   kGate,      // halves[i] = activation(gate_i) * up_i, f16, of interleaved rows
 };
 
@@ -58,7 +58,7 @@ struct alignas(16) ResidentOp {
   const int32_t* out_place = nullptr;  // kGate and attention: row of the result -> where it goes in halves; null: the same
   const float* bias = nullptr;
   float* out = nullptr;                // kLogits
-  uint2* tagged = nullptr;             // {value, tag}
+  uint2* tagged = nullptr;             // words or pairs (words.cuh)
   uint32_t* halves = nullptr;          // {f16, tag}
   const uint2* input_words = nullptr;  // what `input` reads, or attention
   const uint32_t* input_halves = nullptr;
@@ -79,10 +79,11 @@ struct alignas(16) ResidentOp {
 // Of an operation, what the producer needs.
 struct ResidentStream {
   const unsigned char* data = nullptr;
-  int32_t strips = 0;   // 0: attention
-  int32_t records = 0;  // of a strip; of attention: the layer
+  int32_t strips = 0;          // 0: attention
+  int32_t begin = 0, end = 0;  // the CTA's: found once a step, by itself
+  int32_t records = 0;         // of a strip; of attention: the layer
   int32_t record_bytes = 0;
-  int32_t chunk_records = 0;  // of attention: the window
+  int32_t chunk_records = 0;   // of attention: the window
 };
 
 // What the kernel is launched with: all of it stays the same from step to step, so that a graph may hold it.
@@ -94,7 +95,7 @@ struct ResidentStep {
   const int32_t* position = nullptr;
   const float* inv_freq = nullptr;
   const void* table = nullptr;   // the embedding
-  uint2* h = nullptr;            // tagged, of which the kernel writes the embedding's row itself
+  uint2* h = nullptr;            // pairs, of which the kernel writes the embedding's row itself
   uint2* parts = nullptr;        // tagged: [heads][splits][head_dim / 2] of two f16, each split divided by its sum
   uint4* part_states = nullptr;  // [heads][splits] tagged: maximum, sum
   unsigned* sync = nullptr;      // {the tag before this step's first, CTAs that are done with the step}

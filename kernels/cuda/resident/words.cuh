@@ -1,9 +1,13 @@
 // Tagged words: how CTAs of the resident kernel tell each other results (program.h). A word is a value and a tag,
 // stored and loaded whole; who finds the tag he waits for has the value too, whatever order memory saw.
 //
-//   64 bits   a float32 or two f16, and a tag of 32 bits
-//   32 bits   one f16, and the low 16 bits of a tag: for buffers that are written whole once a layer, where no tag
-//             is old enough to come around again
+//   word   64 bits: a float32 or two f16, and a tag of 32 bits
+//   pair   64 bits: two float32 of 24 bits, rounded, each with 8 bits of the tag
+//   half   32 bits: one f16, and 16 bits of the tag
+//
+// Pairs and halves are for buffers that are written whole once a layer, where no tag is old enough to come around
+// again. They are short because all CTAs read them at once, beside the stream of weights: it is the bandwidth of the
+// second-level cache that they wait for.
 #pragma once
 
 #include <cstdint>
@@ -14,6 +18,12 @@ namespace nbl::cuda {
 
 __device__ __forceinline__ void put_word(uint2* at, uint32_t bits, uint32_t tag) {
   asm volatile("{\n .reg .b64 word;\n mov.b64 word, {%1, %2};\n st.relaxed.gpu.global.b64 [%0], word;\n}" ::"l"(at), "r"(bits), "r"(tag)
+               : "memory");
+}
+__device__ __forceinline__ void put_pair(uint2* at, float first, float second, uint32_t tag) {
+  const uint32_t low = (__float_as_uint(first) + 0x80u & 0xffffff00u) | (tag & 0xffu);
+  const uint32_t high = (__float_as_uint(second) + 0x80u & 0xffffff00u) | (tag >> 8 & 0xffu);
+  asm volatile("{\n .reg .b64 word;\n mov.b64 word, {%1, %2};\n st.relaxed.gpu.global.b64 [%0], word;\n}" ::"l"(at), "r"(low), "r"(high)
                : "memory");
 }
 __device__ __forceinline__ void put_half(uint32_t* at, __half value, uint32_t tag) {
@@ -44,24 +54,26 @@ __device__ __forceinline__ void load_halves(uint4& v, const uint32_t* at, bool w
                : "memory");
 }
 __device__ __forceinline__ bool words_there(const uint4& v, uint32_t tag) { return v.y == tag && v.w == tag; }
+__device__ __forceinline__ bool pairs_there(const uint4& v, uint32_t tag) {
+  return (((v.x ^ tag) | (v.z ^ tag) | (v.y ^ tag >> 8) | (v.w ^ tag >> 8)) & 0xffu) == 0;
+}
+__device__ __forceinline__ float pair_value(uint32_t bits) { return __uint_as_float(bits & 0xffffff00u); }
 __device__ __forceinline__ bool halves_there(const uint4& v, uint32_t tag) {
   const uint32_t high = tag << 16;
   return ((v.x ^ high) | (v.y ^ high) | (v.z ^ high) | (v.w ^ high)) < 65536u;
 }
 
-// Loads N vectors, each again until it is there; load(v, i, wanted). All are asked for at once, and again only those
-// that are missing; while the first one is, nothing else: failing loads are in the way of the writers. What v holds at
-// first must not look as if it were there unless it need not be loaded.
+// Loads the first `count` of N vectors, each again until it is there; load(v, i, wanted). All are asked for at once, and
+// again only those that are missing. The others must look as if they were there.
 template <int N, typename Load, typename There>
-__device__ __forceinline__ void wait_for(uint4 (&v)[N], Load load, There there) {
+__device__ __forceinline__ void wait_for(uint4 (&v)[N], int count, Load load, There there) {
 #pragma unroll
-  for (int i = 0; i < N; ++i) load(v[i], i, !there(v[i]));
-  while (!there(v[0])) load(v[0], 0, true);
+  for (int i = 0; i < N; ++i) load(v[i], i, i < count);
   bool missing;
   do {
     missing = false;
 #pragma unroll
-    for (int i = 1; i < N; ++i) {
+    for (int i = 0; i < N; ++i) {
       const bool wanted = !there(v[i]);
       load(v[i], i, wanted);
       missing = missing || wanted;
