@@ -198,7 +198,8 @@ __device__ __forceinline__ Ring consume(const ResidentStep& step, const Resident
       const float* group_sums = sums + at * Product::kGroups;
       left -= run, at += run;
       const auto add = [&](int i, float& first, float& second, float(&sum)[4]) {
-        Product::add(record + i * Product::kRecordBytes, pairs, lane_x + i * x_step, group_sums + i * Product::kGroups, lane, first, second, sum);
+        Product::add(record + i * Product::kRecordBytes, pairs, lane_x + i * x_step, group_sums + i * Product::kGroups, lane, first,
+                     second, sum);
       };
       int r = run;
 #pragma unroll 1
@@ -222,14 +223,17 @@ __device__ __forceinline__ Ring consume(const ResidentStep& step, const Resident
 }
 
 template <Codes C, bool Wide>
-__device__ __forceinline__ Ring consume_groups(const ResidentStep& step, const ResidentOp& op, uint32_t tag, int begin, int end, Ring ring) {
+__device__ __forceinline__ Ring consume_groups(const ResidentStep& step, const ResidentOp& op, uint32_t tag, int begin, int end,
+                                               Ring ring) {
   if (op.group_blocks == 4) return consume<C, 4, Wide>(step, op, tag, begin, end, ring);
   if (op.group_blocks == 2) return consume<C, 2, Wide>(step, op, tag, begin, end, ring);
   return consume<C, 1, Wide>(step, op, tag, begin, end, ring);
 }
 template <Codes C>
-__device__ __forceinline__ Ring consume_scales(const ResidentStep& step, const ResidentOp& op, uint32_t tag, int begin, int end, Ring ring) {
-  return op.wide_scales ? consume_groups<C, true>(step, op, tag, begin, end, ring) : consume_groups<C, false>(step, op, tag, begin, end, ring);
+__device__ __forceinline__ Ring consume_scales(const ResidentStep& step, const ResidentOp& op, uint32_t tag, int begin, int end,
+                                               Ring ring) {
+  return op.wide_scales ? consume_groups<C, true>(step, op, tag, begin, end, ring)
+                        : consume_groups<C, false>(step, op, tag, begin, end, ring);
 }
 
 __device__ __forceinline__ Ring multiply(const ResidentStep& step, const ResidentOp& op, uint32_t tag, int begin, int end, Ring ring) {
@@ -260,7 +264,8 @@ __device__ __forceinline__ void attend_tasks(const ResidentStep& step, const Res
   const auto meet = [] { consumers_meet(); };
   for (int i = at_work.cta; i < tasks; i += at_work.ctas) {
     const MmaTask task = mma_task(a.heads, a.kv_heads, a.window, s.length + 1, i, step.splits);
-    const AttentionWords words = {op.input_words, base + op.in_tag, step.parts, step.part_states, op.halves, op.out_place, base + op.out_tag};
+    const AttentionWords words = {op.input_words, base + op.in_tag, step.parts,         step.part_states,
+                                  op.halves,      op.out_place,     base + op.out_tag};
     if (a.head_dim == 64) {
       attend_mma<64>(a, s, task, words, turns, shared_memory, tid, kConsumerWarps, meet);
     } else {

@@ -174,7 +174,8 @@ Result<std::unique_ptr<ResidentProgram>> ResidentProgram::create(const DeviceDec
   const int64_t gated_words = pad_up(c.intermediate_size, kColumnAlign) / 2;
   const int64_t state_words = 2 * heads * max_splits, counter_words = 2;
   const int64_t op_count = static_cast<int64_t>(decoder.blocks().size()) * 8 + 1;
-  const int64_t word_bytes = (h_words + qkv_words + inner_words + attention_words + gated_words + part_words + state_words + counter_words) * 8;
+  const int64_t word_bytes =
+      (h_words + qkv_words + inner_words + attention_words + gated_words + part_words + state_words + counter_words) * 8;
   std::unique_ptr<ResidentProgram> program(new ResidentProgram);
   NBL_ASSIGN_OR_RETURN(
       program->memory_,

@@ -19,7 +19,8 @@
 
 namespace nbl::cuda {
 
-constexpr int kConsumerWarps = 8;  // consumers of a CTA: few, with many registers and two records under way in each; a thread of one more produces
+// Consumers of a CTA: few, with many registers and two records under way in each; a thread of one more warp produces.
+constexpr int kConsumerWarps = 8;
 constexpr int kConsumerThreads = kConsumerWarps * 32;
 constexpr int kThreads = kConsumerThreads + 128;  // registers change hands between whole groups of four warps
 constexpr int kWindow = 8;  // strips whose sums are reduced at once
@@ -103,7 +104,8 @@ struct ResidentStep {
   float rotary_factor = 1;
   DType table_type = DType::kF32;
   // Places in shared memory, in bytes: x (also attention's scratch) begins at 0.
-  int32_t sums_at = 0, red_at = 0, turns_at = 0, norm_at = 0, zeros_at = 0, base_at = 0, sequence_at = 0, residual_at = 0, ops_at = 0, streams_at = 0,
+  int32_t sums_at = 0, red_at = 0, turns_at = 0, norm_at = 0, zeros_at = 0, base_at = 0, sequence_at = 0, residual_at = 0, ops_at = 0,
+          streams_at = 0,
           pairs_at = 0, barriers_at = 0, ring_at = 0;
   int32_t slot_bytes = 0, slots = 0;
 };

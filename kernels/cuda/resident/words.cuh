@@ -43,7 +43,10 @@ __device__ __forceinline__ void load_words(uint4& v, const uint2* at, bool wante
 }
 __device__ __forceinline__ uint2 load_word(const uint2* at) {
   uint2 v;
-  asm volatile("{\n .reg .b64 a;\n ld.relaxed.gpu.global.b64 a, [%2];\n mov.b64 {%0, %1}, a;\n}" : "=r"(v.x), "=r"(v.y) : "l"(at) : "memory");
+  asm volatile("{\n .reg .b64 a;\n ld.relaxed.gpu.global.b64 a, [%2];\n mov.b64 {%0, %1}, a;\n}"
+               : "=r"(v.x), "=r"(v.y)
+               : "l"(at)
+               : "memory");
   return v;
 }
 // The same of four words of one f16.
