@@ -22,7 +22,7 @@ __global__ void __launch_bounds__(kDecodeWarps * 32) decode_tasks(AttentionShape
   const int row = blockIdx.y;
   const StepSequence s = step.sequences[row];
   if ((s.scales != nullptr) != kBytes) return;
-  const AttentionTask task = attention_task(a, blockIdx.x, splits);
+  const AttentionTask task = attention_task(a.heads, a.kv_heads, kHeadsPerTask, blockIdx.x, splits);
   const int64_t heads_before = static_cast<int64_t>(row) * a.heads * splits;
   attend<L, kBytes>(a, s, task, qkv + static_cast<int64_t>(row) * (a.heads + 2 * a.kv_heads) * a.head_dim,
             step.turns + static_cast<int64_t>(row) * a.rotary_half, part + heads_before * a.head_dim, part_state + heads_before, shared_floats,
@@ -263,7 +263,7 @@ Status decode_attention(const AttentionShape& a, const StepRows& step, const flo
   if (decodes_on_tensor_core(a) && !step.has_byte_caches) {
     return decode_on_tensor_core(a, step, qkv, splits, scratch, x, layout, place, traits, stream);
   }
-  const dim3 grid(a.kv_heads * ((a.heads / a.kv_heads + kHeadsPerTask - 1) / kHeadsPerTask) * splits, step.rows);
+  const dim3 grid(attention_tasks(a.heads, a.kv_heads, kHeadsPerTask) * splits, step.rows);
   const int bytes = attention_shared_floats(a.head_dim, kDecodeWarps) * 4;
   const auto launch = [&](auto* kernel) -> Status {
     kernel<<<grid, kDecodeWarps * 32, bytes, stream>>>(a, step, qkv, splits, scratch.part, scratch.part_state);

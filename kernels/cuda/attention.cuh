@@ -29,18 +29,15 @@ struct AttentionTask {
   int split, splits;
 };
 
-__device__ __forceinline__ int attention_tasks_per_kv_head(const AttentionShape& a) {
-  return (a.heads / a.kv_heads + kHeadsPerTask - 1) / kHeadsPerTask;
-}
-__device__ __forceinline__ AttentionTask attention_task(const AttentionShape& a, int index, int splits) {
-  const int group = a.heads / a.kv_heads, chunks = attention_tasks_per_kv_head(a);
+__device__ __forceinline__ AttentionTask attention_task(int heads, int kv_heads, int heads_per_task, int index, int splits) {
+  const int group = heads / kv_heads, chunks = attention_tasks_per_kv_head(heads, kv_heads, heads_per_task);
   AttentionTask task;
   task.split = index % splits;
   task.splits = splits;
   task.kv_head = index / splits / chunks;
-  const int offset = index / splits % chunks * kHeadsPerTask;
+  const int offset = index / splits % chunks * heads_per_task;
   task.first_head = task.kv_head * group + offset;
-  task.head_count = min(kHeadsPerTask, group - offset);
+  task.head_count = min(heads_per_task, group - offset);
   return task;
 }
 

@@ -82,11 +82,9 @@ __global__ void __launch_bounds__(kMaxWarps * 32, 1)
   let_next_begin();
   const int tid = threadIdx.x, threads = blockDim.x, warps = threads / 32, lane = tid & 31, warp = tid >> 5, g = lane >> 2,
             t = lane & 3;
-  const int row = blockIdx.y, d = a.head_dim, group = a.heads / a.kv_heads,
-            chunks = (group + kHeads - 1) / kHeads;
-  const int split = blockIdx.x % splits, task = blockIdx.x / splits, kv_head = task / chunks;
-  const int first_head = kv_head * group + task % chunks * kHeads,
-            head_count = min(kHeads, group - task % chunks * kHeads);
+  const int row = blockIdx.y, d = a.head_dim, task = blockIdx.x / splits;
+  const AttentionTask work = attention_task(a.heads, a.kv_heads, kHeads, blockIdx.x, splits);
+  const int split = work.split, kv_head = work.kv_head, first_head = work.first_head, head_count = work.head_count;
   // What the draws of the step before have changed may still stand in the first-level cache.
   StepSequence s;
   s.cache = reinterpret_cast<void*>(__ldcg(reinterpret_cast<const unsigned long long*>(&step.sequences[row].cache)));
@@ -289,7 +287,7 @@ bool decodes_on_tensor_core(const AttentionShape& a) { return a.head_dim <= 128 
 Status decode_on_tensor_core(const AttentionShape& a, const StepRows& step, const float* qkv, int splits,
                              const DecodeScratch& scratch, void* x, const ActivationLayout& layout,
                              const int32_t* place, const DeviceTraits& traits, cudaStream_t stream) {
-  const int tasks = a.kv_heads * ((a.heads / a.kv_heads + kHeads - 1) / kHeads);
+  const int tasks = attention_tasks(a.heads, a.kv_heads, kHeads);
   // As many warps a CTA as let every CTA be on the GPU at once, some 16 a multiprocessor: what they have asked for is what
   // keeps the memory busy.
   const int warp_bytes = a.head_dim <= 64 ? kWarpBytes<64> : kWarpBytes<128>;

@@ -87,7 +87,7 @@ ScratchSizes scratch_sizes(const DecoderConfig& c, const PlanLimits& limits, con
   s.partial_bytes = static_cast<int64_t>(traits.multiprocessors) * 128 * 1024;
   s.split_rows = std::min(std::max<int64_t>(limits.max_sequences, 1), s.rows);
   const int64_t kv_heads = std::max<int64_t>(c.num_key_value_heads, 1);
-  const int64_t tasks = kv_heads * ((c.num_attention_heads / kv_heads + kHeadsPerTask - 1) / kHeadsPerTask);
+  const int64_t tasks = attention_tasks(c.num_attention_heads, kv_heads, kHeadsPerTask);
   const int64_t useful = std::max<int64_t>(1, (limits.max_context + kTokensPerSplit - 1) / kTokensPerSplit);
   s.max_splits = static_cast<int>(std::max<int64_t>(1, std::min({traits.multiprocessors / tasks, useful, static_cast<int64_t>(32)})));
   s.input_bytes = InputLayout(s.rows, limits.max_sequences, limits.max_logit_rows, c.head_dim / 2).total;
@@ -338,8 +338,7 @@ void CudaPlan::choose_splits(int64_t longest) {
   const bool on_tensor_core = !decoder_->blocks().empty() && decodes_on_tensor_core(decoder_->blocks().front().attention) && !rows_.has_byte_caches;
   const int64_t a_split = on_tensor_core ? kTensorTokensPerSplit : kTokensPerSplit;
   const int64_t useful = (longest + a_split - 1) / a_split;
-  const int64_t tasks =
-      c.num_key_value_heads * ((c.num_attention_heads / c.num_key_value_heads + kHeadsPerTask - 1) / kHeadsPerTask) * rows_.rows;
+  const int64_t tasks = attention_tasks(c.num_attention_heads, c.num_key_value_heads, kHeadsPerTask) * rows_.rows;
   splits_ = 1;
   while (splits_ * 2 <= sizes_.max_splits && splits_ < useful && tasks * splits_ * 2 <= 2 * traits_.multiprocessors) splits_ *= 2;
 }

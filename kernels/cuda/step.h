@@ -55,7 +55,17 @@ struct StepRows {
   bool has_half_caches = true, has_byte_caches = false;  // among the sequences
 };
 
-constexpr int kHeadsPerTask = 4;  // query heads that one CTA of decode attention serves
+constexpr int kHeadsPerTask = 4;  // query heads that one CTA of decode attention serves, where it has no tensor core for eight
+
+// Tasks of decode attention of one token, before positions are split: each has up to heads_per_task query heads of one kv head.
+template <typename Int>
+NBL_HD constexpr Int attention_tasks_per_kv_head(Int heads, Int kv_heads, int heads_per_task) {
+  return (heads / kv_heads + heads_per_task - 1) / heads_per_task;
+}
+template <typename Int>
+NBL_HD constexpr Int attention_tasks(Int heads, Int kv_heads, int heads_per_task) {
+  return kv_heads * attention_tasks_per_kv_head(heads, kv_heads, heads_per_task);
+}
 
 // h[row] = embedding[tokens[row]].
 Status embed(const StepRows& step, const void* table, DType type, float* h, int64_t hidden, cudaStream_t stream);

@@ -21,22 +21,13 @@ namespace nbl::cuda {
 
 constexpr int kMmaPositions = 16;  // of a warp at a time
 
-// Query heads first .. first + count - 1 belong to kv_head.
-struct MmaTask {
-  int kv_head, first_head, head_count, begin, end;  // positions begin .. end - 1
-  int split, splits;
+// A task and its positions begin .. end - 1.
+struct MmaTask : AttentionTask {
+  int begin, end;
 };
-__device__ __forceinline__ int mma_tasks_per_kv_head(int heads, int kv_heads) { return (heads / kv_heads + kMmaHeads - 1) / kMmaHeads; }
 // `positions` counts the new one.
 __device__ __forceinline__ MmaTask mma_task(int heads, int kv_heads, int64_t window, int positions, int index, int splits) {
-  const int group = heads / kv_heads, chunks = mma_tasks_per_kv_head(heads, kv_heads);
-  MmaTask task;
-  task.split = index % splits;
-  task.splits = splits;
-  task.kv_head = index / splits / chunks;
-  const int offset = index / splits % chunks * kMmaHeads;
-  task.first_head = task.kv_head * group + offset;
-  task.head_count = min(kMmaHeads, group - offset);
+  MmaTask task{attention_task(heads, kv_heads, kMmaHeads, index, splits), 0, 0};
   const int from = window > 0 && positions > window ? static_cast<int>(positions - window) : 0;
   const int per_split = (positions - from + splits - 1) / splits;
   task.begin = from + task.split * per_split;

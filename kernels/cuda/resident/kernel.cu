@@ -26,7 +26,7 @@ namespace {
 __device__ __forceinline__ void prefetch_keys(const ResidentStep& step, const StepSequence& s, int layer, int64_t window) {
   AttentionShape a;
   a.kv_heads = step.kv_heads, a.head_dim = step.head_dim, a.layer = layer;
-  const int tasks = step.kv_heads * mma_tasks_per_kv_head(step.heads, step.kv_heads) * step.splits;
+  const int tasks = attention_tasks(step.heads, step.kv_heads, kMmaHeads) * step.splits;
   for (int i = blockIdx.x; i < tasks; i += gridDim.x) {
     const MmaTask task = mma_task(step.heads, step.kv_heads, window, s.length + 1, i, step.splits);
     const int rows = min(task.end, s.length) - task.begin;
@@ -259,7 +259,7 @@ __device__ __forceinline__ void attend_tasks(const ResidentStep& step, const Res
   const Where at_work = here();
   const int tid = at_work.tid;
   const StepSequence& s = *reinterpret_cast<const StepSequence*>(shared_memory + step.sequence_at);
-  const int tasks = a.kv_heads * mma_tasks_per_kv_head(a.heads, a.kv_heads) * step.splits;
+  const int tasks = attention_tasks(a.heads, a.kv_heads, kMmaHeads) * step.splits;
   if (at_work.cta == 0) pad_halves(op.halves, a.heads * a.head_dim, base + op.out_tag, tid);
   const auto meet = [] { consumers_meet(); };
   for (int i = at_work.cta; i < tasks; i += at_work.ctas) {

@@ -163,7 +163,7 @@ Result<std::unique_ptr<ResidentProgram>> ResidentProgram::create(const DeviceDec
     return none();  // rows are read in fours and pairs; LLM.int8's rounding is an operation of its own
   }
   const int64_t heads = c.num_attention_heads, kv_heads = c.num_key_value_heads;
-  const int64_t tasks = kv_heads * ((heads / kv_heads + kMmaHeads - 1) / kMmaHeads);
+  const int64_t tasks = attention_tasks(heads, kv_heads, kMmaHeads);
   int64_t max_splits = 1;
   while (max_splits < 32 && tasks * max_splits * 2 <= multiprocessors) max_splits *= 2;
 
