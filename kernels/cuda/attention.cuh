@@ -14,16 +14,6 @@ namespace nbl::cuda {
 
 constexpr float kNoScore = -1e30f;
 
-// Four matrices of 8 x 8; the address is that of a row of one of them.
-__device__ __forceinline__ void load_matrix4(uint32_t (&r)[4], const void* shared) {
-  const uint32_t address = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(address) : "memory");
-}
-__device__ __forceinline__ void load_matrix4_transposed(uint32_t (&r)[4], const void* shared) {
-  const uint32_t address = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(address) : "memory");
-}
-
 struct AttentionTask {
   int kv_head, first_head, head_count;  // query heads first_head .. first_head + head_count - 1
   int split, splits;

@@ -1,4 +1,4 @@
-// What the kernels do with a record (tile.h): codes to operand A of an mma, and the mma itself.
+// What the kernels do with a record (tile.h): codes to operand A of an mma (ptx.cuh).
 //
 // An integer code becomes the f16 with the bits of the code: a subnormal worth code * 2^-24, exactly. Tensor cores take
 // subnormals at full speed and accumulate in float32, so a product needs no "1024 +" trick and no correction of it, and
@@ -7,6 +7,7 @@
 
 #include <cuda_fp16.h>
 
+#include "kernels/cuda/ptx.cuh"
 #include "kernels/cuda/tile.h"
 
 namespace nbl::cuda {
@@ -21,25 +22,9 @@ __device__ __forceinline__ __half to_half(float v) { return __float2half_rn(fmin
 
 __device__ __forceinline__ __half2 to_half2(float first, float second) {
 #if __CUDA_ARCH__ >= 900
-  uint32_t bits;
-  asm("cvt.rn.satfinite.f16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(second), "f"(first));
-  return half2_of(bits);
+  return half2_of(convert_pair(first, second));
 #else
   return __halves2half2(to_half(first), to_half(second));
-#endif
-}
-
-// c[16x8] += a[16x16] * b[16x8]; see tile.h for which lane holds what.
-__device__ __forceinline__ void mma(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0, uint32_t b1) {
-#if __CUDA_ARCH__ >= 800
-  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};"
-               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-               : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
-#else
-  asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0,%1,%2,%3},{%4,%5},{%6},{%0,%1,%2,%3};"
-               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]) : "r"(a0), "r"(a1), "r"(b0));
-  asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0,%1,%2,%3},{%4,%5},{%6},{%0,%1,%2,%3};"
-               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]) : "r"(a2), "r"(a3), "r"(b1));
 #endif
 }
 
@@ -126,27 +111,6 @@ __device__ __forceinline__ GroupMeta load_meta(const unsigned char* meta, bool w
 __device__ __forceinline__ void subtract_zero(uint32_t (&a)[4], uint32_t zero) {
 #pragma unroll
   for (int i = 0; i < 4; ++i) a[i] = bits_of(__hsub2(half2_of(a[i]), half2_of(zero)));
-}
-
-// Copies 16 bytes from global to shared memory, without a register on sm_80 and later.
-__device__ __forceinline__ void copy16(void* shared, const void* global) {
-#if __CUDA_ARCH__ >= 800
-  const uint32_t address = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(address), "l"(global) : "memory");
-#else
-  *static_cast<uint4*>(shared) = *static_cast<const uint4*>(global);
-#endif
-}
-__device__ __forceinline__ void copy_commit() {
-#if __CUDA_ARCH__ >= 800
-  asm volatile("cp.async.commit_group;" ::: "memory");
-#endif
-}
-template <int Pending>
-__device__ __forceinline__ void copy_wait() {
-#if __CUDA_ARCH__ >= 800
-  asm volatile("cp.async.wait_group %0;" ::"n"(Pending) : "memory");
-#endif
 }
 
 }  // namespace nbl::cuda

@@ -1,6 +1,7 @@
 // What the parts of the resident kernel share: shared memory by name, mbarriers, bulk copies, and who a thread is.
 #pragma once
 
+#include "kernels/cuda/ptx.cuh"
 #include "kernels/cuda/resident/program.h"
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL) || defined(__CUDA_ARCH_FEAT_SM100_ALL) || defined(__CUDA_ARCH_FEAT_SM120_ALL)
@@ -39,7 +40,7 @@ __device__ __forceinline__ void bulk_prefetch(const void* from, uint32_t bytes) 
   asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
 }
 // A barrier of the consumer warps alone.
-__device__ __forceinline__ void consumers_meet() { asm volatile("bar.sync 1, %0;" ::"n"(kConsumerThreads) : "memory"); }
+__device__ __forceinline__ void consumers_meet() { meet_first<kConsumerThreads>(); }
 
 // The registers of the producer's warps go to the consumers, where the device can do that: without it they spill, and a
 // spilled register comes back from far away, since the stream of weights drives local memory out of the caches.

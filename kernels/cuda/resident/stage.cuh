@@ -10,7 +10,7 @@
 #include <cuda_bf16.h>
 
 #include "kernels/cuda/activation.cuh"
-#include "kernels/cuda/attention.cuh"
+#include "kernels/cuda/row_math.cuh"
 #include "kernels/cuda/resident/device.cuh"
 #include "kernels/cuda/resident/record_product.cuh"
 #include "kernels/cuda/resident/words.cuh"

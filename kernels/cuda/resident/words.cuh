@@ -17,45 +17,18 @@
 namespace nbl::cuda {
 
 __device__ __forceinline__ void put_word(uint2* at, uint32_t bits, uint32_t tag) {
-  asm volatile("{\n .reg .b64 word;\n mov.b64 word, {%1, %2};\n st.relaxed.gpu.global.b64 [%0], word;\n}" ::"l"(at), "r"(bits), "r"(tag)
-               : "memory");
+  store_word(at, bits, tag);
 }
 __device__ __forceinline__ void put_pair(uint2* at, float first, float second, uint32_t tag) {
   const uint32_t low = (__float_as_uint(first) + 0x80u & 0xffffff00u) | (tag & 0xffu);
   const uint32_t high = (__float_as_uint(second) + 0x80u & 0xffffff00u) | (tag >> 8 & 0xffu);
-  asm volatile("{\n .reg .b64 word;\n mov.b64 word, {%1, %2};\n st.relaxed.gpu.global.b64 [%0], word;\n}" ::"l"(at), "r"(low), "r"(high)
-               : "memory");
+  store_word(at, low, high);
 }
 __device__ __forceinline__ void put_half(uint32_t* at, __half value, uint32_t tag) {
   const uint32_t word = static_cast<uint32_t>(__half_as_ushort(value)) | tag << 16;
-  asm volatile("st.relaxed.gpu.global.b32 [%0], %1;" ::"l"(at), "r"(word) : "memory");
+  store_half(at, word);
 }
 
-// Two words {value, tag, value, tag}, aligned to 16 bytes, into v where `wanted`; predicated and not a branch, so that many
-// of them share their registers.
-__device__ __forceinline__ void load_words(uint4& v, const uint2* at, bool wanted = true) {
-  asm volatile(
-      "{\n .reg .b64 a, b;\n .reg .pred p;\n setp.ne.b32 p, %5, 0;\n mov.b64 a, {%0, %1};\n mov.b64 b, {%2, %3};\n"
-      " @p ld.relaxed.gpu.global.v2.b64 {a, b}, [%4];\n mov.b64 {%0, %1}, a;\n mov.b64 {%2, %3}, b;\n}"
-      : "+r"(v.x), "+r"(v.y), "+r"(v.z), "+r"(v.w)
-      : "l"(at), "r"(static_cast<int>(wanted))
-      : "memory");
-}
-__device__ __forceinline__ uint2 load_word(const uint2* at) {
-  uint2 v;
-  asm volatile("{\n .reg .b64 a;\n ld.relaxed.gpu.global.b64 a, [%2];\n mov.b64 {%0, %1}, a;\n}"
-               : "=r"(v.x), "=r"(v.y)
-               : "l"(at)
-               : "memory");
-  return v;
-}
-// The same of four words of one f16.
-__device__ __forceinline__ void load_halves(uint4& v, const uint32_t* at, bool wanted = true) {
-  asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %5, 0;\n @p ld.relaxed.gpu.global.v4.b32 {%0, %1, %2, %3}, [%4];\n}"
-               : "+r"(v.x), "+r"(v.y), "+r"(v.z), "+r"(v.w)
-               : "l"(at), "r"(static_cast<int>(wanted))
-               : "memory");
-}
 __device__ __forceinline__ bool words_there(const uint4& v, uint32_t tag) { return v.y == tag && v.w == tag; }
 __device__ __forceinline__ bool pairs_there(const uint4& v, uint32_t tag) {
   return (((v.x ^ tag) | (v.z ^ tag) | (v.y ^ tag >> 8) | (v.w ^ tag >> 8)) & 0xffu) == 0;

@@ -1,0 +1,120 @@
+// Instructions that CUDA C++ has no name for and that more than one kernel uses: one function each and nothing else, so that a
+// test on the host can put a file of its own in the place of this one and run what is built on it.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+namespace nbl::cuda {
+
+// ---- numbers
+
+#if __CUDA_ARCH__ >= 900
+// Two f16 in one word; values beyond their range become the largest finite one.
+__device__ __forceinline__ uint32_t convert_pair(float first, float second) {
+  uint32_t bits;
+  asm("cvt.rn.satfinite.f16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(second), "f"(first));
+  return bits;
+}
+#endif
+
+// ---- tensor cores
+
+// c[16x8] += a[16x16] * b[16x8]; see tile.h for which lane holds what.
+__device__ __forceinline__ void mma(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0, uint32_t b1) {
+#if __CUDA_ARCH__ >= 800
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};"
+               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+               : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+#else
+  asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0,%1,%2,%3},{%4,%5},{%6},{%0,%1,%2,%3};"
+               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]) : "r"(a0), "r"(a1), "r"(b0));
+  asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0,%1,%2,%3},{%4,%5},{%6},{%0,%1,%2,%3};"
+               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]) : "r"(a2), "r"(a3), "r"(b1));
+#endif
+}
+
+// Four matrices of 8 x 8; the address is that of a row of one of them.
+__device__ __forceinline__ void load_matrix4(uint32_t (&r)[4], const void* shared) {
+  const uint32_t address = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(address)
+               : "memory");
+}
+__device__ __forceinline__ void load_matrix4_transposed(uint32_t (&r)[4], const void* shared) {
+  const uint32_t address = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(address)
+               : "memory");
+}
+
+// ---- copies
+
+// Copies 16 bytes from global to shared memory, without a register on sm_80 and later.
+__device__ __forceinline__ void copy16(void* shared, const void* global) {
+#if __CUDA_ARCH__ >= 800
+  const uint32_t address = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(address), "l"(global) : "memory");
+#else
+  *static_cast<uint4*>(shared) = *static_cast<const uint4*>(global);
+#endif
+}
+__device__ __forceinline__ void copy_commit() {
+#if __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+}
+template <int Pending>
+__device__ __forceinline__ void copy_wait() {
+#if __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.wait_group %0;" ::"n"(Pending) : "memory");
+#endif
+}
+
+// ---- what other CTAs see (resident/words.cuh): stored and loaded whole
+
+__device__ __forceinline__ void store_word(uint2* at, uint32_t low, uint32_t high) {
+  asm volatile("{\n .reg .b64 word;\n mov.b64 word, {%1, %2};\n st.relaxed.gpu.global.b64 [%0], word;\n}" ::"l"(at), "r"(low), "r"(high)
+               : "memory");
+}
+__device__ __forceinline__ void store_half(uint32_t* at, uint32_t word) {
+  asm volatile("st.relaxed.gpu.global.b32 [%0], %1;" ::"l"(at), "r"(word) : "memory");
+}
+// Two words {value, tag, value, tag}, aligned to 16 bytes, into v where `wanted`; predicated and not a branch, so that many
+// of them share their registers.
+__device__ __forceinline__ void load_words(uint4& v, const uint2* at, bool wanted = true) {
+  asm volatile(
+      "{\n .reg .b64 a, b;\n .reg .pred p;\n setp.ne.b32 p, %5, 0;\n mov.b64 a, {%0, %1};\n mov.b64 b, {%2, %3};\n"
+      " @p ld.relaxed.gpu.global.v2.b64 {a, b}, [%4];\n mov.b64 {%0, %1}, a;\n mov.b64 {%2, %3}, b;\n}"
+      : "+r"(v.x), "+r"(v.y), "+r"(v.z), "+r"(v.w)
+      : "l"(at), "r"(static_cast<int>(wanted))
+      : "memory");
+}
+__device__ __forceinline__ uint2 load_word(const uint2* at) {
+  uint2 v;
+  asm volatile("{\n .reg .b64 a;\n ld.relaxed.gpu.global.b64 a, [%2];\n mov.b64 {%0, %1}, a;\n}"
+               : "=r"(v.x), "=r"(v.y)
+               : "l"(at)
+               : "memory");
+  return v;
+}
+// The same of four words of one f16.
+__device__ __forceinline__ void load_halves(uint4& v, const uint32_t* at, bool wanted = true) {
+  asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %5, 0;\n @p ld.relaxed.gpu.global.v4.b32 {%0, %1, %2, %3}, [%4];\n}"
+               : "+r"(v.x), "+r"(v.y), "+r"(v.z), "+r"(v.w)
+               : "l"(at), "r"(static_cast<int>(wanted))
+               : "memory");
+}
+
+// ---- barriers
+
+// A barrier of the first `Threads` threads of a CTA that has more: they are whole warps.
+template <int Threads>
+__device__ __forceinline__ void meet_first() {
+  asm volatile("bar.sync 1, %0;" ::"n"(Threads) : "memory");
+}
+
+}  // namespace nbl::cuda
