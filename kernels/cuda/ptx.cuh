@@ -1,5 +1,5 @@
 // Instructions that CUDA C++ has no name for and that more than one kernel uses: one function each and nothing else, so that a
-// test on the host can put a file of its own in the place of this one and run what is built on it.
+// test on the host (tests/kernels/cuda_host) can put a file of its own in the place of this one and run what is built on it.
 #pragma once
 
 #include <cuda_runtime.h>

@@ -1,7 +1,7 @@
 // The one layout of weights on the GPU: strips of 16 output rows, cut along K into records, codes next to their scales.
 //
 //   strip s, record r of a matrix [N, K]: rows 16s .. 16s+15, columns columns()*r .. ; a strip is contiguous for all of K
-//   record = codes, then for each group of the record: scales of 16 rows, zeros of 16 rows (int formats only)
+//   record = codes, then for each group of the record: scales of rows 0, 8, 1, 9, ..., zeros of the same (int formats only)
 //
 // The codes lie in the order in which the 32 lanes of a warp need them as operand A of mma.m16n8k16. Lane 4g+t works on
 // rows g and g+8 and, in each block of 32 columns, on columns 8t .. 8t+7: so that its part of x is 16 contiguous bytes.

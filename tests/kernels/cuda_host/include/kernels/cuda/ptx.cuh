@@ -1,0 +1,59 @@
+// In the place of kernels/cuda/ptx.cuh: what its instructions do, for the fibers of lanes.h. What is not here has no test on
+// the host yet, and does not compile there.
+#pragma once
+
+#include <functional>
+
+#include "base/dtype.h"
+#include "cuda_runtime.h"
+
+namespace nbl::cuda_host {
+// Called before each load of tagged words: other CTAs write meanwhile.
+inline std::function<void()> before_load;
+}  // namespace nbl::cuda_host
+
+namespace nbl::cuda {
+
+inline uint32_t convert_pair(float first, float second) {
+  const auto half = [](float value) { return static_cast<uint32_t>(float_to_f16(std::fmin(std::fmax(value, -65504.f), 65504.f))); };
+  return half(first) | half(second) << 16;
+}
+
+// Lane 4g+t has of A [16, 16] rows g (a0, a2) and g+8 (a1, a3) in columns {2t, 2t+1} and {2t+8, 2t+9}, of B [16, 8] column g in
+// rows {2t, 2t+1} (b0) and {2t+8, 2t+9} (b1), and of C [16, 8] rows g and g+8 in columns {2t, 2t+1}.
+inline void mma(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0, uint32_t b1) {
+  const uint32_t mine[6] = {a0, a1, a2, a3, b0, b1};
+  const unsigned char* shown = cuda_host::exchange(mine, sizeof mine);
+  const auto value = [&](int lane, int word, int half) {
+    uint16_t bits;
+    std::memcpy(&bits, shown + 32 * lane + 4 * word + 2 * half, 2);
+    return f16_to_float(bits);
+  };
+  const int g = cuda_host::thread_index() % 32 / 4, t = cuda_host::thread_index() % 4;
+  for (int row = 0; row < 2; ++row) {
+    for (int column = 0; column < 2; ++column) {
+      float sum = 0.f;
+      for (int k = 0; k < 16; ++k) {
+        const int pair = k % 8 / 2;  // the t of the lanes that have it
+        sum += value(4 * g + pair, row + k / 8 * 2, k % 2) * value(4 * (2 * t + column) + pair, 4 + k / 8, k % 2);
+      }
+      c[2 * row + column] += sum;
+    }
+  }
+}
+
+inline void store_word(uint2* at, uint32_t low, uint32_t high) { *at = {low, high}; }
+inline void store_half(uint32_t* at, uint32_t word) { *at = word; }
+inline void load_words(uint4& v, const uint2* at, bool wanted = true) {
+  if (cuda_host::before_load) cuda_host::before_load();
+  if (wanted) v = *reinterpret_cast<const uint4*>(at);
+}
+inline void load_halves(uint4& v, const uint32_t* at, bool wanted = true) {
+  if (cuda_host::before_load) cuda_host::before_load();
+  if (wanted) v = *reinterpret_cast<const uint4*>(at);
+}
+
+template <int Threads>
+inline void meet_first() { cuda_host::meet_threads(Threads); }
+
+}  // namespace nbl::cuda

@@ -1,0 +1,251 @@
+// How an operation of the resident kernel finds its input (kernels/cuda/resident/stage.cuh), run on the host
+// by all consumer threads of a CTA and compared with the same in double. The words arrive while the threads
+// look for them.
+#include "kernels/cuda/resident/stage.cuh"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <memory>
+#include <numeric>
+#include <random>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "kernels/cuda_host/formats.h"
+
+namespace nbl::cuda {
+namespace {
+
+constexpr uint32_t kTag = 0x12345,
+                   kOldTag = 0x12333;         // of the operation before, and of the last that wrote there
+constexpr double kPairRounding = 1. / 65536;  // of a float with 15 bits of mantissa
+constexpr int kMostLoads = 1000000;           // of one run
+constexpr int kGuard = 64;                    // values behind each buffer, which stay as they are
+
+std::vector<float> random_values(std::mt19937& random, int count, float scale) {
+  std::normal_distribution<float> normal(0.f, scale);
+  std::vector<float> values(count);
+  for (float& v : values) v = normal(random);
+  return values;
+}
+
+// A CTA that stages one input.
+class Staging {
+ public:
+  Staging(const HostFormat& format, int width, bool permuted)
+      : random_(width * 31 + format.group_blocks * 7 + static_cast<int>(format.codes)) {
+    op_.codes = format.codes, op_.group_blocks = format.group_blocks;
+    op_.width = width, op_.padded_k = static_cast<int>(pad_up(width, kColumnAlign));
+    places_.resize(op_.padded_k);
+    std::iota(places_.begin(), places_.end(), 0);
+    if (permuted) {
+      std::shuffle(places_.begin(), places_.begin() + width, random_);
+      op_.in_place = places_.data();
+    }
+  }
+
+  // norm(h), of an RMS norm or a layer norm with bias.
+  void expect_normed(Norm::Kind kind) {
+    const int width = op_.width;
+    const float mean_of_h = kind == Norm::Kind::kLayer ? 3.f : 0.f;
+    h_ = random_values(random_, op_.padded_k, 1.f);
+    weight_ = random_values(random_, width, 0.5f), bias_ = random_values(random_, width, 0.5f);
+    for (int i = 0; i < op_.padded_k; ++i) h_[i] = i < width ? h_[i] + mean_of_h : 0.f;
+    op_.input = ResidentInput::kResidual;
+    op_.norm.kind = kind, op_.norm.weight = weight_.data(), op_.norm.epsilon = 1e-5f, op_.norm.width = width;
+    op_.norm.bias = kind == Norm::Kind::kLayer ? bias_.data() : nullptr;
+    words_.resize(op_.padded_k / 2);
+    for (int i = 0; i < op_.padded_k / 2; ++i) {
+      put_pair(&words_[i], 77.f, -77.f, kOldTag);
+      writes_.push_back([this, i] { put_pair(&words_[i], h_[2 * i], h_[2 * i + 1], kTag); });
+    }
+    op_.input_words = words_.data();
+
+    double sum = 0, squares = 0;
+    for (int i = 0; i < width; ++i) sum += h_[i], squares += static_cast<double>(h_[i]) * h_[i];
+    const double mean = kind == Norm::Kind::kLayer ? sum / width : 0.;
+    const double deviation = std::sqrt(squares / width - mean * mean + 1e-5);
+    std::vector<double> expected(op_.padded_k, 0.), slack(op_.padded_k, 0.);
+    for (int i = 0; i < width; ++i) {
+      expected[places_[i]] =
+          (h_[i] - mean) / deviation * weight_[i] + (op_.norm.bias != nullptr ? bias_[i] : 0.);
+      slack[places_[i]] =
+          (std::abs(h_[i]) + std::abs(mean)) / deviation * std::abs(weight_[i]) * kPairRounding;
+    }
+    expect(expected, slack);
+  }
+
+  // f16 that its writers have put where the matrix wants it.
+  void expect_halves() {
+    h_ = random_values(random_, op_.padded_k, 1.f);
+    op_.input = ResidentInput::kHalves;
+    halves_.resize(op_.padded_k);
+    std::vector<double> expected(op_.padded_k, 0.);
+    for (int i = 0; i < op_.padded_k; ++i) {
+      const __half value(i < op_.width ? h_[i] : 0.f);
+      put_half(&halves_[i], __half(77.f), kOldTag);
+      writes_.push_back([this, i, value] { put_half(&halves_[i], value, kTag); });
+      expected[i] = __half2float(value);
+    }
+    op_.input_halves = halves_.data();
+    expect(expected, std::vector<double>(op_.padded_k, 0.));
+  }
+
+  // activation(gate) * up.
+  void expect_gate_up() {
+    const int width = op_.width;
+    h_ = random_values(random_, 2 * width, 1.5f);
+    op_.input = ResidentInput::kGateUp;
+    words_.resize(2 * width);
+    for (int i = 0; i < 2 * width; ++i) {
+      put_word(&words_[i], __float_as_uint(77.f), kOldTag);
+      writes_.push_back([this, i] { put_word(&words_[i], __float_as_uint(h_[i]), kTag); });
+    }
+    op_.input_words = words_.data();
+    std::vector<double> expected(op_.padded_k, 0.);
+    for (int i = 0; i < width; ++i)
+      expected[places_[i]] = h_[i] / (1. + std::exp(-static_cast<double>(h_[i]))) * h_[width + i];
+    expect(expected, std::vector<double>(op_.padded_k, 0.));
+  }
+
+ private:
+  // slack: what the rounding of the input makes of it; that of the result comes on top.
+  void expect(const std::vector<double>& expected, const std::vector<double>& slack) {
+    for (const cuda_host::Turns turns : {cuda_host::Turns::kAscending, cuda_host::Turns::kDescending}) {
+      SCOPED_TRACE(turns == cuda_host::Turns::kAscending ? "first threads first" : "last threads first");
+      run(turns);
+      compare(expected, slack);
+      if (::testing::Test::HasFailure()) return;
+    }
+  }
+
+  void run(cuda_host::Turns turns) {
+    const int columns = op_.padded_k, groups = op_.group_blocks == 0 ? 0 : columns / 32 / op_.group_blocks;
+    const float nothing = std::numeric_limits<float>::quiet_NaN();
+    x_.assign(columns + kGuard, __half(nothing));
+    sums_.assign(groups + kGuard, nothing);
+    scratch_.assign(kConsumerWarps, make_float2(nothing, nothing));
+    // The first run finds its words late, in any order; the second when all are there.
+    std::shuffle(writes_.begin(), writes_.end(), random_);
+    cuda_host::before_load = [this, loads = 0]() mutable {
+      if (++loads > kMostLoads) throw std::logic_error("threads look for words that are there already");
+      for (int i = 0; i < 2 && !writes_.empty(); ++i) {
+        writes_.back()();
+        writes_.pop_back();
+      }
+    };
+    cuda_host::run_threads(kConsumerThreads, turns, [this](int tid) {
+      stage(op_, kTag, x_.data(), sums_.data(), scratch_.data(), tid);
+    });
+    cuda_host::before_load = nullptr;
+  }
+
+  void compare(const std::vector<double>& expected, const std::vector<double>& slack) {
+    const XOrder order = x_order(op_.codes, op_.group_blocks);
+    std::vector<double> found(op_.padded_k);
+    for (int c = 0; c < op_.padded_k; ++c) {
+      found[c] = __half2float(x_[place_of_column(order, c)]);
+      // What is 0 stays 0: the matrix reads the columns behind the width.
+      const double rounding = expected[c] == 0. ? 0.
+                                                : std::abs(expected[c]) * 0x1p-11 + 0x1p-25 +
+                                                      (std::abs(expected[c]) + slack[c]) * 1e-5;
+      ASSERT_NEAR(found[c], expected[c], slack[c] + rounding) << "column " << c;
+    }
+    const int columns = 32 * op_.group_blocks, groups = columns == 0 ? 0 : op_.padded_k / columns;
+    for (int g = 0; g < groups; ++g) {
+      double sum = 0, size = 0;
+      for (int c = g * columns; c < (g + 1) * columns; ++c) sum += found[c], size += std::abs(found[c]);
+      ASSERT_NEAR(sums_[g] * static_cast<double>(kCodeUnit), sum, size * 1e-6) << "the sum of group " << g;
+    }
+    for (int i = 0; i < kGuard; ++i) {
+      ASSERT_TRUE(std::isnan(__half2float(x_[op_.padded_k + i]))) << "x is written behind its end, at " << i;
+      ASSERT_TRUE(std::isnan(sums_[groups + i])) << "the sums are written behind their end, at " << i;
+    }
+  }
+
+  std::mt19937 random_;
+  ResidentOp op_;
+  std::vector<int32_t> places_;  // column of the input -> column of x
+  std::vector<float> h_, weight_, bias_;
+  std::vector<uint2> words_;
+  std::vector<uint32_t> halves_;
+  std::vector<std::function<void()>> writes_;  // that other CTAs have not done yet
+  std::vector<__half> x_;
+  std::vector<float> sums_;
+  std::vector<float2> scratch_;
+};
+
+// Widths of known models, of less than a unit, of all passes of the warps full or not, and some that pad.
+const int kWidths[] = {64, 576, 1100, 4096, 4228, 14336, 16640};
+
+class Stage : public ::testing::TestWithParam<HostFormat> {
+ protected:
+  template <typename Check>
+  void all(std::vector<bool> permuted, int widest, Check check) {
+    for (const int width : kWidths) {
+      if (width > widest) continue;
+      for (const bool is_permuted : permuted) {
+        SCOPED_TRACE("width " + std::to_string(width) + (is_permuted ? ", permuted" : ""));
+        Staging staging(GetParam(), width, is_permuted);
+        check(staging);
+        if (HasFailure()) return;
+      }
+    }
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Formats, Stage, ::testing::ValuesIn(kHostFormats),
+                         [](const auto& info) { return std::string(info.param.name); });
+
+TEST_P(Stage, NormsTheResidual) {
+  all({false, true}, 16640, [](Staging& staging) { staging.expect_normed(Norm::Kind::kRms); });
+}
+TEST_P(Stage, TakesLayerNormsWithBias) {
+  all({false, true}, 4228, [](Staging& staging) { staging.expect_normed(Norm::Kind::kLayer); });
+}
+TEST_P(Stage, TakesHalvesWhereTheyAre) {
+  all({false}, 16640, [](Staging& staging) { staging.expect_halves(); });
+}
+TEST_P(Stage, GatesWhatCameApart) {
+  all({false, true}, 4228, [](Staging& staging) { staging.expect_gate_up(); });
+}
+
+TEST(TaggedWords, AreThereWhenAllOfTheirTagIs) {
+  alignas(16) uint2 pairs[2];
+  const auto pairs_have = [&](uint32_t tag) {
+    return pairs_there(*reinterpret_cast<const uint4*>(pairs), tag);
+  };
+  for (const uint32_t other : {kTag + 1, kTag + 0x100, kTag - 0x1000}) {
+    put_pair(&pairs[0], 1.f, 2.f, kTag), put_pair(&pairs[1], 3.f, 4.f, other);
+    EXPECT_FALSE(pairs_have(kTag));
+    put_pair(&pairs[1], 3.f, 4.f, kTag), put_pair(&pairs[0], 1.f, 2.f, other);
+    EXPECT_FALSE(pairs_have(kTag));
+    alignas(16) uint32_t halves[4];
+    const auto halves_have = [&](uint32_t tag) {
+      return halves_there(*reinterpret_cast<const uint4*>(halves), tag);
+    };
+    for (int late = 0; late < 4; ++late) {
+      for (int i = 0; i < 4; ++i) put_half(&halves[i], __half(-1.f), i == late ? other : kTag);
+      EXPECT_FALSE(halves_have(kTag));
+      put_half(&halves[late], __half(-1.f), kTag);
+      EXPECT_TRUE(halves_have(kTag));
+    }
+    alignas(16) uint2 words[2];
+    put_word(&words[0], ~0u, kTag), put_word(&words[1], ~0u, other);
+    EXPECT_FALSE(words_there(*reinterpret_cast<const uint4*>(words), kTag));
+    put_word(&words[1], ~0u, kTag);
+    EXPECT_TRUE(words_there(*reinterpret_cast<const uint4*>(words), kTag));
+  }
+  put_pair(&pairs[0], 1.f, -2.f, kTag), put_pair(&pairs[1], 3e30f, 4e-30f, kTag);
+  EXPECT_TRUE(pairs_have(kTag));
+  EXPECT_EQ(pair_value(pairs[0].x), 1.f);
+  EXPECT_EQ(pair_value(pairs[0].y), -2.f);
+  EXPECT_NEAR(pair_value(pairs[1].x), 3e30f, 3e30f * kPairRounding);
+  EXPECT_NEAR(pair_value(pairs[1].y), 4e-30f, 4e-30f * kPairRounding);
+}
+
+}  // namespace
+}  // namespace nbl::cuda
