@@ -2,8 +2,8 @@
 //
 // A CTA owns a range of whole strips of every matrix: a contiguous range of records, so that its share of an
 // operation is one stream of bytes. The producer cuts it into chunks of up to slot_bytes (chunk_records
-// records), asks the second-level cache for each some chunks ahead, and copies it with one bulk copy when a
-// slot of the ring is free; a pair of mbarriers a slot says full and empty. Of a chunk of 8 P records,
+// records) and copies each when a slot of the ring is free, in two pieces, a bulk copy each; an mbarrier a piece says
+// full, one a slot says empty. Of a chunk of 8 P records,
 // consumer warp w multiplies records P w .. P w + P - 1. A warp keeps the sums of one strip in registers and
 // writes them, when the strip ends, to `red`, where kWindow strips wait; when all warps have left a window
 // its strips are summed over the warps in order, so that the result is the same from run to run. Bound: all
@@ -43,15 +43,14 @@ struct StreamPlace {
   int op = -1, left = 0, chunk_records = 0, record_bytes = 0;
   const unsigned char* at = nullptr;
 
-  // The next chunk's bytes, 0 behind the last; prefetches keys on the way when asked to.
-  __device__ __forceinline__ uint32_t next(const ResidentStep& step, bool prefetches, const unsigned char** from) {
+  // The next chunk's bytes, 0 behind the last; prefetches keys on the way.
+  __device__ __forceinline__ uint32_t next(const ResidentStep& step, const unsigned char** from) {
     const ResidentStream* streams = reinterpret_cast<const ResidentStream*>(shared_memory + step.streams_at);
     while (left <= 0) {
       if (++op >= step.op_count) return 0;
       const ResidentStream s = streams[op];
       if (s.strips == 0) {
-        if (prefetches)
-          prefetch_keys(step, *reinterpret_cast<const StepSequence*>(shared_memory + step.sequence_at), s.records, s.chunk_records);
+        prefetch_keys(step, *reinterpret_cast<const StepSequence*>(shared_memory + step.sequence_at), s.records, s.chunk_records);
         continue;
       }
       at = s.data + static_cast<int64_t>(s.begin) * s.records * s.record_bytes;
@@ -66,27 +65,47 @@ struct StreamPlace {
   }
 };
 
-// One thread streams every byte of this CTA's weights, for the whole step. It waits for nobody but its own
-// consumers.
+// A piece of the ring and how often the ring has been around, as the parity of its mbarrier.
+struct PiecePlace {
+  int piece = 0;
+  uint32_t parity = 0;
+  __device__ __forceinline__ void next(int pieces) {
+    if (++piece == pieces) piece = 0, parity ^= 1;
+  }
+};
+
+// One thread streams every byte of this CTA's weights, for the whole step. It waits for its own consumers, and for its
+// own copies: step.in_flight pieces keep memory busy, and every further one would only stand in a queue with the words
+// that the CTAs wait for (program.cc).
 __device__ __forceinline__ void produce(const ResidentStep& step) {
   uint64_t policy;
   asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
   const uint32_t ring = shared_address(shared_memory + step.ring_at), full = shared_address(shared_memory + step.barriers_at);
-  const uint32_t empty = full + 8 * step.slots;
-  StreamPlace near, here;
-  const unsigned char* from;
-  for (int i = 0; i < kChunksAhead; ++i) near.next(step, true, &from);  // these are copied at once
-  int slot = 0;
-  uint32_t phase = 1;
-  for (;;) {
-    const uint32_t ahead = near.next(step, true, &from);
-    if (ahead > 0) bulk_prefetch(from, ahead);
-    const uint32_t bytes = here.next(step, false, &from);
-    if (bytes == 0) return;
-    barrier_wait(empty + 8 * slot, phase);
-    barrier_expect(full + 8 * slot, bytes);
-    bulk_copy(ring + slot * step.slot_bytes, from, bytes, full + 8 * slot, policy);
-    if (++slot == step.slots) slot = 0, phase ^= 1;
+  const int pieces = step.slots * kSlotPieces;
+  const uint32_t empty = full + 8 * pieces;
+  StreamPlace place;
+  PiecePlace to, oldest;  // where the next piece goes, and the oldest that may still be under way
+  int under_way = 0;
+  for (int slot = 0;; slot = to.piece / kSlotPieces) {
+    const unsigned char* from;
+    uint32_t left = place.next(step, &from);
+    if (left == 0) return;
+    const uint32_t most = place.chunk_records / kSlotPieces * place.record_bytes;
+    barrier_wait(empty + 8 * slot, to.parity ^ 1);
+#pragma unroll
+    for (int i = 0; i < kSlotPieces; ++i) {
+      if (under_way == step.in_flight) {
+        barrier_wait(full + 8 * oldest.piece, oldest.parity);
+        oldest.next(pieces);
+      } else {
+        ++under_way;
+      }
+      const uint32_t bytes = min(most, left);  // none, maybe: the warps of the piece wait all the same
+      barrier_expect(full + 8 * to.piece, bytes);
+      if (bytes > 0) bulk_copy(ring + slot * step.slot_bytes + i * most, from + i * most, bytes, full + 8 * to.piece, policy);
+      left -= bytes;
+      to.next(pieces);
+    }
   }
 }
 
@@ -158,7 +177,8 @@ __device__ __forceinline__ Ring consume(const ResidentStep& step, const Resident
   const int tid = here().tid, lane = tid & 31, warp = tid >> 5;
   const int records = op.records, chunk = op.chunk_records, share = chunk / kConsumerWarps;
   const int total = (end - begin) * records, slots = step.slots, slot_bytes = step.slot_bytes;
-  const uint32_t full = shared_address(shared_memory + step.barriers_at), empty = full + 8 * slots;
+  const uint32_t barriers = shared_address(shared_memory + step.barriers_at), empty = barriers + 8 * slots * kSlotPieces;
+  const uint32_t full = barriers + 8 * (warp * kSlotPieces / kConsumerWarps);  // of this warp's piece of slot 0
   const unsigned char* slots_at = shared_memory + step.ring_at;
   float* red = reinterpret_cast<float*>(shared_memory + step.red_at) + warp * kStripRows + lane / 4;
   const float* sums = reinterpret_cast<const float*>(shared_memory + step.sums_at);
@@ -182,7 +202,7 @@ __device__ __forceinline__ Ring consume(const ResidentStep& step, const Resident
   };
 #pragma unroll 1
   for (int base = warp * share; base - warp * share < total; base += chunk) {
-    barrier_wait(full + 8 * ring.slot, ring.phase);
+    barrier_wait(full + 8 * kSlotPieces * ring.slot, ring.phase);
     const unsigned char* record = slots_at + ring.slot * slot_bytes + warp * share * Product::kRecordBytes;
     int left = min(share, total - base), at = k;
 #pragma unroll 1
@@ -297,7 +317,8 @@ __global__ void __launch_bounds__(kThreads, 1) resident_step(const __grid_consta
   Ring ring;
   if (tid == 0) {
     const uint32_t full = shared_address(shared_memory + step.barriers_at);
-    for (int i = 0; i < step.slots; ++i) barrier_init(full + 8 * i, 1), barrier_init(full + 8 * (step.slots + i), kConsumerWarps);
+    const int pieces = step.slots * kSlotPieces;
+    for (int i = 0; i < pieces + step.slots; ++i) barrier_init(full + 8 * i, i < pieces ? 1 : kConsumerWarps);
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
   }

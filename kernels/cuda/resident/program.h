@@ -26,7 +26,7 @@ constexpr int kThreads = kConsumerThreads + 128;  // registers change hands betw
 constexpr int kWindow = 8;  // strips whose sums are reduced at once
 constexpr int kRedFloats = 2 * kWindow * kConsumerWarps * kStripRows;
 constexpr int kSlotBytes = 34304;  // of the ring: 32 records of int4 in groups of 128
-constexpr int kChunksAhead = 1;    // brought to the second-level cache before they are copied: more are in the way of the words
+constexpr int kSlotPieces = 2;     // each copied by itself, and waited for by its share of the warps
 constexpr int kPairBytes = 256 * 32 * 4;
 constexpr int kZeroBytes = 256;  // of shared memory, for the lanes that read zeros as x
 constexpr uint32_t kEmbeddingTag = 1;  // a step's first tag: of the embedding's row; the operations' follow
@@ -107,7 +107,7 @@ struct ResidentStep {
   int32_t sums_at = 0, red_at = 0, turns_at = 0, norm_at = 0, zeros_at = 0, base_at = 0, sequence_at = 0, residual_at = 0, ops_at = 0,
           streams_at = 0,
           pairs_at = 0, barriers_at = 0, ring_at = 0;
-  int32_t slot_bytes = 0, slots = 0;
+  int32_t slot_bytes = 0, slots = 0, in_flight = 0;
 };
 
 constexpr int64_t kTokensPerPass = kConsumerWarps * 16;  // positions that one pass of a CTA's warps covers in attention
