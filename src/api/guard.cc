@@ -36,7 +36,7 @@ nbl_status report(const Status& status, nbl_error** err) noexcept {
   try {
     auto made = std::make_unique<nbl_error>();
     made->status = code;
-    made->message = status.message();
+    made->message = lossy_utf8(status.message());  // what a file or a cut-off name brought along
     made->detail = "{" + status.detail() + "}";
     *err = made.release();
   } catch (const std::bad_alloc&) {

@@ -12,7 +12,7 @@
 #include <nlohmann/json.hpp>
 #include <ostream>
 
-#include "base/utf8.h"
+#include "base/json_string.h"
 
 namespace nbl {
 namespace {
@@ -180,33 +180,6 @@ Result<std::string> json_str(const Json& object, const char* key, std::string_vi
 
 namespace {
 
-void write_text(std::string_view text, std::string& out) {
-  out += '"';
-  for (size_t at = 0; at < text.size();) {
-    const unsigned char c = static_cast<unsigned char>(text[at]);
-    if (c >= 0x80) {
-      utf8_append(out, utf8_next(text, at));
-      continue;
-    }
-    ++at;
-    static constexpr char kLetters[] = "btn\0fr";  // of the control characters 8 to 13
-    if (c == '"' || c == '\\') {
-      out += '\\';
-      out += static_cast<char>(c);
-    } else if (c >= 8 && c <= 13 && c != 11) {
-      out += '\\';
-      out += kLetters[c - 8];
-    } else if (c < 0x20) {
-      char escape[8];
-      std::snprintf(escape, sizeof escape, "\\u%04x", c);
-      out += escape;
-    } else {
-      out += static_cast<char>(c);
-    }
-  }
-  out += '"';
-}
-
 // The shortest digits that read back as the same number; it stays a number with a fraction. JSON has no infinity.
 void write_number(double value, std::string& out) {
   if (!std::isfinite(value)) {
@@ -227,7 +200,7 @@ void write(const Json& value, std::string& out) {
     case Json::Type::kInteger: out += std::to_string(value.get<int64_t>()); return;
     case Json::Type::kUnsigned: out += std::to_string(value.get<uint64_t>()); return;
     case Json::Type::kFloat: write_number(value.get<double>(), out); return;
-    case Json::Type::kString: write_text(value.string(), out); return;
+    case Json::Type::kString: append_json_string(out, value.string()); return;
     case Json::Type::kArray: {
       const char* before = "[";
       for (const Json& item : value) {
@@ -242,7 +215,7 @@ void write(const Json& value, std::string& out) {
       const char* before = "{";
       for (const auto& [key, content] : value.items()) {
         out += before;
-        write_text(key, out);
+        append_json_string(out, key);
         out += ':';
         write(content, out);
         before = ",";

@@ -3,25 +3,10 @@
 #include <cstdarg>
 #include <cstdio>
 
+#include "base/json_string.h"
+
 namespace nbl {
 namespace {
-
-void append_json_string(std::string& out, std::string_view text) {
-  out += '"';
-  for (unsigned char c : text) {
-    if (c == '"' || c == '\\') {
-      out += '\\';
-      out += static_cast<char>(c);
-    } else if (c < 0x20) {
-      char escape[8];
-      std::snprintf(escape, sizeof escape, "\\u%04x", c);
-      out += escape;
-    } else {
-      out += static_cast<char>(c);
-    }
-  }
-  out += '"';
-}
 
 void append_key(std::string& out, std::string_view key) {
   if (!out.empty()) out += ',';

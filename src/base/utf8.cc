@@ -100,4 +100,11 @@ void utf8_append(std::string& out, uint32_t code_point) {
   }
 }
 
+std::string lossy_utf8(std::string_view bytes) {
+  if (utf8_first_invalid(bytes) == std::string_view::npos) return std::string(bytes);
+  std::string text;
+  for (size_t at = 0; at < bytes.size();) utf8_append(text, utf8_next(bytes, at));
+  return text;
+}
+
 }  // namespace nbl

@@ -25,4 +25,7 @@ size_t utf8_first_invalid(std::string_view text);
 
 void utf8_append(std::string& out, uint32_t code_point);
 
+// The text of any bytes: one U+FFFD for each maximal part that is no character.
+std::string lossy_utf8(std::string_view bytes);
+
 }  // namespace nbl

@@ -10,6 +10,7 @@
 
 #include <vector>
 
+#include "base/utf8.h"
 #include "text/token_decoder.h"
 
 namespace nbl {

@@ -22,13 +22,6 @@ int byte_of_fallback_token(const std::string& token) {
   return value;
 }
 
-std::string lossy_utf8(std::string_view bytes) {
-  if (utf8_first_invalid(bytes) == std::string_view::npos) return std::string(bytes);
-  std::string text;
-  for (size_t at = 0; at < bytes.size();) utf8_append(text, utf8_next(bytes, at));
-  return text;
-}
-
 namespace {
 
 using Tokens = std::vector<std::string>;

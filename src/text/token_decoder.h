@@ -29,7 +29,5 @@ class TokenDecoder {
 
 // The byte that a token like <0x0A> stands for, or -1.
 int byte_of_fallback_token(const std::string& token);
-// The text of any bytes: one U+FFFD for each maximal part that is no character.
-std::string lossy_utf8(std::string_view bytes);
 
 }  // namespace nbl

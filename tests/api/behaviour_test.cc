@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "api_fixture.h"
+#include "support/temporary_checkpoint.h"
 
 namespace {
 
@@ -90,6 +91,20 @@ TEST(Api, AMissingDirectoryIsNotFound) {
   EXPECT_EQ(nbl_model_load("/nonexistent/model", NBL_NTS, nullptr, &model, &error), NBL_E_NOT_FOUND);
   EXPECT_EQ(model, nullptr);
   EXPECT_NE(message_of(error).find("/nonexistent/model"), std::string::npos);
+}
+
+// A value that is quoted in part is cut between bytes; who reads the message reads UTF-8.
+TEST(Api, WhatAnErrorSaysIsUtf8) {
+  const nbl::testing::TemporaryDirectory directory;
+  std::string value = "\"";
+  for (int i = 0; i < 40; ++i) value += "\xE2\x82\xAC";
+  directory.write("config.json", "{\"architectures\": [\"LlamaForCausalLM\"], \"model_type\": \"llama\", \"vocab_size\": " + value + "\"}");
+  directory.write("model.safetensors", std::string("\2\0\0\0\0\0\0\0{}", 10));
+  nbl_model* model = nullptr;
+  nbl_error* error = nullptr;
+  EXPECT_EQ(nbl_model_load(directory.path().data(), directory.path().size(), nullptr, &model, &error), NBL_E_FORMAT);
+  const std::string message = message_of(error);
+  EXPECT_NE(message.find("\xE2\x82\xAC\xEF\xBF\xBD..., expected a whole number"), std::string::npos) << message;
 }
 
 TEST(Api, OptionsAreCheckedByTypeRangeAndName) {

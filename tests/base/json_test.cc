@@ -5,6 +5,8 @@
 #include <limits>
 #include <stdexcept>
 
+#include "base/json_string.h"
+
 namespace nbl {
 namespace {
 
@@ -42,6 +44,9 @@ TEST(Json, WritesWhatItReads) {
   }
   EXPECT_EQ(to_text(Json{{"n", 2.0}, {"s", "\xE2\x82\xAC\n\x01"}}), "{\"n\":2.0,\"s\":\"\xE2\x82\xAC\\n\\u0001\"}");
   EXPECT_EQ(to_text(std::string("a\xFF" "b")), "\"a\xEF\xBF\xBD" "b\"");
+  std::string ascii;
+  append_json_string(ascii, "\xC3\xA9 \x7F \xF0\x9F\xA6\x99 \xF0\x9F \"\\\b\f", true);
+  EXPECT_EQ(ascii, R"("\u00e9 \u007f \ud83e\udd99 \ufffd \"\\\b\f")");
   EXPECT_EQ(to_text(std::numeric_limits<double>::infinity()), "null");
 }
 

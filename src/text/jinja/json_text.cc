@@ -1,9 +1,8 @@
 #include "text/jinja/json_text.h"
 
 #include <cmath>
-#include <cstdio>
 
-#include "base/utf8.h"
+#include "base/json_string.h"
 #include "text/jinja/number.h"
 #include "text/jinja/operators.h"
 
@@ -18,33 +17,6 @@ struct Style {
   std::string_view item_separator = ", ", key_separator = ": ";
 };
 
-void append_unit(std::string& out, uint32_t unit) {
-  char buffer[8];
-  std::snprintf(buffer, sizeof(buffer), "\\u%04x", unit);
-  out += buffer;
-}
-
-void append_character(std::string& out, uint32_t c, bool ascii) {
-  switch (c) {
-    case '"': out += "\\\""; return;
-    case '\\': out += "\\\\"; return;
-    case '\n': out += "\\n"; return;
-    case '\r': out += "\\r"; return;
-    case '\t': out += "\\t"; return;
-    case '\f': out += "\\f"; return;
-    case '\b': out += "\\b"; return;
-    default: break;
-  }
-  if (c >= 0x20 && (!ascii || c < 0x7F)) {
-    utf8_append(out, c);
-  } else if (c < 0x10000) {
-    append_unit(out, c);
-  } else {
-    append_unit(out, 0xD800 + ((c - 0x10000) >> 10));
-    append_unit(out, 0xDC00 + ((c - 0x10000) & 0x3FF));
-  }
-}
-
 class Writer {
  public:
   Writer(Runtime& rt, const Style& style) : rt_(rt), style_(style) {}
@@ -54,7 +26,7 @@ class Writer {
     if (rt_.spent()) return rt_.exhausted();
     NBL_RETURN_IF_ERROR(rt_.afford(out.size()));
     switch (value.kind()) {
-      case Kind::kString: write_text(value.text()); return Status();
+      case Kind::kString: append_json_string(out, value.text(), style_.ascii); return Status();
       case Kind::kNone: out += "null"; return Status();
       case Kind::kBool: out += value.as_bool() ? "true" : "false"; return Status();
       case Kind::kInt: out += int_text(value.as_int()); return Status();
@@ -73,23 +45,6 @@ class Writer {
     if (std::isnan(number)) return "NaN";
     if (std::isinf(number)) return number < 0 ? "-Infinity" : "Infinity";
     return float_text(number);
-  }
-
-  void write_text(std::string_view text) {
-    out += '"';
-    size_t plain = 0;  // where what needs no escape begins
-    for (size_t at = 0; at < text.size();) {
-      const unsigned char byte = static_cast<unsigned char>(text[at]);
-      if (byte >= 0x20 && byte != '"' && byte != '\\' && (!style_.ascii || byte < 0x7F)) {
-        ++at;
-        continue;
-      }
-      out += text.substr(plain, at - plain);
-      append_character(out, utf8_next(text, at), style_.ascii);
-      plain = at;
-    }
-    out += text.substr(plain);
-    out += '"';
   }
 
   void new_line() {
@@ -141,7 +96,7 @@ class Writer {
 
   Status write_key(const Value& key) {
     switch (key.kind()) {
-      case Kind::kString: write_text(key.text()); return Status();
+      case Kind::kString: append_json_string(out, key.text(), style_.ascii); return Status();
       case Kind::kNone: out += "\"null\""; return Status();
       case Kind::kBool: out += key.as_bool() ? "\"true\"" : "\"false\""; return Status();
       case Kind::kInt: out += '"' + int_text(key.as_int()) + '"'; return Status();
