@@ -154,7 +154,8 @@ int64_t CudaPlan::bytes_for(const DecoderConfig& config, const PlanLimits& limit
   unsigned char* no_draws = nullptr;
   void* no_buffers = nullptr;
   const int64_t norms = (2 * config.num_hidden_layers + 1) * config.hidden_size * 4;
-  return pad_up(plan.lay_out(config, nullptr, &no_draws, &no_buffers), kAllocationStep) + norms + kStreamBytes;
+  const int64_t program = plan.wants_resident() ? ResidentProgram::bytes_for(config, traits) : 0;
+  return pad_up(plan.lay_out(config, nullptr, &no_draws, &no_buffers), kAllocationStep) + norms + program + kStreamBytes;
 }
 
 Status CudaPlan::reserve() {
@@ -202,7 +203,7 @@ std::string CudaPlan::resident_needs() const {
 }
 
 Status CudaPlan::make_resident() {
-  if (traits_.kernel == CudaKernel::kLaunches || traits_.kernel == CudaKernel::kTiles) return {};
+  if (!wants_resident()) return {};
   NBL_ASSIGN_OR_RETURN(resident_, ResidentProgram::create(*decoder_, logits_, traits_.device, traits_.multiprocessors, traits_.shared_optin,
                                                           stream_.get()));
   if (resident_ == nullptr && traits_.kernel == CudaKernel::kResident) {

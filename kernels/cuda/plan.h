@@ -71,6 +71,7 @@ class CudaPlan final : public Plan {
   };
 
   Status reserve();
+  bool wants_resident() const { return traits_.kernel != CudaKernel::kLaunches && traits_.kernel != CudaKernel::kTiles; }
   Status make_resident();
   std::string resident_needs() const;
   int64_t lay_out(const DecoderConfig& config, unsigned char* base, unsigned char** draw_scratch, void** unpack_buffers);

@@ -148,6 +148,37 @@ Result<int> pieces_in_flight(int device, int multiprocessors, int bytes) {
   return std::max(2, static_cast<int>(bandwidth * kSeconds / multiprocessors / bytes + 0.5));
 }
 
+// Its rows are read in fours and pairs, and it has attention for these heads.
+bool has_resident_shape(const DecoderConfig& c) {
+  return (c.head_dim == 64 || c.head_dim == 128) && c.hidden_size % 4 == 0 && c.intermediate_size % 2 == 0;
+}
+
+// The parts of a program's memory: tagged words and counters, in 8 bytes each, then the operations. Zeroed, and no tag is 0.
+struct ResidentMemory {
+  int64_t max_splits = 1;
+  int64_t h, qkv, inner, attention, gated, parts, states;  // words, of attention and gated of two halves each
+  int64_t op_count;                                        // at most: three matrices of qkv, two of gate and up
+
+  ResidentMemory(const DecoderConfig& c, int multiprocessors) {
+    const int64_t heads = c.num_attention_heads, kv_heads = c.num_key_value_heads;
+    const int64_t tasks = attention_tasks(heads, kv_heads, kMmaHeads);
+    while (max_splits < 32 && tasks * max_splits * 2 <= multiprocessors) max_splits *= 2;
+    h = pad_up(c.hidden_size, kColumnAlign) / 2;
+    qkv = pad_up((heads + 2 * kv_heads) * c.head_dim, 8);
+    inner = pad_up(2 * c.intermediate_size, 8);
+    attention = pad_up(heads * c.head_dim, kColumnAlign) / 2;
+    gated = pad_up(c.intermediate_size, kColumnAlign) / 2;
+    parts = heads * max_splits * c.head_dim / 2;
+    states = 2 * heads * max_splits;
+    op_count = c.num_hidden_layers * 8 + 1;
+  }
+  int64_t word_bytes() const {
+    constexpr int64_t kCounters = 2;
+    return (h + qkv + inner + attention + gated + parts + states + kCounters) * 8;
+  }
+  int64_t bytes() const { return word_bytes() + op_count * static_cast<int64_t>(sizeof(ResidentOp) + sizeof(ResidentStream)); }
+};
+
 bool rounds_inputs(const DeviceDecoder& decoder) {
   const auto rounds = [](const DeviceLinear& linear) { return linear.weight->spec().outlier_threshold >= 0; };
   const auto any = [&](const std::vector<DeviceLinear>& linears) { return std::any_of(linears.begin(), linears.end(), rounds); };
@@ -169,36 +200,17 @@ Result<std::unique_ptr<ResidentProgram>> ResidentProgram::create(const DeviceDec
   if (attributes.ptxVersion < 90 || cooperative == 0) {
     return none();  // no code for compute capability 9.0 or later
   }
-  if (c.head_dim != 64 && c.head_dim != 128) {
-    return none();  // no attention for such heads
+  if (!has_resident_shape(c) || rounds_inputs(decoder)) {
+    return none();  // LLM.int8's rounding is an operation of its own
   }
-  if (c.hidden_size % 4 != 0 || c.intermediate_size % 2 != 0 || rounds_inputs(decoder)) {
-    return none();  // rows are read in fours and pairs; LLM.int8's rounding is an operation of its own
-  }
-  const int64_t heads = c.num_attention_heads, kv_heads = c.num_key_value_heads;
-  const int64_t tasks = attention_tasks(heads, kv_heads, kMmaHeads);
-  int64_t max_splits = 1;
-  while (max_splits < 32 && tasks * max_splits * 2 <= multiprocessors) max_splits *= 2;
-
-  // One buffer: tagged words, counters, then the program. Zeroed, and no tag is 0.
-  const int64_t h_words = pad_up(c.hidden_size, kColumnAlign) / 2, qkv_words = pad_up((heads + 2 * kv_heads) * c.head_dim, 8);
-  const int64_t inner_words = pad_up(2 * c.intermediate_size, 8), part_words = heads * max_splits * c.head_dim / 2;
-  const int64_t attention_words = pad_up(heads * c.head_dim, kColumnAlign) / 2;  // of two halves each
-  const int64_t gated_words = pad_up(c.intermediate_size, kColumnAlign) / 2;
-  const int64_t state_words = 2 * heads * max_splits, counter_words = 2;
-  const int64_t op_count = static_cast<int64_t>(decoder.blocks().size()) * 8 + 1;
-  const int64_t word_bytes =
-      (h_words + qkv_words + inner_words + attention_words + gated_words + part_words + state_words + counter_words) * 8;
+  const ResidentMemory memory(c, multiprocessors);
   std::unique_ptr<ResidentProgram> program(new ResidentProgram);
-  NBL_ASSIGN_OR_RETURN(
-      program->memory_,
-      DeviceBuffer::allocate(device, word_bytes + op_count * static_cast<int64_t>(sizeof(ResidentOp) + sizeof(ResidentStream)),
-                             "the resident kernel's program", stream));
+  NBL_ASSIGN_OR_RETURN(program->memory_, DeviceBuffer::allocate(device, memory.bytes(), "the resident kernel's program", stream));
   uint2* words = program->memory_.as<uint2>();
-  uint2* qkv = words + h_words;
-  uint2* inner = qkv + qkv_words;
-  uint2* attention = inner + inner_words;
-  uint2* gated = attention + attention_words;
+  uint2* qkv = words + memory.h;
+  uint2* inner = qkv + memory.qkv;
+  uint2* attention = inner + memory.inner;
+  uint2* gated = attention + memory.attention;
   ProgramWriter writer(decoder, {words, qkv, inner, reinterpret_cast<uint32_t*>(attention), reinterpret_cast<uint32_t*>(gated)}, logits);
   NBL_RETURN_IF_ERROR(writer.write(stream));
   std::vector<ResidentOp>& ops = writer.ops();
@@ -254,18 +266,18 @@ Result<std::unique_ptr<ResidentProgram>> ResidentProgram::create(const DeviceDec
       streams.push_back({nullptr, 0, 0, 0, op.attention.layer, 0, static_cast<int32_t>(std::min<int64_t>(op.attention.window, INT32_MAX))});
   }
   const int64_t stream_bytes = static_cast<int64_t>(streams.size() * sizeof(ResidentStream));
-  unsigned char* memory = program->memory_.as<unsigned char>() + word_bytes;
-  NBL_CUDA(cudaMemcpyAsync(memory, ops.data(), op_bytes, cudaMemcpyHostToDevice, stream));
-  NBL_CUDA(cudaMemcpyAsync(memory + op_bytes, streams.data(), stream_bytes, cudaMemcpyHostToDevice, stream));
+  unsigned char* ops_at = program->memory_.as<unsigned char>() + memory.word_bytes();
+  NBL_CUDA(cudaMemcpyAsync(ops_at, ops.data(), op_bytes, cudaMemcpyHostToDevice, stream));
+  NBL_CUDA(cudaMemcpyAsync(ops_at + op_bytes, streams.data(), stream_bytes, cudaMemcpyHostToDevice, stream));
   NBL_CUDA(cudaStreamSynchronize(stream));
-  step.ops = reinterpret_cast<ResidentOp*>(memory);
-  step.streams = reinterpret_cast<ResidentStream*>(memory + op_bytes);
-  uint2* parts = gated + gated_words;
+  step.ops = reinterpret_cast<ResidentOp*>(ops_at);
+  step.streams = reinterpret_cast<ResidentStream*>(ops_at + op_bytes);
+  uint2* parts = gated + memory.gated;
   step.h = words;
   step.parts = parts;
-  step.part_states = reinterpret_cast<uint4*>(parts + part_words);
-  step.sync = reinterpret_cast<unsigned*>(parts + part_words + state_words);
-  program->max_splits_ = static_cast<int>(max_splits);
+  step.part_states = reinterpret_cast<uint4*>(parts + memory.parts);
+  step.sync = reinterpret_cast<unsigned*>(parts + memory.parts + memory.states);
+  program->max_splits_ = static_cast<int>(memory.max_splits);
   step.op_count = static_cast<int32_t>(ops.size());
   step.table = decoder.embedding().data.as<void>();
   step.table_type = decoder.embedding().type;
@@ -276,6 +288,10 @@ Result<std::unique_ptr<ResidentProgram>> ResidentProgram::create(const DeviceDec
   step.rotary_half = decoder.rotary_half();
   step.rotary_factor = decoder.decoder().rope.attention_factor;
   return Result<std::unique_ptr<ResidentProgram>>(std::move(program));
+}
+
+int64_t ResidentProgram::bytes_for(const DecoderConfig& config, const DeviceTraits& traits) {
+  return traits.sm >= 90 && has_resident_shape(config) ? ResidentMemory(config, traits.multiprocessors).bytes() : 0;
 }
 
 int ResidentProgram::splits(int64_t length) const {

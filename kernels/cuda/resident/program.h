@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "kernels/cuda/device_decoder.h"
+#include "kernels/cuda/device_traits.h"
 
 namespace nbl::cuda {
 
@@ -126,6 +127,8 @@ class ResidentProgram {
   // `step` names the sequence, token, position and frequencies; the rest is filled in here.
   Status launch(ResidentStep step, cudaStream_t stream) const;
   int64_t bytes() const { return memory_.bytes(); }
+  // The same before there is one, as far as the shape of the model tells: 0 where it is not for this kernel.
+  static int64_t bytes_for(const DecoderConfig& config, const DeviceTraits& traits);
 
  private:
   ResidentProgram() = default;
