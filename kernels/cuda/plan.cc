@@ -1,7 +1,8 @@
+// How a plan is made and how a step goes: what the host uploads for it, and the launches in their order. Its memory is laid out
+// in plan_memory.cc; steps that run ahead of the host are in plan_flights.cc.
 #include "kernels/cuda/plan.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <cstring>
 
@@ -10,89 +11,9 @@
 namespace nbl::cuda {
 namespace {
 
-constexpr int64_t kUnpackedLimit = 56 << 20;  // bytes of a matrix that are unpacked at a time: half of the down matrix of a 7B
-constexpr int64_t kAllocationStep = 2 << 20;   // the driver hands out memory in such pieces
-constexpr int64_t kStreamBytes = 2 << 20;      // what it takes for a plan's streams: measured
-constexpr int64_t kTokensPerSplit = 32;        // fewer positions than this are not worth a CTA of their own
-constexpr int64_t kTensorTokensPerSplit = 256; // the same of decode_on_tensor_core, whose CTAs ask for so many at once
-
-// Hands out aligned pieces of one buffer; with a null base it only adds up.
-class Pieces {
- public:
-  explicit Pieces(unsigned char* base) : base_(base) {}
-  template <typename T>
-  T* take(int64_t bytes) {
-    T* at = reinterpret_cast<T*>(base_ + total_);
-    total_ += pad_up(bytes, 256);
-    return at;
-  }
-  int64_t total() const { return total_; }
-
- private:
-  unsigned char* base_;
-  int64_t total_ = 0;
-};
-
-int64_t now_ns() {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
-// What the host uploads for a step, at fixed places.
-struct InputLayout {
-  int64_t sequences, tokens, positions, sequence_of, tiles, logit_list, inv_freq, total;
-  InputLayout(int64_t rows, int64_t sequence_count, int64_t logit_rows, int64_t rotary_half) {
-    int64_t at = 0;
-    auto take = [&](int64_t bytes) {
-      const int64_t here = at;
-      at += pad_up(bytes, 16);
-      return here;
-    };
-    sequences = take(sequence_count * static_cast<int64_t>(sizeof(StepSequence)));
-    tokens = take(rows * 4);
-    positions = take(rows * 4);
-    sequence_of = take(rows * 4);
-    tiles = take((rows / kQueryTile + sequence_count) * static_cast<int64_t>(sizeof(QueryTile)));
-    logit_list = take(logit_rows * 4);
-    inv_freq = take(sequence_count * rotary_half * 4);
-    total = at;
-  }
-};
+constexpr int64_t kTensorTokensPerSplit = 256;  // kTokensPerSplit of decode_on_tensor_core, whose CTAs ask for so many at once
 
 }  // namespace
-
-bool wants_cublas(const PlanLimits& limits, const DeviceTraits& traits) {
-  return traits.kernel != CudaKernel::kTiles && std::max(limits.max_tokens, limits.max_logit_rows) >= unpack_from(traits.sm);
-}
-
-ScratchSizes scratch_sizes(const DecoderConfig& c, const PlanLimits& limits, const DeviceTraits& traits, bool unpacks) {
-  ScratchSizes s;
-  s.rows = std::max<int64_t>(limits.max_tokens, 1);
-  s.padded_rows = pad_up(std::max(s.rows, limits.max_logit_rows), 64);
-  s.hidden_pad = pad_up(c.hidden_size, kColumnAlign);
-  s.query_pad = pad_up(c.num_attention_heads * c.head_dim, kColumnAlign);
-  s.inner_pad = pad_up(c.intermediate_size, kColumnAlign);
-  s.qkv_width = (c.num_attention_heads + 2 * c.num_key_value_heads) * c.head_dim;
-  // The largest matrix of a block, cut into slices of rows.
-  const int64_t widest = std::max({s.qkv_width * s.hidden_pad, c.hidden_size * s.query_pad, 2 * c.intermediate_size * s.hidden_pad,
-                                   c.hidden_size * s.inner_pad});
-  const int64_t longest_row = std::max({s.hidden_pad, s.query_pad, s.inner_pad}) * 2;
-  if (unpacks) s.unpacked_bytes = pad_up(std::max(std::min(widest * 2 + 16 * longest_row, kUnpackedLimit), 16 * longest_row), 256);
-  // Gate and up pass through memory as float32 where the kernel could not combine them, and as f16 slices after cuBLAS.
-  const int64_t columns = 2 * pad_up(c.intermediate_size, 8);
-  s.gate_up_bytes = (unpacks ? std::min<int64_t>(s.rows, unpack_from(traits.sm) - 1) : s.rows) * columns * 4;
-  if (unpacks) {
-    const int64_t slice = c.intermediate_size % 8 != 0 ? columns : std::min(columns, s.unpacked_bytes / (s.hidden_pad * 2) / 16 * 16);
-    s.gate_up_bytes = std::max(s.gate_up_bytes, s.rows * slice * 2);
-  }
-  s.partial_bytes = static_cast<int64_t>(traits.multiprocessors) * 128 * 1024;
-  s.split_rows = std::min(std::max<int64_t>(limits.max_sequences, 1), s.rows);
-  const int64_t kv_heads = std::max<int64_t>(c.num_key_value_heads, 1);
-  const int64_t tasks = attention_tasks(c.num_attention_heads, kv_heads, kHeadsPerTask);
-  const int64_t useful = std::max<int64_t>(1, (limits.max_context + kTokensPerSplit - 1) / kTokensPerSplit);
-  s.max_splits = static_cast<int>(std::max<int64_t>(1, std::min({traits.multiprocessors / tasks, useful, static_cast<int64_t>(32)})));
-  s.input_bytes = InputLayout(s.rows, limits.max_sequences, limits.max_logit_rows, c.head_dim / 2).total;
-  return s;
-}
 
 Result<std::unique_ptr<Plan>> CudaPlan::create(std::shared_ptr<const Decoder> decoder, std::shared_ptr<const DeviceEmbedding> embedding,
                                                const PlanLimits& limits, const DeviceTraits& traits) {
@@ -111,51 +32,6 @@ CudaPlan::~CudaPlan() {
   for (auto& entry : graphs_) {
     if (entry.second != nullptr) cudaGraphExecDestroy(entry.second);
   }
-}
-
-// Hands out the pieces of the scratch memory that begins at `base`, and says how long they are together; with a null
-// base that is all it is good for.
-int64_t CudaPlan::lay_out(const DecoderConfig& c, unsigned char* base, unsigned char** draw_scratch, void** unpack_buffers) {
-  const ScratchSizes& s = sizes_;
-  // What the attention of a block uses is free again when its MLP begins. Buffers whose padding must stay zero are not shared.
-  const bool no_padding = s.hidden_pad == c.hidden_size && s.query_pad == c.num_attention_heads * c.head_dim && s.inner_pad == c.intermediate_size;
-  const int64_t states = s.split_rows * s.max_splits * c.num_attention_heads;
-  Pieces pieces(base);
-  input_ = pieces.take<unsigned char>(s.input_bytes);
-  h_ = pieces.take<float>(s.rows * c.hidden_size * 4);
-  x_ = pieces.take<void>(s.padded_rows * std::max(s.hidden_pad, no_padding ? s.query_pad : 0) * 2);
-  attended_ = no_padding ? x_ : pieces.take<void>(s.padded_rows * s.query_pad * 2);
-  const int64_t qkv_bytes = pad_up(s.rows * s.qkv_width * 4, 256), q_bytes = s.rows * c.num_attention_heads * c.head_dim * 2;
-  const int64_t act_bytes = pad_up(s.padded_rows * s.inner_pad * 2, 256);
-  auto* shared = pieces.take<unsigned char>(no_padding ? std::max(qkv_bytes + q_bytes, act_bytes + s.gate_up_bytes) : qkv_bytes + q_bytes);
-  auto* mlp = no_padding ? shared : pieces.take<unsigned char>(act_bytes + s.gate_up_bytes);
-  qkv_ = reinterpret_cast<float*>(shared);
-  q_ = shared + qkv_bytes;
-  act_ = mlp;
-  gate_up_ = mlp + act_bytes;
-  *unpack_buffers = pieces.take<void>(2 * s.unpacked_bytes);
-  logits_ = pieces.take<float>(limits_.max_logit_rows * c.vocab_size * 4);
-  turns_ = pieces.take<float2>(s.rows * c.head_dim / 2 * 8);
-  part_ = pieces.take<float>(states * c.head_dim * 4);
-  part_state_ = pieces.take<float2>(states * 8);
-  split_.partial = pieces.take<float>(s.partial_bytes);
-  split_.partial_bytes = s.partial_bytes;
-  split_.tickets = pieces.take<unsigned>(SplitScratch::kTickets * 4);
-  outliers_ = pieces.take<unsigned long long>(sizeof(unsigned long long));
-  *draw_scratch = pieces.take<unsigned char>(Draws::scratch_bytes(limits_.max_draws, c.vocab_size, traits_.shared_optin));
-  return pieces.total();
-}
-
-int64_t CudaPlan::bytes_for(const DecoderConfig& config, const PlanLimits& limits, const DeviceTraits& traits) {
-  CudaPlan plan;  // only to add up
-  plan.traits_ = traits;
-  plan.limits_ = limits;
-  plan.sizes_ = scratch_sizes(config, limits, traits, wants_cublas(limits, traits) && !Cublas::file().empty());
-  unsigned char* no_draws = nullptr;
-  void* no_buffers = nullptr;
-  const int64_t norms = (2 * config.num_hidden_layers + 1) * config.hidden_size * 4;
-  const int64_t program = plan.wants_resident() ? ResidentProgram::bytes_for(config, traits) : 0;
-  return pad_up(plan.lay_out(config, nullptr, &no_draws, &no_buffers), kAllocationStep) + norms + program + kStreamBytes;
 }
 
 Status CudaPlan::reserve() {
@@ -407,91 +283,6 @@ Status CudaPlan::download(const Batch& batch) {
     to += s.logit_rows;
   }
   return {};
-}
-
-// ---- steps in flight
-
-Status CudaPlan::begin(const Batch& batch) {
-  DeviceScope scope(traits_.device);
-  NBL_RETURN_IF_ERROR(scope.status());
-  abandon();
-  NBL_RETURN_IF_ERROR(check(batch));
-  for (const BatchSequence& s : batch.sequences) {
-    if (s.draw == nullptr) return error(Code::kArgument, "a step that is begun draws for every sequence");
-  }
-  NBL_RETURN_IF_ERROR(prepare(batch));
-  flying_.clear();
-  for (const BatchSequence& s : batch.sequences) flying_.push_back({static_cast<CudaKvCache*>(s.cache), s.token_count});
-  begun_steps_ = finished_steps_ = 0;
-  Status status = upload(batch);
-  if (status.ok()) status = fly();
-  if (!status.ok()) cudaStreamSynchronize(stream_.get());
-  return status;
-}
-
-// Launches the prepared step and marks its end.
-Status CudaPlan::fly() {
-  Flight& flight = flights_[begun_steps_ % kMostInFlight];
-  flight.started_ns = now_ns();
-  NBL_RETURN_IF_ERROR(launch(nullptr));
-  NBL_CUDA(cudaEventRecord(flight.end.get(), stream_.get()));
-  ++begun_steps_;
-  return {};
-}
-
-bool CudaPlan::can_follow() const {
-  const int64_t in_flight = begun_steps_ - finished_steps_;
-  if (in_flight < 1 || in_flight >= kMostInFlight || !decode_ || decoder_->decoder().rope.dynamic) return false;
-  return std::all_of(flying_.begin(), flying_.end(),
-                     [&](const Flying& f) { return f.cache->length() + in_flight < f.cache->capacity(); });
-}
-
-Status CudaPlan::follow() {
-  DeviceScope scope(traits_.device);
-  NBL_RETURN_IF_ERROR(scope.status());
-  if (!can_follow()) return error(Code::kState, "there is no step that another could follow");
-  int64_t longest = 0;
-  for (const Flying& f : flying_) longest = std::max(longest, f.cache->length());
-  choose_splits(longest + begun_steps_ - finished_steps_ + 1);
-  return fly();
-}
-
-Status CudaPlan::finish(DrawnToken* drawn) {
-  DeviceScope scope(traits_.device);
-  NBL_RETURN_IF_ERROR(scope.status());
-  if (begun_steps_ == finished_steps_) return error(Code::kState, "no step is in flight");
-  const Flight& flight = flights_[finished_steps_ % kMostInFlight];
-  const Status status = [&]() -> Status {
-    NBL_CUDA(cudaEventSynchronize(flight.end.get()));
-    return {};
-  }();
-  if (!status.ok()) {
-    abandon();
-    return status;
-  }
-  // The device worked since the host began the step, but not before the step in front of it ended.
-  int64_t ns = now_ns() - flight.started_ns;
-  float since_last_ms = 0;
-  if (finished_steps_ > 0 &&
-      cudaEventElapsedTime(&since_last_ms, flights_[(finished_steps_ - 1) % kMostInFlight].end.get(), flight.end.get()) == cudaSuccess) {
-    ns = std::min(ns, static_cast<int64_t>(static_cast<double>(since_last_ms) * 1e6));
-  }
-  for (size_t i = 0; i < flying_.size(); ++i) {
-    drawn[i] = {draws_->id(finished_steps_, static_cast<int64_t>(i)), ns};
-    flying_[i].cache->grow(flying_[i].count);
-    flying_[i].count = 1;
-    if (decode_ && draws_->records(static_cast<int64_t>(i))) flying_[i].cache->set_recorded(flying_[i].cache->length() + 1);
-  }
-  ++finished_steps_;
-  return {};
-}
-
-void CudaPlan::abandon() {
-  if (begun_steps_ == finished_steps_) return;
-  DeviceScope scope(traits_.device);
-  cudaStreamSynchronize(stream_.get());
-  cudaGetLastError();
-  begun_steps_ = finished_steps_;
 }
 
 // A decode step is captured the second time its shape occurs; everything that changes from step to step is read from

@@ -1,6 +1,8 @@
-// A Plan on the GPU: scratch memory for its limits, and the step as a sequence of launches on the plan's own stream.
+// A Plan on the GPU: scratch memory for its limits (plan_memory.cc), the step as a sequence of launches on the plan's own stream
+// (plan.cc), and steps that run ahead of the host (plan_flights.cc).
 #pragma once
 
+#include <chrono>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -23,6 +25,29 @@ namespace nbl::cuda {
 inline int unpack_from(int sm) { return sm == 90 ? 161 : 65; }
 constexpr int kDecodeRows = 64;    // rows up to which a step of single tokens is captured as a graph
 
+constexpr int64_t kTokensPerSplit = 32;  // fewer positions than this are not worth a CTA of their own
+
+// What the host uploads for a step, at fixed places.
+struct InputLayout {
+  int64_t sequences, tokens, positions, sequence_of, tiles, logit_list, inv_freq, total;
+  InputLayout(int64_t rows, int64_t sequence_count, int64_t logit_rows, int64_t rotary_half) {
+    int64_t at = 0;
+    auto take = [&](int64_t bytes) {
+      const int64_t here = at;
+      at += pad_up(bytes, 16);
+      return here;
+    };
+    sequences = take(sequence_count * static_cast<int64_t>(sizeof(StepSequence)));
+    tokens = take(rows * 4);
+    positions = take(rows * 4);
+    sequence_of = take(rows * 4);
+    tiles = take((rows / kQueryTile + sequence_count) * static_cast<int64_t>(sizeof(QueryTile)));
+    logit_list = take(logit_rows * 4);
+    inv_freq = take(sequence_count * rotary_half * 4);
+    total = at;
+  }
+};
+
 // Sizes of everything a plan takes, from the limits alone.
 struct ScratchSizes {
   int64_t rows = 0, padded_rows = 0;  // rows of a step; padded to the 64 that a matrix kernel may read
@@ -38,6 +63,10 @@ struct ScratchSizes {
 // `unpacks`: steps of many rows go by cuBLAS, which wants_cublas() asked for and which was found.
 ScratchSizes scratch_sizes(const DecoderConfig& config, const PlanLimits& limits, const DeviceTraits& traits, bool unpacks);
 bool wants_cublas(const PlanLimits& limits, const DeviceTraits& traits);
+
+inline int64_t now_ns() {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
 
 class CudaPlan final : public Plan {
  public:
