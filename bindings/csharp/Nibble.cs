@@ -1,4 +1,4 @@
-// What is written by hand: errors, handles, texts, conversations, streams. Everything else is generated, in Gen.cs, and
+// What is written by hand: errors, handles, texts, conversations, streams. Everything else is generated, in Nibble.gen.cs, and
 // everything here calls only what is generated.
 //
 // Handles are never passed bare: a Lease holds one for the time of a call, so that Dispose on another thread, or the

@@ -1,6 +1,6 @@
 """bindings/csharp: the native declarations, enumerations, options, properties and classes of the C# binding.
 
-Native.cs has one DllImport for each function with blittable types only. Gen.cs is the layer that users see: a class for
+Native.gen.cs has one DllImport for each function with blittable types only. Nibble.gen.cs is the layer that users see: a class for
 each handle; the methods come from csharp_methods.py. C# 7.2 is enough for both, so that Mono's mcs compiles them too.
 """
 import re
@@ -228,4 +228,4 @@ def safe(api, cs):
 
 def outputs(api):
     cs = CSharp(api)
-    return {"bindings/csharp/Native.cs": native(api, cs), "bindings/csharp/Gen.cs": wrapped(safe(api, cs))}
+    return {"bindings/csharp/Native.gen.cs": native(api, cs), "bindings/csharp/Nibble.gen.cs": wrapped(safe(api, cs))}

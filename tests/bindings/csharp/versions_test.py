@@ -4,7 +4,7 @@
     versions_test.py MCS MONO SOURCE_DIR LIBRARY
 
 Libraries of other versions are version_test.py's matter, the same for every language. Here the binding is the other one:
-Native.cs with other constants, Gen.cs with other values, and a library that lacks a function.
+Native.gen.cs with other constants, Nibble.gen.cs with other values, and a library that lacks a function.
 """
 import json
 import os
@@ -42,7 +42,7 @@ class Versions(unittest.TestCase):
     def setUp(self):
         self.folder = tempfile.TemporaryDirectory()
         self.addCleanup(self.folder.cleanup)
-        self.native = (BINDING / "Native.cs").read_text(encoding="utf-8")
+        self.native = (BINDING / "Native.gen.cs").read_text(encoding="utf-8")
         self.hash = re.search(r'ApiHash = "(\w+)"', self.native)[1]
 
     def path(self, name, text=None):
@@ -53,8 +53,8 @@ class Versions(unittest.TestCase):
 
     def binding(self, native=None, gen=None):
         """Nibble.dll in the folder, of other sources."""
-        sources = [self.path("Native.cs", native or self.native),
-                   self.path("Gen.cs", gen or (BINDING / "Gen.cs").read_text(encoding="utf-8")),
+        sources = [self.path("Native.gen.cs", native or self.native),
+                   self.path("Nibble.gen.cs", gen or (BINDING / "Nibble.gen.cs").read_text(encoding="utf-8")),
                    str(BINDING / "Nibble.cs")]
         checked(MCS, "-langversion:7.2", "-unsafe", "-target:library", "-out:" + self.path("Nibble.dll"), *sources)
 
@@ -75,7 +75,7 @@ class Versions(unittest.TestCase):
         """The contract test beside the Nibble.dll of the folder."""
         program = self.path("contract.exe")
         checked(MCS, "-langversion:7.2", "-unsafe", "-nowarn:429", "-r:" + self.path("Nibble.dll"), "-out:" + program,
-            str(BINDING / "Native.cs"), str(CONTRACT))
+            str(BINDING / "Native.gen.cs"), str(CONTRACT))
         return self.run_with(library, program, str(MODEL))
 
     @property
@@ -117,7 +117,7 @@ class Versions(unittest.TestCase):
         self.assertIn("nbl_session_truncate", result.stdout)
 
     def test_the_contract_test_notices_another_constant(self):
-        gen = (BINDING / "Gen.cs").read_text(encoding="utf-8")
+        gen = (BINDING / "Nibble.gen.cs").read_text(encoding="utf-8")
         self.binding(gen=gen.replace("TopK = 3001,", "TopK = 3002,").replace("Busy = -5,", "Busy = -6,"))
         result = self.contract(self.real)
         self.assertEqual(result.returncode, 1, result.stdout + result.stderr)
