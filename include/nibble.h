@@ -186,8 +186,10 @@ enum {
                                                takes what is fastest of those that can run. A forced one
                                                that device or model is not for is refused (UNSUPPORTED), at
                                                load or when a session is created. nbl_session_describe
-                                               tells which run. The kernels of the CPU follow CPU_ISA and
-                                               CPU_PRECISION. */
+                                               tells which run. Names of other tools' kernels (exllama,
+                                               marlin, gemm) are refused with what takes their layers; in
+                                               JSON their switches are read over. The kernels of the CPU
+                                               follow CPU_ISA and CPU_PRECISION. */
   NBL_OPT_N_THREADS              = 1001,    /* [load; whole number from 0 to 1024; default 0] Threads of
                                                the CPU backend; 0: the physical cores that this process may
                                                use. */

@@ -267,8 +267,9 @@ namespace Nibble
         /// Kernels of a GPU: resident (a step of one token is one cooperative kernel), launches (every step is a sequence
         /// of launches), tiles (the same, and long prompts go without cuBLAS), cublas (long prompts go by cuBLAS); auto
         /// takes what is fastest of those that can run. A forced one that device or model is not for is refused
-        /// (Status.Unsupported), at load or when a session is created. Session.Describe tells which run. The kernels of the
-        /// CPU follow Config.CpuIsa and Config.CpuPrecision.
+        /// (Status.Unsupported), at load or when a session is created. Session.Describe tells which run. Names of other
+        /// tools' kernels (exllama, marlin, gemm) are refused with what takes their layers; in JSON their switches are read
+        /// over. The kernels of the CPU follow Config.CpuIsa and Config.CpuPrecision.
         /// </summary>
         Kernel = 1006,
 
@@ -798,9 +799,10 @@ namespace Nibble
         /// Kernels of a GPU: resident (a step of one token is one cooperative kernel), launches (every step is a sequence
         /// of launches), tiles (the same, and long prompts go without cuBLAS), cublas (long prompts go by cuBLAS); auto
         /// takes what is fastest of those that can run. A forced one that device or model is not for is refused
-        /// (Status.Unsupported), at load or when a session is created. Session.Describe tells which run. The kernels of the
-        /// CPU follow Config.CpuIsa and Config.CpuPrecision. One of auto, resident, launches, tiles, cublas; default auto.
-        /// For: load. Null: not set.
+        /// (Status.Unsupported), at load or when a session is created. Session.Describe tells which run. Names of other
+        /// tools' kernels (exllama, marlin, gemm) are refused with what takes their layers; in JSON their switches are read
+        /// over. The kernels of the CPU follow Config.CpuIsa and Config.CpuPrecision. One of auto, resident, launches,
+        /// tiles, cublas; default auto. For: load. Null: not set.
         /// </summary>
         public string Kernel
         {

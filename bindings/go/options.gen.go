@@ -33,8 +33,9 @@ func (c *Config) AddMaxMemory(values ...string) *Config {
 // SetKernel: kernels of a GPU: resident (a step of one token is one cooperative kernel), launches (every step is
 // a sequence of launches), tiles (the same, and long prompts go without cuBLAS), cublas (long prompts go by
 // cuBLAS); auto takes what is fastest of those that can run. A forced one that device or model is not for is
-// refused (ErrUnsupported), at load or when a session is created. Session.Describe tells which run. The kernels
-// of the CPU follow Config.SetCPUISA and Config.SetCPUPrecision.
+// refused (ErrUnsupported), at load or when a session is created. Session.Describe tells which run. Names of
+// other tools' kernels (exllama, marlin, gemm) are refused with what takes their layers; in JSON their switches
+// are read over. The kernels of the CPU follow Config.SetCPUISA and Config.SetCPUPrecision.
 //
 // For: load. One of "auto", "resident", "launches", "tiles", "cublas"; default "auto".
 func (c *Config) SetKernel(value string) *Config {

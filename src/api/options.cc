@@ -46,6 +46,15 @@ std::string known_values(const OptionRow& row) {
   return names;
 }
 
+// Kernels of the tools that checkpoints come from, which users ask for by name. None of nibble's is a translation of one.
+bool is_kernel_of_other_tools(std::string name) {
+  std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return c >= 'A' && c <= 'Z' ? c + 32 : c; });
+  for (const char* known : {"exllama", "marlin", "gemm", "gemv", "machete", "bitblas", "triton", "ipex"}) {
+    if (name.find(known) != std::string::npos) return true;
+  }
+  return false;
+}
+
 }  // namespace
 
 const OptionRow* find_option(nbl_option id) {
@@ -66,7 +75,12 @@ Status check_value(const OptionRow& row, const OptionValue& value) {
     for (const char* const* known = row.values; *known; ++known) {
       if (text == *known) return {};
     }
-    return bad_value(row, "is \"" + text + "\"; known are " + known_values(row));
+    std::string problem = "is \"" + text + "\"";
+    if (row.id == NBL_OPT_KERNEL && is_kernel_of_other_tools(text)) {
+      problem += ", a kernel that is not part of nibble: on a GPU its layers run by nibble's own, resident for one token at a time, "
+                 "launches for more, cublas for long prompts, and auto takes what fits";
+    }
+    return bad_value(row, problem + "; known are " + known_values(row));
   }
   if (row.type == OptionType::kText || row.type == OptionType::kList) return {};
   const double number = row.type == OptionType::kI64 ? static_cast<double>(std::get<int64_t>(value)) : std::get<double>(value);

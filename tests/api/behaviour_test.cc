@@ -120,6 +120,26 @@ TEST(Api, OptionsAreCheckedByTypeRangeAndName) {
   EXPECT_EQ(nbl_config_set_i64(raw, 424242, 1, nullptr), NBL_E_UNKNOWN_OPTION);
 }
 
+// Users bring along the names of AutoAWQ's, AutoGPTQ's and GPTQModel's kernels: by an option they are refused with what takes
+// their layers, while the switches of a quantization_config are hints that choose nothing.
+TEST(Api, KernelsOfOtherToolsAreRefusedWithWhatTakesTheirLayers) {
+  nbl_config* raw = nullptr;
+  ASSERT_EQ(nbl_config_create(&raw, nullptr), NBL_OK);
+  const Owned<nbl_config> config(raw);
+  nbl_error* error = nullptr;
+  for (const char* name : {"exllama", "ExLlamaV2", "exllama2", "marlin", "gptq_marlin", "gemm", "gemv_fast", "bitblas"}) {
+    EXPECT_EQ(nbl_config_set_str(raw, NBL_OPT_KERNEL, name, NBL_NTS, &error), NBL_E_OPTION_VALUE);
+    const std::string message = message_of(error);
+    EXPECT_NE(message.find(name), std::string::npos) << message;
+    EXPECT_NE(message.find("not part of nibble"), std::string::npos) << message;
+    EXPECT_NE(message.find("known are auto, resident, launches, tiles, cublas"), std::string::npos) << message;
+  }
+  EXPECT_EQ(nbl_config_set_str(raw, NBL_OPT_KERNEL, "fastest", NBL_NTS, &error), NBL_E_OPTION_VALUE);
+  EXPECT_EQ(message_of(error), "the option kernel is \"fastest\"; known are auto, resident, launches, tiles, cublas");
+  const std::string hints = R"({"quantization_config": {"use_exllama": false, "exllama_config": {"version": 2}, "version": "exllama"}})";
+  EXPECT_EQ(nbl_config_merge_json(raw, hints.data(), hints.size(), nullptr), NBL_OK);
+}
+
 // What no session could be made with is not estimated either.
 TEST(Api, ATypeOfKeysAndValuesThatTheDeviceLacksIsRefusedByItsOption) {
   for (const char* device : {"cpu", "ref"}) {

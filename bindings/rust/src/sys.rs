@@ -211,8 +211,9 @@ pub const NBL_OPT_MAX_MEMORY: nbl_option = 1005;
 /// Kernels of a GPU: resident (a step of one token is one cooperative kernel), launches (every step is a sequence of
 /// launches), tiles (the same, and long prompts go without cuBLAS), cublas (long prompts go by cuBLAS); auto takes what
 /// is fastest of those that can run. A forced one that device or model is not for is refused (UNSUPPORTED), at load or
-/// when a session is created. nbl_session_describe tells which run. The kernels of the CPU follow CPU_ISA and
-/// CPU_PRECISION.
+/// when a session is created. nbl_session_describe tells which run. Names of other tools' kernels (exllama, marlin,
+/// gemm) are refused with what takes their layers; in JSON their switches are read over. The kernels of the CPU follow
+/// CPU_ISA and CPU_PRECISION.
 pub const NBL_OPT_KERNEL: nbl_option = 1006;
 /// Threads of the CPU backend; 0: the physical cores that this process may use.
 pub const NBL_OPT_N_THREADS: nbl_option = 1001;

@@ -132,8 +132,9 @@ impl Config {
     /// of launches), tiles (the same, and long prompts go without cuBLAS), cublas (long prompts go by cuBLAS); auto
     /// takes what is fastest of those that can run. A forced one that device or model is not for is refused
     /// ([`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported)), at load or when a session is created.
-    /// [`Session::describe`](crate::Session::describe) tells which run. The kernels of the CPU follow
-    /// [`Config::cpu_isa`](crate::Config::cpu_isa) and [`Config::cpu_precision`](crate::Config::cpu_precision).
+    /// [`Session::describe`](crate::Session::describe) tells which run. Names of other tools' kernels (exllama, marlin,
+    /// gemm) are refused with what takes their layers; in JSON their switches are read over. The kernels of the CPU
+    /// follow [`Config::cpu_isa`](crate::Config::cpu_isa) and [`Config::cpu_precision`](crate::Config::cpu_precision).
     ///
     /// For: load. Default `auto`.
     pub fn kernel(self, value: Kernel) -> Self {
