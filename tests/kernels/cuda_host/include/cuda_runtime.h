@@ -4,9 +4,9 @@
 
 #include <cmath>
 #include <cstdint>
-#include <cstring>
 #include <type_traits>
 
+#include "base/dtype.h"
 #include "cuda_runtime_api.h"
 #include "kernels/cuda_host/lanes.h"
 
@@ -36,16 +36,8 @@ template <typename T>
 T __ldg(const T* at) { return *at; }
 template <typename T>
 T __ldcg(const T* at) { return *at; }
-inline uint32_t __float_as_uint(float value) {
-  uint32_t bits;
-  std::memcpy(&bits, &value, 4);
-  return bits;
-}
-inline float __uint_as_float(uint32_t bits) {
-  float value;
-  std::memcpy(&value, &bits, 4);
-  return value;
-}
+inline uint32_t __float_as_uint(float value) { return nbl::float_to_bits(value); }
+inline float __uint_as_float(uint32_t bits) { return nbl::bits_to_float(bits); }
 // Byte i of the result is byte (selector >> 4i & 7) of the eight of b:a.
 inline uint32_t __byte_perm(uint32_t a, uint32_t b, uint32_t selector) {
   const uint64_t bytes = static_cast<uint64_t>(b) << 32 | a;
