@@ -31,10 +31,11 @@ struct Library {
   int (*preference_create)(void** preference) = nullptr;
   int (*preference_destroy)(void* preference) = nullptr;
   int (*preference_set)(void* preference, int attribute, const void* value, size_t bytes) = nullptr;
-  int (*choose)(void* handle, void* description, void* a, void* b, void* c, void* d, void* preference, int wanted, Choice* choices, int* found) = nullptr;
-  int (*multiply)(void* handle, void* description, const void* alpha, const void* a, void* a_layout, const void* b, void* b_layout, const void* beta,
-                  const void* c, void* c_layout, void* d, void* d_layout, const Algorithm* algorithm, void* workspace, size_t workspace_bytes,
-                  cudaStream_t stream) = nullptr;
+  int (*choose)(void* handle, void* description, void* a, void* b, void* c, void* d, void* preference, int wanted, Choice* choices,
+                int* found) = nullptr;
+  int (*multiply)(void* handle, void* description, const void* alpha, const void* a, void* a_layout, const void* b, void* b_layout,
+                  const void* beta, const void* c, void* c_layout, void* d, void* d_layout, const Algorithm* algorithm, void* workspace,
+                  size_t workspace_bytes, cudaStream_t stream) = nullptr;
   bool usable() const {
     return create && destroy && description_create && description_destroy && description_set && layout_create && layout_destroy &&
            preference_create && preference_destroy && preference_set && choose && multiply;
@@ -71,7 +72,8 @@ Library open_library() {
       find(library.multiply, "cublasLtMatmul");
       if (!library.usable()) continue;
       Dl_info found;  // which file that was
-      if (dladdr(reinterpret_cast<const void*>(library.multiply), &found) != 0 && found.dli_fname != nullptr) library.name = found.dli_fname;
+      if (dladdr(reinterpret_cast<const void*>(library.multiply), &found) != 0 && found.dli_fname != nullptr)
+        library.name = found.dli_fname;
       return library;
     }
   }
@@ -128,7 +130,8 @@ Result<const Cublas::Product*> Cublas::product(const Shape& shape) {
   if (status == 0) status = lt.description_set(made->description, kTransposeA, &transposed, sizeof transposed);
   if (status == 0) status = lt.layout_create(&made->w, kTypeF16, unsigned_of(shape.k), unsigned_of(shape.n), shape.k);
   if (status == 0) status = lt.layout_create(&made->x, kTypeF16, unsigned_of(shape.k), unsigned_of(shape.t), shape.k);
-  if (status == 0) status = lt.layout_create(&made->c, shape.half_result ? kTypeF16 : kTypeF32, unsigned_of(shape.n), unsigned_of(shape.t), shape.c_pitch);
+  if (status == 0)
+    status = lt.layout_create(&made->c, shape.half_result ? kTypeF16 : kTypeF32, unsigned_of(shape.n), unsigned_of(shape.t), shape.c_pitch);
   if (status != 0) return failed_with(status);
   void* preference = nullptr;
   Choice choice{};
@@ -146,14 +149,16 @@ Result<const Cublas::Product*> Cublas::product(const Shape& shape) {
   return (products_[shape] = std::move(made)).get();
 }
 
-Status Cublas::multiply(const void* w, int64_t n, const void* x, int64_t t, int64_t k, void* c, bool half_result, int64_t c_pitch, bool add) {
+Status Cublas::multiply(const void* w, int64_t n, const void* x, int64_t t, int64_t k, void* c, bool half_result, int64_t c_pitch,
+                        bool add) {
   const auto address = static_cast<uint32_t>(reinterpret_cast<uintptr_t>(c) % kUsualAlignment);
   const uint32_t alignment = address == 0 ? kUsualAlignment : address & (0u - address);
   NBL_ASSIGN_OR_RETURN(const Product* product, this->product({n, t, k, c_pitch, alignment, half_result}));
   const float alpha = 1, beta = add ? 1.f : 0.f;
-  const int code = fault_due() ? -1
-                               : library().multiply(handle_, product->description, &alpha, w, product->w, x, product->x, &beta, c, product->c, c,
-                                                    product->c, &product->algorithm, workspace_, static_cast<size_t>(workspace_bytes_), stream_);
+  const int code = fault_due()
+                       ? -1
+                       : library().multiply(handle_, product->description, &alpha, w, product->w, x, product->x, &beta, c, product->c, c,
+                                            product->c, &product->algorithm, workspace_, static_cast<size_t>(workspace_bytes_), stream_);
   if (code != 0) return error(Code::kDevice, "cublasLtMatmul failed with status %d", code);
   return {};
 }

@@ -33,8 +33,8 @@ struct DeviceBlock {
 class DeviceDecoder {
  public:
   // kUnsupported names what this backend cannot do.
-  static Result<std::unique_ptr<DeviceDecoder>> create(std::shared_ptr<const Decoder> decoder, std::shared_ptr<const DeviceEmbedding> embedding,
-                                                       int device, cudaStream_t stream);
+  static Result<std::unique_ptr<DeviceDecoder>> create(std::shared_ptr<const Decoder> decoder,
+                                                       std::shared_ptr<const DeviceEmbedding> embedding, int device, cudaStream_t stream);
   const DecoderConfig& config() const { return decoder_->config; }
   const Decoder& decoder() const { return *decoder_; }
   const DeviceEmbedding& embedding() const { return *embedding_; }

@@ -134,7 +134,8 @@ Status Draws::upload(const Batch& batch, cudaStream_t stream) {
     NBL_RETURN_IF_ERROR(fill(sequence, static_cast<int64_t>(i), logit_row, stream));
     logit_row += sequence.draw != nullptr ? 1 : static_cast<int32_t>(sequence.logit_rows);
   }
-  NBL_CUDA(cudaMemcpyAsync(scratch_.states, host_states_.as<void>(), batch.sequences.size() * sizeof(DrawState), cudaMemcpyHostToDevice, stream));
+  NBL_CUDA(cudaMemcpyAsync(scratch_.states, host_states_.as<void>(), batch.sequences.size() * sizeof(DrawState), cudaMemcpyHostToDevice,
+                           stream));
   return {};
 }
 

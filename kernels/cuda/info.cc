@@ -96,9 +96,10 @@ std::string cuda_build_info() {
   if (cudaRuntimeGetVersion(&runtime) != cudaSuccess || cudaDriverGetVersion(&driver) != cudaSuccess) cudaGetLastError();
   char text[1024];
   const std::string cublas = cuda_device_count() > 0 ? cuda::Cublas::file() : std::string();
-  std::snprintf(text, sizeof(text), "{\"built\":true,\"runtime\":\"%d.%d\",\"driver\":\"%d.%d\",\"architectures\":\"%s\",\"cublas\":%s%s%s}",
-                runtime / 1000, runtime % 1000 / 10, driver / 1000, driver % 1000 / 10, NIBBLE_CUDA_ARCHITECTURE_LIST,
-                cublas.empty() ? "" : "\"", cublas.empty() ? "null" : cublas.c_str(), cublas.empty() ? "" : "\"");
+  std::snprintf(text, sizeof(text),
+                "{\"built\":true,\"runtime\":\"%d.%d\",\"driver\":\"%d.%d\",\"architectures\":\"%s\",\"cublas\":%s%s%s}", runtime / 1000,
+                runtime % 1000 / 10, driver / 1000, driver % 1000 / 10, NIBBLE_CUDA_ARCHITECTURE_LIST, cublas.empty() ? "" : "\"",
+                cublas.empty() ? "null" : cublas.c_str(), cublas.empty() ? "" : "\"");
   return text;
 }
 

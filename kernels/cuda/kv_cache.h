@@ -13,8 +13,8 @@ class CudaKvCache final : public KvCache {
  public:
   // `data` has bytes_for() bytes.
   CudaKvCache(DeviceBuffer data, const DecoderConfig& c, const KvOptions& options)
-      : data_(std::move(data)), capacity_(options.capacity), is_int8_(options.type == DType::kI8), values_(value_count(c, options.capacity)),
-        rows_(row_count(c, options.capacity)) {}
+      : data_(std::move(data)), capacity_(options.capacity), is_int8_(options.type == DType::kI8),
+        values_(value_count(c, options.capacity)), rows_(row_count(c, options.capacity)) {}
   int64_t length() const override { return length_; }
   int64_t capacity() const override { return capacity_; }
   int64_t bytes() const override { return data_.bytes(); }
@@ -32,7 +32,8 @@ class CudaKvCache final : public KvCache {
   void set_recorded(int64_t count) { recorded_ = count; }
 
   static int64_t bytes_for(const DecoderConfig& c, const KvOptions& options) {
-    return tensor_bytes(value_count(c, options.capacity), row_count(c, options.capacity), options.type == DType::kI8) + (options.capacity + 1) * 4;
+    return tensor_bytes(value_count(c, options.capacity), row_count(c, options.capacity), options.type == DType::kI8) +
+           (options.capacity + 1) * 4;
   }
 
  private:

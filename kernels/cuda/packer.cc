@@ -124,7 +124,8 @@ Status Packer::upload(void* to, const void* from, int64_t bytes) {
     auto* host = host_[slot_].as<unsigned char>();
     const auto* source = static_cast<const unsigned char*>(from) + done;
     copy_all({{host, source, kLine, lines, kLine}, {host + lines * kLine, source + lines * kLine, now - lines * kLine, 1, 0}});
-    NBL_CUDA(cudaMemcpyAsync(static_cast<unsigned char*>(to) + done, host, static_cast<size_t>(now), cudaMemcpyHostToDevice, stream_.get()));
+    NBL_CUDA(
+        cudaMemcpyAsync(static_cast<unsigned char*>(to) + done, host, static_cast<size_t>(now), cudaMemcpyHostToDevice, stream_.get()));
     NBL_CUDA(cudaEventRecord(done_[slot_], stream_.get()));
     busy_[slot_] = true;
     done += now;
@@ -151,7 +152,8 @@ Status Packer::upload_extra(const std::vector<const QuantWeight*>& parts, CudaWe
   Tiles& t = weight.plan_.tiles;
   if (plan.order_at > 0) {
     std::vector<int32_t> order(plan.padded_k), place(plan.padded_k, -1);
-    for (int64_t i = 0; i < plan.padded_k; ++i) order[i] = static_cast<int32_t>(i < first.in_features && !first.k_order.empty() ? first.k_order[i] : i);
+    for (int64_t i = 0; i < plan.padded_k; ++i)
+      order[i] = static_cast<int32_t>(i < first.in_features && !first.k_order.empty() ? first.k_order[i] : i);
     for (int64_t i = 0; i < plan.padded_k; ++i) {
       // Kernels wait until every place of a row has been written: one that no column has would be waited for without end.
       if (order[i] < 0 || order[i] >= plan.padded_k || place[order[i]] >= 0) {

@@ -101,8 +101,8 @@ __device__ __forceinline__ uint32_t bin_of(float best, float v) {
 
 // Tries the short way: false when the long one must be gone.
 template <bool kCluster>
-__device__ inline bool draw_shortly(const Team<kCluster>& team, Shared& shared, const Slice& slice, const DrawState& state, const Scale& scale, int top_k,
-                             int& turn, int32_t* drawn) {
+__device__ inline bool draw_shortly(const Team<kCluster>& team, Shared& shared, const Slice& slice, const DrawState& state,
+                                    const Scale& scale, int top_k, int& turn, int32_t* drawn) {
   const int tid = threadIdx.x;
   for (int bin = tid; bin < kBins; bin += kThreads) shared.count[bin] = 0;
   if (tid == 0) shared.listed = 0, shared.pivot.bin = kNoBin, shared.drawn = -1;
@@ -239,7 +239,8 @@ __global__ void __launch_bounds__(kThreads, 1) draw_rows(DrawScratch scratch, St
   const float* from = logits + static_cast<int64_t>(state.logit_row) * vocab + slice.begin;
   const int quads = vocab % 4 == 0 ? slice.count / 4 : 0;  // then every row and slice is aligned
 #pragma unroll 5
-  for (int i = tid; i < quads; i += kThreads) reinterpret_cast<float4*>(slice.values)[i] = __ldcg(reinterpret_cast<const float4*>(from) + i);
+  for (int i = tid; i < quads; i += kThreads)
+    reinterpret_cast<float4*>(slice.values)[i] = __ldcg(reinterpret_cast<const float4*>(from) + i);
 #pragma unroll 4
   for (int i = 4 * quads + tid; i < slice.count; i += kThreads) slice.values[i] = __ldcg(from + i);
   __syncthreads();

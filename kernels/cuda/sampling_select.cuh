@@ -28,7 +28,9 @@ struct Listed {
   uint64_t key;
   uint64_t weight;
 };
-__device__ __forceinline__ uint64_t key_of(uint32_t order, int32_t id) { return static_cast<uint64_t>(order) << 32 | ~static_cast<uint32_t>(id); }
+__device__ __forceinline__ uint64_t key_of(uint32_t order, int32_t id) {
+  return static_cast<uint64_t>(order) << 32 | ~static_cast<uint32_t>(id);
+}
 __device__ __forceinline__ int32_t id_of(uint64_t key) { return static_cast<int32_t>(~static_cast<uint32_t>(key)); }
 
 struct Pivot {

@@ -6,8 +6,8 @@
 
 namespace nbl::cuda {
 
-Result<std::unique_ptr<UnpackedMatmul>> UnpackedMatmul::create(const DeviceTraits& traits, std::unique_ptr<Cublas> cublas, cudaStream_t stream,
-                                                               void* buffers, int64_t buffer_bytes) {
+Result<std::unique_ptr<UnpackedMatmul>> UnpackedMatmul::create(const DeviceTraits& traits, std::unique_ptr<Cublas> cublas,
+                                                               cudaStream_t stream, void* buffers, int64_t buffer_bytes) {
   std::unique_ptr<UnpackedMatmul> made(new UnpackedMatmul);
   made->cublas_ = std::move(cublas);
   made->traits_ = traits;

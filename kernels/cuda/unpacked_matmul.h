@@ -25,7 +25,8 @@ class UnpackedMatmul {
   // c[rows, N] (+)= x[rows, padded K] * W^T: c float32 or f16.
   Status multiply(const CudaWeight& weight, const void* x, int rows, void* c, bool half, int64_t c_pitch, bool add);
   // The same for some strips of W; c begins with the first of their rows.
-  Status multiply_slice(const CudaWeight& weight, int first_strip, int strips, const void* x, int rows, void* c, bool half, int64_t c_pitch, bool add);
+  Status multiply_slice(const CudaWeight& weight, int first_strip, int strips, const void* x, int rows, void* c, bool half, int64_t c_pitch,
+                        bool add);
 
  private:
   UnpackedMatmul() = default;

@@ -41,7 +41,8 @@ class RefPlan : public Plan {
         return error(Code::kContextFull, "the sequence's cache holds %lld positions", static_cast<long long>(sequence.cache->capacity()));
       }
     }
-    if (tokens > limits_.max_tokens || rows > limits_.max_logit_rows || static_cast<int64_t>(batch.sequences.size()) > limits_.max_sequences) {
+    if (tokens > limits_.max_tokens || rows > limits_.max_logit_rows ||
+        static_cast<int64_t>(batch.sequences.size()) > limits_.max_sequences) {
       return error(Code::kArgument, "the step has %lld tokens and %lld rows of logits, more than the plan was made for",
                    static_cast<long long>(tokens), static_cast<long long>(rows));
     }

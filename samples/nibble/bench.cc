@@ -40,7 +40,8 @@ client::Model synthesize(const BenchFlags& flags) {
   return client::make<client::Model>(nbl_model_synthesize, request.data(), request.size(), config.get());
 }
 
-Json measure_prompts(const BenchFlags& flags, nbl_model* model, const std::string& name, const std::vector<int64_t>& prompts, int64_t decode) {
+Json measure_prompts(const BenchFlags& flags, nbl_model* model, const std::string& name, const std::vector<int64_t>& prompts,
+                     int64_t decode) {
   const client::Config config = client::make_config();
   for (const int64_t length : prompts) client::add(config, NBL_OPT_BENCH_PROMPT, std::to_string(length));
   for (const int64_t size : flags.batches) client::add(config, NBL_OPT_BENCH_BATCH, std::to_string(size));
@@ -71,8 +72,10 @@ Json measure(const BenchFlags& flags, nbl_model* model, const std::string& name)
 
 // Adds what the measured rates allow to say.
 void add_shares(Json* result) {
-  const double bandwidth = result->value("read_bandwidth_bytes_per_second", 0.0), products = result->value("multiply_operations_per_second", 0.0);
-  const double step_bytes = (*result)["weight_bytes_per_token"].get<double>(), operations = (*result)["multiply_operations_per_token"].get<double>();
+  const double bandwidth = result->value("read_bandwidth_bytes_per_second", 0.0),
+               products = result->value("multiply_operations_per_second", 0.0);
+  const double step_bytes = (*result)["weight_bytes_per_token"].get<double>(),
+               operations = (*result)["multiply_operations_per_token"].get<double>();
   for (Json& row : (*result)["rows"]) {
     // All sequences of a batch share one reading of the weights.
     const double steps = row["decode_tokens_per_second"].get<double>() / row["batch"].get<double>();
@@ -87,7 +90,8 @@ void add_shares(Json* result) {
 void add_memory_share(Json* result) {
   const std::string backend = (*result)["backend"].get<std::string>();
   if (backend.compare(0, 5, "cuda:") != 0) return;
-  const auto total = client::number_of(nbl_device_i64, static_cast<int32_t>(std::stoi(backend.substr(5))), nbl_prop{NBL_PROP_DEVICE_TOTAL_BYTES});
+  const auto total =
+      client::number_of(nbl_device_i64, static_cast<int32_t>(std::stoi(backend.substr(5))), nbl_prop{NBL_PROP_DEVICE_TOTAL_BYTES});
   for (Json& row : (*result)["rows"]) row["memory_share"] = row["memory_bytes"].get<double>() / static_cast<double>(total);
 }
 
@@ -108,17 +112,19 @@ std::string memory(const Json& row) {
 }
 
 void print_table(const Json& result) {
-  const double bandwidth = result.value("read_bandwidth_bytes_per_second", 0.0), products = result.value("multiply_operations_per_second", 0.0);
+  const double bandwidth = result.value("read_bandwidth_bytes_per_second", 0.0),
+               products = result.value("multiply_operations_per_second", 0.0);
   std::printf("%s: %s, %s; %s of weights, %s read a token", result["model"].get<std::string>().c_str(),
               result["format"].get<std::string>().c_str(), result.value("description", "").c_str(),
               terminal::bytes(result["weight_bytes"]).c_str(), terminal::bytes(result["weight_bytes_per_token"]).c_str());
   if (bandwidth > 0) std::printf("; read bandwidth now %.1f GB/s", bandwidth * 1e-9);
   if (products > 0) std::printf("; f16 products now %.0f Tflop/s", products * 1e-12);
-  std::printf("\n%6s %8s %8s %16s %10s %16s %10s %10s %10s %18s\n", "batch", "prompt", "decode", "prefill tokens/s", "products", "decode tokens/s",
-              "GB/s", "bandwidth", "KV", "memory");
+  std::printf("\n%6s %8s %8s %16s %10s %16s %10s %10s %10s %18s\n", "batch", "prompt", "decode", "prefill tokens/s", "products",
+              "decode tokens/s", "GB/s", "bandwidth", "KV", "memory");
   for (const Json& row : result["rows"]) {
-    std::printf("%6lld %8lld %8lld %16s %10s %16s %10.1f %10s %10s %18s\n", row["batch"].get<long long>(), row["prompt_tokens"].get<long long>(),
-                row["decode_tokens"].get<long long>(), terminal::rate(row["prefill_tokens_per_second"]).c_str(), share(row, "multiply_share").c_str(),
+    std::printf("%6lld %8lld %8lld %16s %10s %16s %10.1f %10s %10s %18s\n", row["batch"].get<long long>(),
+                row["prompt_tokens"].get<long long>(), row["decode_tokens"].get<long long>(),
+                terminal::rate(row["prefill_tokens_per_second"]).c_str(), share(row, "multiply_share").c_str(),
                 terminal::rate(row["decode_tokens_per_second"]).c_str(), row["decode_bytes_per_second"].get<double>() * 1e-9,
                 share(row, "bandwidth_share").c_str(), terminal::bytes(row["kv_bytes"]).c_str(), memory(row).c_str());
   }
@@ -133,17 +139,19 @@ void print_comparison(const Json& results) {
                 "decode tokens/s", "memory");
     for (const Json& result : results) {
       const Json& row = result["rows"][i];
-      std::printf("%-32s %-36s %12.2f %12s %16s %16s\n", result["model"].get<std::string>().c_str(), result["format"].get<std::string>().c_str(),
-                  row["prefill_ns"].get<double>() * 1e-6, terminal::bytes(result["weight_bytes"]).c_str(),
-                  terminal::rate(row["decode_tokens_per_second"]).c_str(), memory(row).c_str());
+      std::printf("%-32s %-36s %12.2f %12s %16s %16s\n", result["model"].get<std::string>().c_str(),
+                  result["format"].get<std::string>().c_str(), row["prefill_ns"].get<double>() * 1e-6,
+                  terminal::bytes(result["weight_bytes"]).c_str(), terminal::rate(row["decode_tokens_per_second"]).c_str(),
+                  memory(row).c_str());
     }
   }
 }
 
 void print_csv(const Json& results) {
   static const char* const of_result[] = {"weight_bytes", "read_bandwidth_bytes_per_second", "multiply_operations_per_second"};
-  static const char* const of_row[] = {"batch", "prompt_tokens", "decode_tokens", "prefill_ns", "prefill_tokens_per_second", "decode_tokens_per_second",
-                                       "kv_bytes", "memory_bytes", "memory_share", "bandwidth_share", "multiply_share"};
+  static const char* const of_row[] = {"batch", "prompt_tokens", "decode_tokens", "prefill_ns", "prefill_tokens_per_second",
+                                       "decode_tokens_per_second", "kv_bytes", "memory_bytes", "memory_share", "bandwidth_share",
+                                       "multiply_share"};
   std::printf("model,format");
   for (const char* key : of_row) std::printf(",%s", key);
   for (const char* key : of_result) std::printf(",%s", key);
@@ -188,7 +196,8 @@ void add_bench(CLI::App& program) {
   CLI::App* command = program.add_subcommand("bench", "Measure prefill and decode speed");
   command->add_option("DIR", flags->directories, "Checkpoint directories: several are compared");
   flags->load.add_to(command, false);
-  command->add_option("--shape", flags->shape, "Random weights of this shape instead: smollm2-135m, qwen2.5-0.5b, tinyllama-1.1b, mistral-7b, ...");
+  command->add_option("--shape", flags->shape,
+                      "Random weights of this shape instead: smollm2-135m, qwen2.5-0.5b, tinyllama-1.1b, mistral-7b, ...");
   command->add_option("--format", flags->format, "Their format: awq-g128, gptq-g128, nf4, fp4, f16, ...")->capture_default_str();
   command->add_option("--prompt", flags->prompts, "Prompt lengths")->delimiter(',')->capture_default_str();
   command->add_option("--decode", flags->decode, "Tokens to generate after each prompt; 0: as many as it has")->capture_default_str();

@@ -73,7 +73,8 @@ class Conversation {
       throw;
     }
     messages_.push_back({{"role", "assistant"}, {"content", answer}});
-    if (shows_facts_) std::printf("%s\n", terminal::styled(1, Style::kDim, facts::line(description_, facts::speed_of(session_.get()))).c_str());
+    if (shows_facts_)
+      std::printf("%s\n", terminal::styled(1, Style::kDim, facts::line(description_, facts::speed_of(session_.get()))).c_str());
   }
 
   void save(const std::string& path) const {

@@ -45,7 +45,9 @@ void run(const PerplexityFlags& flags) {
   std::printf("perplexity %.6f (mean NLL %.6f over %lld ids in %lld windows of %lld; %.1f s)\n", result["perplexity"].get<double>(),
               result["mean_nll"].get<double>(), result["scored"].get<long long>(), result["windows"].get<long long>(),
               static_cast<long long>(flags.window), result["seconds"].get<double>());
-  std::printf("%s\n", terminal::styled(1, terminal::Style::kDim, facts::format_of(description) + " | " + description.value("backend_description", "")).c_str());
+  std::printf("%s\n", terminal::styled(1, terminal::Style::kDim,
+                                       facts::format_of(description) + " | " + description.value("backend_description", ""))
+                          .c_str());
 }
 
 }  // namespace

@@ -16,7 +16,8 @@ Status device_i64(int32_t device, nbl_prop prop, int64_t* value) {
     case NBL_PROP_DEVICE_SM_MAJOR: *value = facts.sm_major; return {};
     case NBL_PROP_DEVICE_SM_MINOR: *value = facts.sm_minor; return {};
     case NBL_PROP_DEVICE_UTILIZATION:
-      if (facts.utilization_percent < 0) return error(Code::kUnsupported, "the utilization is not known: NVML (libnvidia-ml.so.1) is not there");
+      if (facts.utilization_percent < 0)
+        return error(Code::kUnsupported, "the utilization is not known: NVML (libnvidia-ml.so.1) is not there");
       *value = facts.utilization_percent;
       return {};
   }

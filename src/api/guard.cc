@@ -92,7 +92,8 @@ Status give_text(const std::string& text, char** out, size_t* out_length) {
 Status fill_buffer(std::string_view text, char* buffer, size_t capacity, size_t* length) {
   *length = text.size();
   if (text.size() > capacity) {
-    return error(Code::kBuffer, "%zu bytes do not fit a buffer of %zu", text.size(), capacity).with("needed", static_cast<int64_t>(text.size()));
+    return error(Code::kBuffer, "%zu bytes do not fit a buffer of %zu", text.size(), capacity)
+        .with("needed", static_cast<int64_t>(text.size()));
   }
   if (!text.empty()) std::memcpy(buffer, text.data(), text.size());
   return {};

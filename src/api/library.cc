@@ -20,7 +20,9 @@ uint32_t abi_version() noexcept { return NBL_ABI_VERSION; }
 Status abi_check(uint32_t built_against) {
   const uint32_t major = built_against >> 16, minor = built_against & 0xffff;
   if (major == NBL_VERSION_MAJOR && minor <= NBL_VERSION_MINOR) return {};
-  return error(Code::kAbi, "this program was built against nibble %u.%u, the library that it found is %s; install nibble %u.%u or newer of the same major version",
+  return error(Code::kAbi,
+               "this program was built against nibble %u.%u, the library that it found is %s; install nibble %u.%u or newer of the same "
+               "major version",
                major, minor, version(), major, minor)
       .with("built_against", std::to_string(major) + "." + std::to_string(minor))
       .with("library", version());

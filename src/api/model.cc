@@ -167,7 +167,8 @@ Status tokenize_spans(const nbl_model* m, std::string_view text, uint32_t flags,
   return {};
 }
 
-Status detokenize(const nbl_model* m, const nbl_token* ids, size_t ids_count, uint32_t flags, char* buf, size_t buf_capacity, size_t* buf_len) {
+Status detokenize(const nbl_model* m, const nbl_token* ids, size_t ids_count, uint32_t flags, char* buf, size_t buf_capacity,
+                  size_t* buf_len) {
   NBL_ASSIGN_OR_RETURN(const Tokenizer* tokenizer, tokenizer_of(m));
   return api::fill_buffer(tokenizer->decode(ids, ids_count, (flags & NBL_DETOKENIZE_SKIP_SPECIAL) != 0), buf, buf_capacity, buf_len);
 }

@@ -65,7 +65,8 @@ const OptionRow* find_option(nbl_option id) {
 
 Result<const OptionRow*> require_option(nbl_option id) {
   if (const OptionRow* row = find_option(id)) return row;
-  return error(Code::kUnknownOption, "this library (nibble %d.%d) knows no option %d", NBL_VERSION_MAJOR, NBL_VERSION_MINOR, id).with("id", id);
+  return error(Code::kUnknownOption, "this library (nibble %d.%d) knows no option %d", NBL_VERSION_MAJOR, NBL_VERSION_MINOR, id)
+      .with("id", id);
 }
 
 Status check_value(const OptionRow& row, const OptionValue& value) {
@@ -169,13 +170,15 @@ Status merge_device_map(nbl_config& config, const Json& value) {
     }
     return merge_device_map(config, first);
   }
-  return error(Code::kOptionValue, "\"device_map\" is %s, expected a device name or number", to_text(value).c_str()).with("key", "device_map");
+  return error(Code::kOptionValue, "\"device_map\" is %s, expected a device name or number", to_text(value).c_str())
+      .with("key", "device_map");
 }
 
 // max_memory: {0: "30GiB", "cpu": "16GB"}, numbers or texts, as entries DEVICE=BYTES.
 Status merge_max_memory(nbl_config& config, const Json& value) {
   if (!value.is_object()) {
-    return error(Code::kOptionValue, "\"max_memory\" is %s, expected an object of devices and bytes", to_text(value).c_str()).with("key", "max_memory");
+    return error(Code::kOptionValue, "\"max_memory\" is %s, expected an object of devices and bytes", to_text(value).c_str())
+        .with("key", "max_memory");
   }
   std::vector<std::string> list;
   MemoryCeilings ceilings;
@@ -306,7 +309,8 @@ Status parse_device(const std::string& text, BackendKind& kind, int& device) {
   if (!whole_number(number, 0, 1023, value)) {
     bool other = text == "disk";  // devices of other tools
     for (const char* name : {"rocm", "hip", "xpu", "mps", "meta"}) other = other || text.compare(0, std::strlen(name), name) == 0;
-    return error(other ? Code::kUnsupported : Code::kOptionValue, "the device is \"%s\"; known are auto, cpu, ref, cuda, cuda:0, cuda:1, ...", text.c_str())
+    return error(other ? Code::kUnsupported : Code::kOptionValue,
+                 "the device is \"%s\"; known are auto, cpu, ref, cuda, cuda:0, cuda:1, ...", text.c_str())
         .with("option", "device");
   }
   device = static_cast<int>(value);

@@ -119,7 +119,8 @@ Status session_i64(const nbl_session* s, nbl_prop prop, int64_t* value) {
 Status session_tokens(const nbl_session* s, int64_t from, nbl_token* ids, size_t ids_capacity, size_t* ids_count) {
   const std::vector<int32_t>& tokens = s->session->tokens();
   if (from < 0 || from > static_cast<int64_t>(tokens.size())) {
-    return error(Code::kArgument, "the session has %zu tokens; it cannot give those from %lld on", tokens.size(), static_cast<long long>(from));
+    return error(Code::kArgument, "the session has %zu tokens; it cannot give those from %lld on", tokens.size(),
+                 static_cast<long long>(from));
   }
   return api::fill_array(tokens.data() + from, tokens.size() - from, ids, ids_capacity, ids_count);
 }

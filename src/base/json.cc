@@ -204,7 +204,8 @@ Json& Json::add_member(std::string key) {
 
 void Json::erase(std::string_view key) {
   if (!is_object()) return;
-  members_->erase(std::remove_if(members_->begin(), members_->end(), [&](const Member& member) { return member.name == key; }), members_->end());
+  members_->erase(std::remove_if(members_->begin(), members_->end(), [&](const Member& member) { return member.name == key; }),
+                  members_->end());
 }
 
 // By sorting: an object of a hostile file may have a million keys.

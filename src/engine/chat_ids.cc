@@ -57,7 +57,8 @@ Json with_marks(Json request, const Tokenizer& tokenizer) {
     if (content.is_string()) content = marked(content.get<std::string>(), spellings);
     if (!content.is_array()) continue;
     for (Json& part : content) {
-      if (part.is_object() && part.contains("text") && part["text"].is_string()) part["text"] = marked(part["text"].get<std::string>(), spellings);
+      if (part.is_object() && part.contains("text") && part["text"].is_string())
+        part["text"] = marked(part["text"].get<std::string>(), spellings);
     }
   }
   return request;

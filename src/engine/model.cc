@@ -25,7 +25,8 @@ Result<std::shared_ptr<Backend>> make_backend(BackendKind kind, int device, cons
     return std::shared_ptr<Backend>(std::move(backend));
   }
   if (options.kernel != CudaKernel::kAuto) {
-    return error(Code::kUnsupported, "a kernel of a GPU was asked for, which the CPU cannot run; leave the option kernel at auto, or load on a GPU")
+    return error(Code::kUnsupported,
+                 "a kernel of a GPU was asked for, which the CPU cannot run; leave the option kernel at auto, or load on a GPU")
         .with("option", "kernel");
   }
   if (kind == BackendKind::kRef) return std::shared_ptr<Backend>(make_ref_backend());
@@ -181,7 +182,8 @@ Status Model::open_text(const LoadOptions& options) {
   auto chat = options.chat_template.empty() ? ChatTemplates::open(directory_)
                                             : ChatTemplates::from_text(options.chat_template, directory_);
   if (chat.ok() && (*chat)->empty() && tokenizer_) {
-    if (const FamilyTemplate* family = family_template(*tokenizer_)) chat = ChatTemplates::from_text(family->text, directory_, family->name);
+    if (const FamilyTemplate* family = family_template(*tokenizer_))
+      chat = ChatTemplates::from_text(family->text, directory_, family->name);
   }
   if (chat.ok()) {
     chat_ = std::move(chat).value();

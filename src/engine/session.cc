@@ -19,7 +19,9 @@ constexpr int64_t kStepsAhead = 2;                 // one is waited for while th
 // Logits::kAll for as long as it lives.
 class AllLogits {
  public:
-  explicit AllLogits(SessionOptions& options) : options_(options), wanted_(options.logits) { options.logits = SessionOptions::Logits::kAll; }
+  explicit AllLogits(SessionOptions& options) : options_(options), wanted_(options.logits) {
+    options.logits = SessionOptions::Logits::kAll;
+  }
   ~AllLogits() { options_.logits = wanted_; }
 
  private:

@@ -15,7 +15,8 @@ LayerPlan plan_layer(const DecoderConfig& c, int64_t layer) {
   const std::string attention = prefix + "self_attn.", mlp = prefix + "mlp.";
   const int64_t q_rows = c.num_attention_heads * c.head_dim, kv_rows = c.num_key_value_heads * c.head_dim;
   LayerPlan plan;
-  plan.qkv = {WeightRole::kQkv, {attention + "q_proj", attention + "k_proj", attention + "v_proj"}, {q_rows, kv_rows, kv_rows}, c.hidden_size};
+  plan.qkv = {
+      WeightRole::kQkv, {attention + "q_proj", attention + "k_proj", attention + "v_proj"}, {q_rows, kv_rows, kv_rows}, c.hidden_size};
   plan.output = {WeightRole::kAttentionOutput, {attention + "o_proj"}, {c.hidden_size}, q_rows};
   plan.gate_up = {WeightRole::kGateUp, {mlp + "gate_proj", mlp + "up_proj"}, {c.intermediate_size, c.intermediate_size}, c.hidden_size};
   plan.down = {WeightRole::kDown, {mlp + "down_proj"}, {c.hidden_size}, c.intermediate_size};
@@ -202,7 +203,9 @@ Status Builder::embedding() {
   const DecoderConfig& c = config_.decoder;
   const Checkpoint& checkpoint = loader_->checkpoint();
   const TensorView* view = checkpoint.find("model.embed_tokens.weight");
-  if (!view) return error(Code::kFormat, "model.embed_tokens.weight is missing in %s", checkpoint.directory().c_str()).with("tensor", "model.embed_tokens.weight");
+  if (!view)
+    return error(Code::kFormat, "model.embed_tokens.weight is missing in %s", checkpoint.directory().c_str())
+        .with("tensor", "model.embed_tokens.weight");
   if (view->shape != std::vector<int64_t>{c.vocab_size, c.hidden_size} || !is_float(view->dtype)) {
     return error(Code::kFormat, "%s is %s %s, expected %s of a float type", view->name.c_str(), dtype_name(view->dtype),
                  shape_text(view->shape).c_str(), shape_text({c.vocab_size, c.hidden_size}).c_str())

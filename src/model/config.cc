@@ -27,7 +27,8 @@ Result<Activation> activation_of(const Json& json) {
   if (name == "gelu") return Activation::kGelu;
   if (name == "gelu_new" || name == "gelu_pytorch_tanh" || name == "gelu_fast") return Activation::kGeluTanh;
   if (name == "relu") return Activation::kRelu;
-  return error(Code::kUnsupported, "config.json: \"%s\" is \"%s\"; known are silu, gelu, gelu_new, gelu_pytorch_tanh, relu", key.c_str(), name.c_str())
+  return error(Code::kUnsupported, "config.json: \"%s\" is \"%s\"; known are silu, gelu, gelu_new, gelu_pytorch_tanh, relu", key.c_str(),
+               name.c_str())
       .with("key", key);
 }
 
@@ -40,7 +41,8 @@ Status read_shape(const Json& json, DecoderConfig& c) {
   NBL_ASSIGN_OR_RETURN(c.num_key_value_heads, bounded(json, "num_key_value_heads", c.num_attention_heads, 1, 4096));
   const bool divides = c.hidden_size % c.num_attention_heads == 0;
   if (!divides && (!json.contains("head_dim") || json["head_dim"].is_null())) {
-    return error(Code::kFormat, "config.json: \"hidden_size\" %lld is no multiple of \"num_attention_heads\" %lld, and there is no \"head_dim\"",
+    return error(Code::kFormat,
+                 "config.json: \"hidden_size\" %lld is no multiple of \"num_attention_heads\" %lld, and there is no \"head_dim\"",
                  static_cast<long long>(c.hidden_size), static_cast<long long>(c.num_attention_heads))
         .with("key", "num_attention_heads");
   }
@@ -52,7 +54,8 @@ Status read_shape(const Json& json, DecoderConfig& c) {
                  static_cast<long long>(c.num_attention_heads), static_cast<long long>(c.num_key_value_heads))
         .with("key", "num_key_value_heads");
   }
-  if (c.head_dim % 2 != 0) return error(Code::kFormat, "config.json: the head size %lld is odd", static_cast<long long>(c.head_dim)).with("key", "head_dim");
+  if (c.head_dim % 2 != 0)
+    return error(Code::kFormat, "config.json: the head size %lld is odd", static_cast<long long>(c.head_dim)).with("key", "head_dim");
   return {};
 }
 
@@ -90,7 +93,8 @@ Result<ModelConfig> read_model_config(const Json& json) {
   NBL_RETURN_IF_ERROR(read_shape(json, config.decoder));
   NBL_ASSIGN_OR_RETURN(config.activation, activation_of(json));
   NBL_ASSIGN_OR_RETURN(const double epsilon, json_f64(json, "rms_norm_eps", 1e-6));
-  if (!(epsilon >= 0 && epsilon < 1)) return error(Code::kFormat, "config.json: \"rms_norm_eps\" is %g", epsilon).with("key", "rms_norm_eps");
+  if (!(epsilon >= 0 && epsilon < 1))
+    return error(Code::kFormat, "config.json: \"rms_norm_eps\" is %g", epsilon).with("key", "rms_norm_eps");
   config.norm_epsilon = static_cast<float>(epsilon);
   NBL_ASSIGN_OR_RETURN(config.rope, read_rope(json, config.decoder));
   NBL_RETURN_IF_ERROR(read_layer_types(json, config));

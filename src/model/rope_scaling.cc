@@ -15,7 +15,8 @@ Result<double> positive(const Json& scaling, const char* key, double fallback) {
   Result<double> value = json_f64(scaling, key, fallback);
   if (!value.ok()) return value.status().in("config.json");
   if (!(*value >= kLeast && *value <= kMost)) {
-    return error(Code::kFormat, "config.json: the rotary embedding's \"%s\" is %g, expected a number from %g to %g", key, *value, kLeast, kMost)
+    return error(Code::kFormat, "config.json: the rotary embedding's \"%s\" is %g, expected a number from %g to %g", key, *value, kLeast,
+                 kMost)
         .with("key", key);
   }
   return value;
@@ -46,7 +47,8 @@ void scale_llama3(double factor, double low, double high, double original, Rope&
 double yarn_magnitude(double scale, double mscale) { return scale <= 1 ? 1.0 : 0.1 * mscale * std::log(scale) + 1.0; }
 
 Status scale_yarn(const Json& scaling, double factor, double theta, double original, Rope& rope) {
-  if (!(theta > 1)) return error(Code::kFormat, "config.json: \"rope_theta\" is %g, expected more than 1 with yarn", theta).with("key", "rope_theta");
+  if (!(theta > 1))
+    return error(Code::kFormat, "config.json: \"rope_theta\" is %g, expected more than 1 with yarn", theta).with("key", "rope_theta");
   NBL_ASSIGN_OR_RETURN(const double beta_fast, positive(scaling, "beta_fast", 32));
   NBL_ASSIGN_OR_RETURN(const double beta_slow, positive(scaling, "beta_slow", 1));
   NBL_ASSIGN_OR_RETURN(const bool truncate, json_bool(scaling, "truncate", true));
@@ -117,7 +119,8 @@ Result<Rope> read_rope(const Json& config, const DecoderConfig& shape) {
     NBL_ASSIGN_OR_RETURN(const double factor, positive(scaling, "factor", longest / original));
     NBL_RETURN_IF_ERROR(scale_yarn(scaling, factor, theta, original, rope));
   } else {
-    return error(Code::kUnsupported, "config.json: the rope scaling \"%s\" is not known here; known are default, linear, dynamic, llama3, yarn", type.c_str())
+    return error(Code::kUnsupported,
+                 "config.json: the rope scaling \"%s\" is not known here; known are default, linear, dynamic, llama3, yarn", type.c_str())
         .with("key", "rope_scaling");
   }
   return rope;

@@ -225,7 +225,8 @@ Result<std::shared_ptr<const Decoder>> Synthesizer::make(int64_t layers) {
   decoder->rope.rotary_dim = c.head_dim;
   decoder->rope.theta = shape_.theta;
   for (int64_t i = 0; i < c.head_dim / 2; ++i) {
-    decoder->rope.inv_freq.push_back(static_cast<float>(std::pow(shape_.theta, -2.0 * static_cast<double>(i) / static_cast<double>(c.head_dim))));
+    decoder->rope.inv_freq.push_back(
+        static_cast<float>(std::pow(shape_.theta, -2.0 * static_cast<double>(i) / static_cast<double>(c.head_dim))));
   }
   auto embedding = std::make_shared<QuantWeight>(float_weight(c.vocab_size, c.hidden_size));
   decoder->embedding = {embedding->dense, DType::kF16, nullptr};
@@ -253,8 +254,8 @@ Result<Shape> shape_of(const Json& request) {
   if (request.contains("shape") && request["shape"].is_object()) {
     NBL_ASSIGN_OR_RETURN(const ModelConfig config, read_model_config(request["shape"]));
     const DecoderConfig& c = config.decoder;
-    return Shape{"config", c.hidden_size, c.intermediate_size, c.num_hidden_layers, c.num_attention_heads, c.num_key_value_heads, c.head_dim,
-                 c.vocab_size, c.tie_word_embeddings, c.model_type == "qwen2", config.rope.theta};
+    return Shape{"config",   c.hidden_size, c.intermediate_size,   c.num_hidden_layers,     c.num_attention_heads, c.num_key_value_heads,
+                 c.head_dim, c.vocab_size,  c.tie_word_embeddings, c.model_type == "qwen2", config.rope.theta};
   }
   NBL_ASSIGN_OR_RETURN(const std::string name, json_str(request, "shape", ""));
   NBL_ASSIGN_OR_RETURN(const Shape* shape, find(kShapes, name, "shape"));
@@ -269,7 +270,8 @@ Result<std::shared_ptr<const Decoder>> synthesize_decoder(const Json& request, c
   NBL_ASSIGN_OR_RETURN(const Shape shape, shape_of(request));
   NBL_ASSIGN_OR_RETURN(const FormatName* format, find(kFormatNames, format_name, "format"));
   NBL_ASSIGN_OR_RETURN(const int64_t layers, json_i64(request, "layers", shape.layers));
-  if (layers < 1 || layers > 1024) return error(Code::kOptionValue, "\"layers\" is %lld, expected 1 to 1024", static_cast<long long>(layers));
+  if (layers < 1 || layers > 1024)
+    return error(Code::kOptionValue, "\"layers\" is %lld, expected 1 to 1024", static_cast<long long>(layers));
   return Synthesizer(shape, *format, backend).make(layers);
 }
 

@@ -42,7 +42,8 @@ Result<State4> read_state(const ModuleSource& source) {
   State4 state;
   NBL_ASSIGN_OR_RETURN(const std::string type, json_str(json, "quant_type", ""));
   if (type != "nf4" && type != "fp4") {
-    return error(Code::kUnsupported, "%s has the quant_type \"%s\", expected nf4 or fp4", view.name.c_str(), type.c_str()).with("tensor", view.name);
+    return error(Code::kUnsupported, "%s has the quant_type \"%s\", expected nf4 or fp4", view.name.c_str(), type.c_str())
+        .with("tensor", view.name);
   }
   state.fp4 = type == "fp4";
   NBL_ASSIGN_OR_RETURN(state.block_size, json_i64(json, "blocksize", 64));

@@ -63,7 +63,8 @@ Result<QuantConfig> QuantConfig::read(const Checkpoint& checkpoint) {
     config.format = "marlin";
   }
   if (config.method.empty()) {
-    const bool awq_format = config.format == "gemm" || config.format == "gemv" || config.format == "gemv_fast" || config.format == "llm-awq";
+    const bool awq_format =
+        config.format == "gemm" || config.format == "gemv" || config.format == "gemv_fast" || config.format == "llm-awq";
     config.method = awq_format ? "awq" : "gptq";  // stand-alone files of old GPTQ tools name no method
   }
   if (const Json* meta = first_of(raw, {"meta"}); meta && meta->is_object()) {

@@ -89,8 +89,9 @@ class CheckpointLoader : public WeightLoader {
       if (config_.group_size != 0) out["group_size"] = config_.group_size;
       if (!config_.format.empty()) out["version"] = config_.format;
       if (config_.symmetric_known) out["sym"] = config_.symmetric;
-      for (const char* key : {"zero_point", "desc_act", "modules_to_not_convert", "llm_int8_skip_modules", "bnb_4bit_quant_type",
-                              "bnb_4bit_use_double_quant", "bnb_4bit_compute_dtype", "llm_int8_threshold", "load_in_4bit", "load_in_8bit"}) {
+      for (const char* key :
+           {"zero_point", "desc_act", "modules_to_not_convert", "llm_int8_skip_modules", "bnb_4bit_quant_type", "bnb_4bit_use_double_quant",
+            "bnb_4bit_compute_dtype", "llm_int8_threshold", "load_in_4bit", "load_in_8bit"}) {
         if (config_.raw.contains(key) && !config_.raw[key].is_null()) out[key] = config_.raw[key];
       }
     }
@@ -108,7 +109,8 @@ class CheckpointLoader : public WeightLoader {
 
   // The rows of int8 that bitsandbytes makes are those of LLM.int8.
   void set_threshold(WeightSpec& spec) const {
-    if (spec.format == WeightFormat::kIntGroup && spec.source.find("int8") != std::string::npos) spec.outlier_threshold = options_.int8_threshold;
+    if (spec.format == WeightFormat::kIntGroup && spec.source.find("int8") != std::string::npos)
+      spec.outlier_threshold = options_.int8_threshold;
   }
 
   // Float modules that are not on the skip list.
@@ -124,9 +126,12 @@ class CheckpointLoader : public WeightLoader {
     const std::string prefix = source.module + ".";
     for (const TensorView& tensor : checkpoint_->tensors()) {
       if (tensor.name.compare(0, prefix.size(), prefix) != 0) continue;
-      present += (present.empty() ? "" : ", ") + tensor.name.substr(prefix.size()) + " " + dtype_name(tensor.dtype) + " " + shape_text(tensor.shape);
+      present += (present.empty() ? "" : ", ") + tensor.name.substr(prefix.size()) + " " + dtype_name(tensor.dtype) + " " +
+                 shape_text(tensor.shape);
     }
-    if (present.empty()) return error(Code::kFormat, "%s has no tensors in %s", source.module.c_str(), checkpoint_->directory().c_str()).with("tensor", source.module);
+    if (present.empty())
+      return error(Code::kFormat, "%s has no tensors in %s", source.module.c_str(), checkpoint_->directory().c_str())
+          .with("tensor", source.module);
     return error(Code::kUnsupported, "%s is stored in a format that is not known here: it has %s (configuration: %s %s)",
                  source.module.c_str(), present.c_str(), config_.method.c_str(), config_.format.c_str())
         .with("tensor", source.module);
@@ -142,7 +147,8 @@ class CheckpointLoader : public WeightLoader {
 
 Result<std::unique_ptr<WeightLoader>> WeightLoader::open(std::shared_ptr<const Checkpoint> checkpoint, const LoadQuantOptions& options) {
   NBL_ASSIGN_OR_RETURN(QuantConfig config, QuantConfig::read(*checkpoint));
-  if (options.method != Method::kNone && (options.block_size < 32 || options.block_size > 4096 || (options.block_size & (options.block_size - 1)) != 0)) {
+  if (options.method != Method::kNone &&
+      (options.block_size < 32 || options.block_size > 4096 || (options.block_size & (options.block_size - 1)) != 0)) {
     return error(Code::kOptionValue, "a block size of %lld is not possible: bitsandbytes has 32, 64, 128, ... 4096",
                  static_cast<long long>(options.block_size));
   }

@@ -30,7 +30,8 @@ void spread_reasoning(Json& message) {
 Result<Json> messages_of(const Json& request) {
   const auto found = request.find("messages");
   if (found == request.end() || !found->is_array()) {
-    return error(Code::kArgument, "the request has no list of \"messages\"; it is {\"messages\": [{\"role\": \"user\", \"content\": \"...\"}]}");
+    return error(Code::kArgument,
+                 "the request has no list of \"messages\"; it is {\"messages\": [{\"role\": \"user\", \"content\": \"...\"}]}");
   }
   if (found->empty()) return error(Code::kArgument, "the conversation is empty: \"messages\" has no entry");
   Json out = Json::array();
@@ -57,7 +58,8 @@ Result<std::string> continue_final(const std::string& rendered, const Json& last
   if (value.is_string()) content = value.get<std::string>();
   if (value.is_array()) {
     for (const Json& part : value) {
-      if (part.is_object() && part.value("type", "") == "text" && part.contains("text") && part["text"].is_string()) content = part["text"].get<std::string>();
+      if (part.is_object() && part.value("type", "") == "text" && part.contains("text") && part["text"].is_string())
+        content = part["text"].get<std::string>();
     }
   }
   const std::string core = stripped(content);

@@ -66,7 +66,8 @@ class Templates : public ChatTemplates {
     if (found->is_string()) return add("default", found->get<std::string>(), file);
     if (!found->is_array()) return {};
     for (const Json& entry : *found) {
-      if (!entry.is_object() || !entry.contains("name") || !entry.contains("template") || !entry["name"].is_string() || !entry["template"].is_string()) {
+      if (!entry.is_object() || !entry.contains("name") || !entry.contains("template") || !entry["name"].is_string() ||
+          !entry["template"].is_string()) {
         return error(Code::kFormat, "tokenizer_config.json: an entry of chat_template lacks name or template");
       }
       NBL_RETURN_IF_ERROR(add(entry["name"].get<std::string>(), entry["template"].get<std::string>(), file));
@@ -133,7 +134,8 @@ class Templates : public ChatTemplates {
       if (const jinja::Template* found = find("tool_use")) return found;
     }
     if (const jinja::Template* found = find("default")) return found;
-    return error(Code::kArgument, "the checkpoint has several chat templates and no default; name one by \"template\": %s", joined_names().c_str());
+    return error(Code::kArgument, "the checkpoint has several chat templates and no default; name one by \"template\": %s",
+                 joined_names().c_str());
   }
 
   std::string joined_names() const {

@@ -105,7 +105,8 @@ enum class Family { kLlama, kGemma, kGeneric };
 
 Family family_of(const std::string& tokenizer_class) {
   if (tokenizer_class.find("Gemma") != std::string::npos) return Family::kGemma;
-  if (tokenizer_class == "T5Tokenizer" || tokenizer_class == "MT5Tokenizer" || tokenizer_class == "PegasusTokenizer") return Family::kGeneric;
+  if (tokenizer_class == "T5Tokenizer" || tokenizer_class == "MT5Tokenizer" || tokenizer_class == "PegasusTokenizer")
+    return Family::kGeneric;
   return Family::kLlama;
 }
 
@@ -173,7 +174,8 @@ Result<std::unique_ptr<TokenModel>> make_sentencepiece_model(const SentencePiece
     return Unigram::make(std::move(vocabulary), std::move(scores), options);
   }
   if (model.kind != SentencePieceModel::Kind::kBpe) {
-    return error(Code::kUnsupported, "the SentencePiece model is of kind %d, expected Unigram (1) or BPE (2)", static_cast<int>(model.kind));
+    return error(Code::kUnsupported, "the SentencePiece model is of kind %d, expected Unigram (1) or BPE (2)",
+                 static_cast<int>(model.kind));
   }
   BpeOptions options;
   options.has_unk_token = model.unk_id >= 0;
@@ -194,7 +196,8 @@ Result<PipelineParts> convert_sentencepiece(const SentencePieceModel& model, con
   const Family family = family_of(config.tokenizer_class);
   NBL_ASSIGN_OR_RETURN(const bool legacy, json_bool(config.document, "legacy", true));
   NBL_ASSIGN_OR_RETURN(const bool add_prefix_space, json_bool(config.document, "add_prefix_space", true));
-  NBL_ASSIGN_OR_RETURN(int64_t extra_ids, json_i64(config.document, "extra_ids", family == Family::kGeneric && config.tokenizer_class == "T5Tokenizer" ? 100 : 0));
+  NBL_ASSIGN_OR_RETURN(int64_t extra_ids, json_i64(config.document, "extra_ids",
+                                                   family == Family::kGeneric && config.tokenizer_class == "T5Tokenizer" ? 100 : 0));
   if (extra_ids < 0 || extra_ids > 10000) return error(Code::kFormat, "extra_ids is %lld", static_cast<long long>(extra_ids));
   const Spaces spaces = family == Family::kGemma   ? gemma_spaces()
                         : family == Family::kLlama ? llama_spaces(add_prefix_space && model.add_dummy_prefix, legacy)

@@ -17,7 +17,8 @@ constexpr Family kFamilies[] = {
     // Meta's model card of Llama 3, "Prompt format".
     {{"<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"},
      {"Llama 3's format, because the vocabulary has <|start_header_id|> and <|eot_id|>",
-      "{{ bos_token }}{% for message in messages %}{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' + message['content'] | trim + '<|eot_id|>' }}{% endfor %}"
+      "{{ bos_token }}{% for message in messages %}{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' + "
+      "message['content'] | trim + '<|eot_id|>' }}{% endfor %}"
       "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}"}},
 };
 

@@ -72,7 +72,8 @@ Result<std::vector<int32_t>> Pipeline::encode(std::string_view text, const Encod
   } else {
     for (const AddedSpan& span : parts_.added.cut(text, false, options.parse_special)) {
       if (span.index < 0) {
-        NBL_RETURN_IF_ERROR(encode_segment(text.substr(span.begin, span.end - span.begin), span.begin, options.parse_special, *scratch, spans));
+        NBL_RETURN_IF_ERROR(
+            encode_segment(text.substr(span.begin, span.end - span.begin), span.begin, options.parse_special, *scratch, spans));
         continue;
       }
       pieces.ids.push_back(parts_.added.all()[static_cast<size_t>(span.index)].id);
@@ -165,7 +166,8 @@ std::string Pipeline::token_bytes(int32_t id) const {
       const int byte = byte_of_fallback_token(token);
       if (byte >= 0) return std::string(1, static_cast<char>(byte));
       constexpr std::string_view kMetaspace = "\xE2\x96\x81";
-      for (size_t at = token.find(kMetaspace); at != std::string::npos; at = token.find(kMetaspace, at)) token.replace(at, kMetaspace.size(), " ");
+      for (size_t at = token.find(kMetaspace); at != std::string::npos; at = token.find(kMetaspace, at))
+        token.replace(at, kMetaspace.size(), " ");
       return token;
     }
     case TokenDecoder::Spelling::kWordPiece:

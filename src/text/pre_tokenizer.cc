@@ -352,8 +352,9 @@ Result<Behavior> parse_behavior(const Json& step, const std::string& owner, cons
   if (name == "MergedWithPrevious") return Behavior::kMergedWithPrevious;
   if (name == "MergedWithNext") return Behavior::kMergedWithNext;
   if (name == "Contiguous") return Behavior::kContiguous;
-  return error(Code::kUnsupported, "%s has the behavior \"%s\", expected Removed, Isolated, MergedWithPrevious, MergedWithNext or Contiguous",
-               owner.c_str(), name.c_str());
+  return error(Code::kUnsupported,
+               "%s has the behavior \"%s\", expected Removed, Isolated, MergedWithPrevious, MergedWithNext or Contiguous", owner.c_str(),
+               name.c_str());
 }
 
 template <typename Test>

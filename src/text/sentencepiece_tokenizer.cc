@@ -85,7 +85,8 @@ class SentencePieceTokenizer final : public Tokenizer {
     if (found->type == SentencePieceModel::Type::kByte && text.size() == 6) {
       return std::string(1, static_cast<char>(std::strtol(text.substr(3, 2).c_str(), nullptr, 16)));
     }
-    for (size_t at = text.find(kMetaspace); at != std::string::npos; at = text.find(kMetaspace, at)) text.replace(at, kMetaspace.size(), " ");
+    for (size_t at = text.find(kMetaspace); at != std::string::npos; at = text.find(kMetaspace, at))
+      text.replace(at, kMetaspace.size(), " ");
     return text;
   }
 

@@ -59,7 +59,8 @@ Result<std::unique_ptr<Tokenizer>> Tokenizer::open(const std::string& directory)
     NBL_ASSIGN_OR_RETURN(PipelineParts parts, convert_vocab_and_merges(directory, config));
     return Pipeline::make(std::move(parts), config, "vocab.json and merges.txt");
   }
-  return error(Code::kNotFound, "%s holds no tokenizer.json, tokenizer.model, spiece.model or vocab.json with merges.txt", directory.c_str());
+  return error(Code::kNotFound, "%s holds no tokenizer.json, tokenizer.model, spiece.model or vocab.json with merges.txt",
+               directory.c_str());
 }
 
 }  // namespace nbl

@@ -80,7 +80,8 @@ MadeModel make_word_piece(const Json& model, ModelLists& lists) {
   if (most < 0 || most > 10000) {
     return error(Code::kUnsupported, "max_input_chars_per_word is %lld, expected 0 to 10000", static_cast<long long>(most));
   }
-  return std::unique_ptr<TokenModel>(new WordPiece(std::move(lists.vocabulary), std::move(unk_token), std::move(prefix), static_cast<size_t>(most)));
+  return std::unique_ptr<TokenModel>(
+      new WordPiece(std::move(lists.vocabulary), std::move(unk_token), std::move(prefix), static_cast<size_t>(most)));
 }
 
 MadeModel make_model(const Json& model, ModelLists& lists) {

@@ -215,7 +215,8 @@ class Reader final : public nlohmann::json_sax<nlohmann::json> {
 
 Status parse(std::string_view text, std::string_view where, Reader& reader, ModelLists& lists) {
   // nlohmann's parser skips a byte order mark; the files' own reader does not, nor does any writer make one.
-  if (text.substr(0, 3) == "\xEF\xBB\xBF") return error(Code::kFormat, "%.*s begins with a byte order mark", static_cast<int>(where.size()), where.data());
+  if (text.substr(0, 3) == "\xEF\xBB\xBF")
+    return error(Code::kFormat, "%.*s begins with a byte order mark", static_cast<int>(where.size()), where.data());
   if (!nlohmann::json::sax_parse(text.begin(), text.end(), &reader)) {
     Status status = reader.status();
     if (status.ok()) status = error(Code::kFormat, "not valid JSON");
@@ -237,7 +238,8 @@ Status read_vocabulary(std::string_view text, std::string_view where, Vocabulary
   ModelLists lists;
   Reader reader(lists, true);
   NBL_RETURN_IF_ERROR(parse(text, where, reader, lists));
-  if (!lists.has_vocab) return error(Code::kFormat, "%.*s is no JSON object of tokens and ids", static_cast<int>(where.size()), where.data());
+  if (!lists.has_vocab)
+    return error(Code::kFormat, "%.*s is no JSON object of tokens and ids", static_cast<int>(where.size()), where.data());
   out = std::move(lists.vocabulary);
   return {};
 }

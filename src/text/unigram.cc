@@ -101,7 +101,8 @@ Status Unigram::encode(std::string_view text, Piece piece, bool, EncodedPieces& 
     unknown_before = unknown;
     end = step.begin;
   }
-  for (size_t i = cuts.size(); i-- > 0;) NBL_RETURN_IF_ERROR(encode_span(text, piece.begin + cuts[i].begin, piece.begin + cuts[i].end, out));
+  for (size_t i = cuts.size(); i-- > 0;)
+    NBL_RETURN_IF_ERROR(encode_span(text, piece.begin + cuts[i].begin, piece.begin + cuts[i].end, out));
   return {};
 }
 

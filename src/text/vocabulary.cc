@@ -6,8 +6,9 @@ namespace nbl {
 
 Status Vocabulary::add(std::string_view token, int64_t id) {
   if (id < 0 || id > kLargestTokenId) {
-    return error(Code::kFormat, "the token \"%.*s\" has the id %lld, expected 0 to %lld", static_cast<int>(std::min<size_t>(token.size(), 100)),
-                 token.data(), static_cast<long long>(id), static_cast<long long>(kLargestTokenId));
+    return error(Code::kFormat, "the token \"%.*s\" has the id %lld, expected 0 to %lld",
+                 static_cast<int>(std::min<size_t>(token.size(), 100)), token.data(), static_cast<long long>(id),
+                 static_cast<long long>(kLargestTokenId));
   }
   added_.push_back({static_cast<uint32_t>(arena_.size()), static_cast<uint32_t>(token.size()), static_cast<int32_t>(id)});
   arena_ += token;

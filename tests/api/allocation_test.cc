@@ -129,11 +129,14 @@ TEST(Allocation, ACallThatGetsNoMemoryDoesNoHarm) {
         Failing failing(fail_at, on);
         switch (call) {
           case kCreate: status = nbl_session_create(api::model(), options, &created, &error); break;
-          case kAppendText: status = nbl_session_append_text(session.get(), "Once upon a time", NBL_NTS, NBL_TOKENIZE_ADD_SPECIAL, &error); break;
+          case kAppendText:
+            status = nbl_session_append_text(session.get(), "Once upon a time", NBL_NTS, NBL_TOKENIZE_ADD_SPECIAL, &error);
+            break;
           case kAppend: status = nbl_session_append(session.get(), prompt.data(), prompt.size(), &error); break;
           case kBegin: status = nbl_session_begin(session.get(), 4, &error); break;
           case kNext:
-            for (int i = 0; i < 4 && status == NBL_OK; ++i) status = nbl_session_next(session.get(), nullptr, buffer, sizeof buffer, &length, &error);
+            for (int i = 0; i < 4 && status == NBL_OK; ++i)
+              status = nbl_session_next(session.get(), nullptr, buffer, sizeof buffer, &length, &error);
             break;
           case kScore: status = nbl_session_score(session.get(), expected.data() + prompt.size(), 2, log_probability, &error); break;
           case kDescribe: status = nbl_session_describe(session.get(), &text, &length, &error); break;
@@ -189,7 +192,8 @@ TEST(Allocation, AnAnswerThatGetsNoMemoryIsAnError) {
       {"config_to_json", [&](Answer& a) { return nbl_config_to_json(made, &a.text, &a.length, &a.error); }},
       {"config_merge_json", [&](Answer& a) { return nbl_config_merge_json(made, kOptions, NBL_NTS, &a.error); }},
       {"model_inspect", [&](Answer& a) { return nbl_model_inspect(directory.data(), directory.size(), &a.text, &a.length, &a.error); }},
-      {"model_estimate", [&](Answer& a) { return nbl_model_estimate(directory.data(), directory.size(), made, &a.text, &a.length, &a.error); }},
+      {"model_estimate",
+       [&](Answer& a) { return nbl_model_estimate(directory.data(), directory.size(), made, &a.text, &a.length, &a.error); }},
       {"model_describe", [&](Answer& a) { return nbl_model_describe(model, &a.text, &a.length, &a.error); }},
       {"session_describe", [&](Answer& a) { return nbl_session_describe(session.get(), &a.text, &a.length, &a.error); }},
       {"chat_render", [&](Answer& a) { return nbl_chat_render(model, kChat, NBL_NTS, &a.text, &a.length, &a.error); }},

@@ -34,7 +34,8 @@ inline nbl_model* model() {
     nbl_error* error = nullptr;
     EXPECT_EQ(nbl_config_create(&config, nullptr), NBL_OK);
     EXPECT_EQ(nbl_config_set_str(config, NBL_OPT_DEVICE, "cpu", NBL_NTS, nullptr), NBL_OK);
-    EXPECT_EQ(nbl_model_load(model_directory().data(), model_directory().size(), config, &out, &error), NBL_OK) << nbl_error_message(error, nullptr);
+    EXPECT_EQ(nbl_model_load(model_directory().data(), model_directory().size(), config, &out, &error), NBL_OK)
+        << nbl_error_message(error, nullptr);
     nbl_config_release(config);
     return out;
   }();
@@ -59,7 +60,8 @@ inline std::string generate(nbl_session* s, const std::string& prompt, int64_t t
   char* text = nullptr;
   size_t length = 0;
   nbl_error* error = nullptr;
-  EXPECT_EQ(nbl_session_generate(s, prompt.data(), prompt.size(), tokens, &text, &length, &error), NBL_OK) << nbl_error_message(error, nullptr);
+  EXPECT_EQ(nbl_session_generate(s, prompt.data(), prompt.size(), tokens, &text, &length, &error), NBL_OK)
+      << nbl_error_message(error, nullptr);
   return take(text, length);
 }
 

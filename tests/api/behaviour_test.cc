@@ -61,7 +61,9 @@ TEST(Api, TokensGoThereAndBack) {
 
   std::vector<uint64_t> begin(100), end(100);
   size_t again = 0;
-  ASSERT_EQ(nbl_tokenize_spans(api::model(), text.data(), text.size(), 0, ids.data(), ids.size(), &again, begin.data(), end.data(), nullptr), NBL_OK);
+  ASSERT_EQ(
+      nbl_tokenize_spans(api::model(), text.data(), text.size(), 0, ids.data(), ids.size(), &again, begin.data(), end.data(), nullptr),
+      NBL_OK);
   EXPECT_EQ(again, count);
   EXPECT_EQ(begin[0], 0u);
   EXPECT_EQ(end[count - 1], text.size());

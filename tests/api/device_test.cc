@@ -58,7 +58,8 @@ TEST_F(WithoutGpu, AKernelOfAGpuIsRefused) {
     EXPECT_NE(taken(error).find("resident"), std::string::npos);
     error = nullptr;
     ASSERT_EQ(nbl_config_set_str(raw, NBL_OPT_KERNEL, "resident", NBL_NTS, nullptr), NBL_OK);
-    EXPECT_EQ(nbl_model_load(api::model_directory().data(), api::model_directory().size(), raw, &model, &error), NBL_E_UNSUPPORTED) << device;
+    EXPECT_EQ(nbl_model_load(api::model_directory().data(), api::model_directory().size(), raw, &model, &error), NBL_E_UNSUPPORTED)
+        << device;
     EXPECT_EQ(model, nullptr);
     const std::string message = taken(error);
     EXPECT_NE(message.find("auto"), std::string::npos) << message;

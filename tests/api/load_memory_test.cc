@@ -40,8 +40,8 @@ class Writer {
       bytes *= d;
       dimensions += (dimensions.empty() ? "" : ",") + std::to_string(d);
     }
-    header_ += (header_.empty() ? "{\"" : ",\"") + name + "\":{\"dtype\":\"" + dtype + "\",\"shape\":[" + dimensions + "],\"data_offsets\":[" +
-               std::to_string(at_) + "," + std::to_string(at_ + bytes) + "]}";
+    header_ += (header_.empty() ? "{\"" : ",\"") + name + "\":{\"dtype\":\"" + dtype + "\",\"shape\":[" + dimensions +
+               "],\"data_offsets\":[" + std::to_string(at_) + "," + std::to_string(at_ + bytes) + "]}";
     at_ += bytes;
     largest_ = std::max(largest_, bytes);
     words_.push_back({word, bytes});
@@ -75,8 +75,9 @@ class Writer {
 
 int64_t write_checkpoint(const std::string& directory) {
   std::ofstream(directory + "/config.json")
-      << R"({"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": )" << kHidden << R"(, "intermediate_size": )" << kIntermediate
-      << R"(, "num_hidden_layers": 1, "num_attention_heads": )" << kHeads << R"(, "num_key_value_heads": )" << kKvHeads << R"(, "vocab_size": )" << kVocab
+      << R"({"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": )" << kHidden << R"(, "intermediate_size": )"
+      << kIntermediate << R"(, "num_hidden_layers": 1, "num_attention_heads": )" << kHeads << R"(, "num_key_value_heads": )" << kKvHeads
+      << R"(, "vocab_size": )" << kVocab
       << R"(, "rms_norm_eps": 1e-5, "quantization_config": {"quant_method": "awq", "bits": 4, "group_size": )" << kGroup
       << R"(, "version": "gemm", "zero_point": true}})";
   Writer writer;
@@ -89,7 +90,8 @@ int64_t write_checkpoint(const std::string& directory) {
   writer.add_awq(mlp + "gate_proj", kIntermediate, kHidden);
   writer.add_awq(mlp + "up_proj", kIntermediate, kHidden);
   writer.add_awq(mlp + "down_proj", kHidden, kIntermediate);
-  for (const char* name : {"model.layers.0.input_layernorm.weight", "model.layers.0.post_attention_layernorm.weight", "model.norm.weight"}) {
+  for (const char* name :
+       {"model.layers.0.input_layernorm.weight", "model.layers.0.post_attention_layernorm.weight", "model.norm.weight"}) {
     writer.add(name, "F16", {kHidden}, 0x3c003c00u);
   }
   writer.add("model.embed_tokens.weight", "F16", {kVocab, kHidden}, 0x2e662e66u);
@@ -106,7 +108,8 @@ Measured load(const std::string& directory) {
   nbl_config* config = nullptr;
   nbl_model* model = nullptr;
   Measured out;
-  if (nbl_config_create(&config, nullptr) != NBL_OK || nbl_config_set_str(config, NBL_OPT_DEVICE, "cpu", NBL_NTS, nullptr) != NBL_OK) return out;
+  if (nbl_config_create(&config, nullptr) != NBL_OK || nbl_config_set_str(config, NBL_OPT_DEVICE, "cpu", NBL_NTS, nullptr) != NBL_OK)
+    return out;
   if (nbl_model_load(directory.data(), directory.size(), config, &model, nullptr) != NBL_OK) return out;
   nbl_model_i64(model, NBL_PROP_FOOTPRINT, &out.weight_bytes, nullptr);
   rusage usage{};

@@ -57,7 +57,8 @@ TEST(Widen, ReadsFromAnyAddress) {
     for (size_t i = 0; i < out.size(); ++i) {
       uint32_t bits = 0;
       std::memcpy(&bits, bytes.data() + 1 + i * dtype_bytes(type), dtype_bytes(type));
-      const double expected = type == DType::kF16 ? half_by_definition(static_cast<uint16_t>(bits)) : bits_to_float(type == DType::kBF16 ? bits << 16 : bits);
+      const double expected =
+          type == DType::kF16 ? half_by_definition(static_cast<uint16_t>(bits)) : bits_to_float(type == DType::kBF16 ? bits << 16 : bits);
       ASSERT_EQ(out[i], expected) << dtype_name(type) << " " << i;
     }
   }

@@ -82,8 +82,8 @@ int main(int count, char** arguments) {
     }
   });
   const double decode = best_seconds(limit / 2, [&] { (*tokenizer)->decode(ids.data(), ids.size(), false); });
-  std::printf("{\"load_ms\": %.1f, \"encode_mb_per_s\": %.2f, \"decode_mb_per_s\": %.2f, \"ids\": %zu, \"ids_hash\": \"%016llx\"}\n", load * 1e3,
-              static_cast<double>(text->size()) / encode / 1e6, static_cast<double>(text->size()) / decode / 1e6, ids.size(),
+  std::printf("{\"load_ms\": %.1f, \"encode_mb_per_s\": %.2f, \"decode_mb_per_s\": %.2f, \"ids\": %zu, \"ids_hash\": \"%016llx\"}\n",
+              load * 1e3, static_cast<double>(text->size()) / encode / 1e6, static_cast<double>(text->size()) / decode / 1e6, ids.size(),
               static_cast<unsigned long long>(hash_of(ids)));
   return 0;
 }

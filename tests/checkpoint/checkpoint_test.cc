@@ -91,7 +91,8 @@ TEST(Checkpoint, SaysWhatIsMissing) {
 // Each header is wrong in one way; the message names what.
 TEST(Checkpoint, HostileHeadersAreOrdinaryInput) {
   const std::string data(64, 'x');
-  const struct { std::string bytes; const char* expected; } cases[] = {
+  const struct { std::string bytes; const char* expected;
+  } cases[] = {
       {"", "too few"},
       {std::string("\xff\xff\xff\xff\xff\xff\xff\x7f", 8), "announces a header"},
       {safetensors_bytes("{\"a\":", ""), "not valid JSON"},
@@ -103,7 +104,9 @@ TEST(Checkpoint, HostileHeadersAreOrdinaryInput) {
       {safetensors_bytes(R"({"a":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,16]}})", data), "too large"},
       {safetensors_bytes(R"({"a":{"dtype":"F32","shape":[32],"data_offsets":[0,128]}})", data), "truncated"},
       {safetensors_bytes(R"({"a":{"dtype":"F32","shape":[4],"data_offsets":[16,0]}})", data), "truncated"},
-      {safetensors_bytes(R"({"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]},"b":{"dtype":"F32","shape":[4],"data_offsets":[8,24]}})", data), "overlaps"},
+      {safetensors_bytes(R"({"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]},"b":{"dtype":"F32","shape":[4],"data_offsets":[8,24]}})",
+                         data),
+       "overlaps"},
       {safetensors_bytes(R"({"a":{"dtype":"U8","shape":[1,1,1,1,1,1,1,1,1,1],"data_offsets":[0,1]}})", data), "at most 8"},
       {safetensors_bytes(std::string(1000, '[') + std::string(1000, ']'), ""), "nests deeper"},
   };

@@ -621,7 +621,9 @@ TEST(RunningAhead, ShowsInNothing) {
           const float* logits = nullptr;
           int64_t rows = 0;
           status = s.logits(&logits, &rows);
-          if (status.ok()) out += "logits " + std::to_string(std::max_element(logits, logits + fake::kVocabulary) - logits) + " " + std::to_string(logits[7]);
+          if (status.ok())
+            out +=
+                "logits " + std::to_string(std::max_element(logits, logits + fake::kVocabulary) - logits) + " " + std::to_string(logits[7]);
         } else if (what == 5) {
           s.cancel();
         } else if (what == 6 || what == 7) {

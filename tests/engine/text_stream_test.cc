@@ -68,7 +68,10 @@ TEST(TextStream, TheEarliestOfSeveralStopsWins) { EXPECT_EQ(run({"ab cd ef"}, {"
 
 TEST(TextStream, AStopInsideOneTokenCutsIt) { EXPECT_EQ(run({"hello\nuser:"}, {"\nuser"}), "hello!"); }
 
-TEST(TextStream, OverlappingBeginnings) { EXPECT_EQ(run({"a", "a", "b"}, {"aab"}), "||!"); EXPECT_EQ(run({"a", "a", "a", "b"}, {"aab"}), "||a|!"); }
+TEST(TextStream, OverlappingBeginnings) {
+  EXPECT_EQ(run({"a", "a", "b"}, {"aab"}), "||!");
+  EXPECT_EQ(run({"a", "a", "a", "b"}, {"aab"}), "||a|!");
+}
 
 TEST(TextStream, WithoutATokenizerThereIsNoText) {
   TextStream stream(nullptr, true);

@@ -21,8 +21,13 @@ std::unique_ptr<nbl::Tokenizer> make(const Json& json) {
 }
 
 Json with_model(Json model, Json normalizer, Json pre_tokenizer, Json decoder) {
-  const Json added = {{"id", 0}, {"content", "<x>"}, {"single_word", false}, {"lstrip", true}, {"rstrip", true}, {"normalized", true}, {"special", true}};
-  return Json{{"added_tokens", Json::array({added})}, {"normalizer", normalizer}, {"pre_tokenizer", pre_tokenizer}, {"decoder", decoder}, {"model", model}};
+  const Json added = {{"id", 0},        {"content", "<x>"},   {"single_word", false}, {"lstrip", true},
+                      {"rstrip", true}, {"normalized", true}, {"special", true}};
+  return Json{{"added_tokens", Json::array({added})},
+              {"normalizer", normalizer},
+              {"pre_tokenizer", pre_tokenizer},
+              {"decoder", decoder},
+              {"model", model}};
 }
 
 std::unique_ptr<nbl::Tokenizer> byte_level() {
@@ -40,10 +45,12 @@ std::unique_ptr<nbl::Tokenizer> byte_fallback() {
     std::snprintf(name, sizeof(name), "<0x%02X>", static_cast<unsigned>(byte));
     vocab[name] = 5 + byte;
   }
-  const Json model = {{"type", "BPE"}, {"vocab", vocab}, {"merges", Json::array({"\xE2\x96\x81 a"})}, {"byte_fallback", true}, {"unk_token", "<unk>"}};
+  const Json model = {
+      {"type", "BPE"}, {"vocab", vocab}, {"merges", Json::array({"\xE2\x96\x81 a"})}, {"byte_fallback", true}, {"unk_token", "<unk>"}};
   const Json space = {{"type", "Replace"}, {"pattern", {{"String", "\xE2\x96\x81"}}}, {"content", " "}};
   const Json decoder = {{"type", "Sequence"}, {"decoders", Json::array({space, Json{{"type", "ByteFallback"}}, Json{{"type", "Fuse"}}})}};
-  return make(with_model(model, {{"type", "NFKC"}}, {{"type", "Metaspace"}, {"replacement", "\xE2\x96\x81"}, {"prepend_scheme", "first"}}, decoder));
+  return make(with_model(model, {{"type", "NFKC"}}, {{"type", "Metaspace"}, {"replacement", "\xE2\x96\x81"}, {"prepend_scheme", "first"}},
+                         decoder));
 }
 
 void expect_valid(const std::string& text) {

@@ -84,7 +84,8 @@ std::vector<float> logits_of(nbl_session* session, size_t count) {
   std::vector<float> logits(count);
   size_t found = 0;
   client::call(nbl_session_logits, session, logits.data(), logits.size(), &found);
-  if (found != count) throw std::runtime_error("nbl_session_logits gave " + std::to_string(found) + " values, expected " + std::to_string(count));
+  if (found != count)
+    throw std::runtime_error("nbl_session_logits gave " + std::to_string(found) + " values, expected " + std::to_string(count));
   return logits;
 }
 
@@ -107,7 +108,8 @@ void check_logits(nbl_model* model, const Options& options, const Prompt& prompt
     report->greedy_same += best == prompt.greedy[step] ? 1 : 0;
     if (best != prompt.greedy[step] && prompt.gap(step) > margin) {
       report->problems.push_back("prompt " + prompt.name + ": greedy step " + std::to_string(step) + " is " + std::to_string(best) +
-                                 ", expected " + std::to_string(prompt.greedy[step]) + " by a margin of " + std::to_string(prompt.gap(step)));
+                                 ", expected " + std::to_string(prompt.greedy[step]) + " by a margin of " +
+                                 std::to_string(prompt.gap(step)));
       return;
     }
     if (step + 1 == prompt.greedy.size()) break;
@@ -190,10 +192,14 @@ void check_figures(Report* report) {
     report->problems.push_back(text);
   };
   // Written so that a NaN fails.
-  if (!(logits.relative_rms() <= tolerance.relative_rms)) fail("relative RMS error %.2e is over %.0e", logits.relative_rms(), tolerance.relative_rms);
-  if (!(logits.mean_divergence() <= tolerance.divergence)) fail("KL divergence %.2e is over %.0e", logits.mean_divergence(), tolerance.divergence);
-  if (logits.misses() > 0) fail("%.0f rows have another best id although the margin is clear (%.0f allowed)", static_cast<double>(logits.misses()), 0);
-  if (logits.rows() >= 300 && logits.same_top1() < tolerance.top1) fail("same top-1 %.4f is under %.4f", logits.same_top1(), tolerance.top1);
+  if (!(logits.relative_rms() <= tolerance.relative_rms))
+    fail("relative RMS error %.2e is over %.0e", logits.relative_rms(), tolerance.relative_rms);
+  if (!(logits.mean_divergence() <= tolerance.divergence))
+    fail("KL divergence %.2e is over %.0e", logits.mean_divergence(), tolerance.divergence);
+  if (logits.misses() > 0)
+    fail("%.0f rows have another best id although the margin is clear (%.0f allowed)", static_cast<double>(logits.misses()), 0);
+  if (logits.rows() >= 300 && logits.same_top1() < tolerance.top1)
+    fail("same top-1 %.4f is under %.4f", logits.same_top1(), tolerance.top1);
 }
 
 // Null when the library says that it does not do this: only a load may say so.
@@ -245,8 +251,8 @@ const char* verdict(const Report& report) {
 }
 
 void print_header() {
-  std::printf("%-34s %-13s %9s %9s %9s %7s %9s %10s %8s  %s\n", "directory", "verdict", "max err", "rel RMS", "KL", "top-1", "greedy", "perplexity",
-              "load", "format; kernel");
+  std::printf("%-34s %-13s %9s %9s %9s %7s %9s %10s %8s  %s\n", "directory", "verdict", "max err", "rel RMS", "KL", "top-1", "greedy",
+              "perplexity", "load", "format; kernel");
 }
 
 void print_line(const std::string& name, const Report& report) {
@@ -254,7 +260,8 @@ void print_line(const std::string& name, const Report& report) {
     char perplexity[16] = "-";
     if (report.perplexity > 0) std::snprintf(perplexity, sizeof(perplexity), "%.6g", report.perplexity);
     char greedy[32];
-    std::snprintf(greedy, sizeof(greedy), "%lld/%lld", static_cast<long long>(report.greedy_same), static_cast<long long>(report.greedy_steps));
+    std::snprintf(greedy, sizeof(greedy), "%lld/%lld", static_cast<long long>(report.greedy_same),
+                  static_cast<long long>(report.greedy_steps));
     std::printf("%-34s %-13s %9.1e %9.1e %9.1e %7.4f %9s %10s %6.0fms  %s; %s\n", name.c_str(), verdict(report), report.logits.max_error(),
                 report.logits.relative_rms(), report.logits.mean_divergence(), report.logits.same_top1(), greedy, perplexity,
                 report.load_seconds * 1e3, report.format.c_str(), report.kernel.c_str());
@@ -328,7 +335,8 @@ int run(const Options& options) {
   if (options.json) {
     std::printf("%s\n", out.dump(1).c_str());
   } else {
-    std::printf("%d ok, %d failed, %d not supported (%s, %s)\n", ok, failed, unsupported, options.device.c_str(), options.precision.c_str());
+    std::printf("%d ok, %d failed, %d not supported (%s, %s)\n", ok, failed, unsupported, options.device.c_str(),
+                options.precision.c_str());
   }
   return failed > 0 || (options.strict && unsupported > 0) ? 1 : 0;
 }

@@ -71,17 +71,19 @@ GPU_TEST(ALoadAndItsStepsSurviveEveryFailure) {
     const Status status = whole_life();
     noticed += !status.ok();
     out_of_memory += status.code() == Code::kNoDeviceMemory;
-    CHECK_THAT(status.ok() || status.code() == Code::kDevice || status.code() == Code::kNoDeviceMemory || status.code() == Code::kUnsupported,
-               "call %lld: %s", static_cast<long long>(n), status.message().c_str());
+    CHECK_THAT(
+        status.ok() || status.code() == Code::kDevice || status.code() == Code::kNoDeviceMemory || status.code() == Code::kUnsupported,
+        "call %lld: %s", static_cast<long long>(n), status.message().c_str());
     CHECK_THAT(status.ok() || !status.message().empty(), "call %lld has no message", static_cast<long long>(n));
   }
   cuda::fail_call(0);
-  CHECK_THAT(noticed * 10 > calls * 8, "only %lld of %lld failures were noticed", static_cast<long long>(noticed), static_cast<long long>(calls));
+  CHECK_THAT(noticed * 10 > calls * 8, "only %lld of %lld failures were noticed", static_cast<long long>(noticed),
+             static_cast<long long>(calls));
   CHECK_THAT(out_of_memory >= 8, "only %lld allocations were refused", static_cast<long long>(out_of_memory));
   CHECK_THAT(whole_life().ok(), "after all failures");
   CHECK_THAT(free_bytes() >= free - (4 << 20), "%lld bytes were lost", static_cast<long long>(free - free_bytes()));
-  std::printf("  %lld calls, %lld failures noticed, %lld of them for memory\n", static_cast<long long>(calls), static_cast<long long>(noticed),
-              static_cast<long long>(out_of_memory));
+  std::printf("  %lld calls, %lld failures noticed, %lld of them for memory\n", static_cast<long long>(calls),
+              static_cast<long long>(noticed), static_cast<long long>(out_of_memory));
 }
 
 // A plan and a cache that saw a failure are as good as new ones.
@@ -118,7 +120,9 @@ GPU_TEST(AFailedStepMayBeTriedAgain) {
 GPU_TEST(ADeviceThatCannotBeUsedSaysWhy) {
   const auto told = [](const Status& status, Code code, std::initializer_list<const char*> parts) {
     CHECK_THAT(status.code() == code, "%s", status.message().c_str());
-    for (const char* part : parts) CHECK_THAT((status.message() + status.detail()).find(part) != std::string::npos, "\"%s\" is not in: %s", part, status.message().c_str());
+    for (const char* part : parts)
+      CHECK_THAT((status.message() + status.detail()).find(part) != std::string::npos, "\"%s\" is not in: %s", part,
+                 status.message().c_str());
     std::printf("  %s\n", status.message().c_str());
   };
   const auto with_fault = [](int64_t n, cudaError_t error) {
@@ -165,10 +169,11 @@ GPU_TEST(ALossWithinAStepIsTold) {
     cuda::fail_call(0);
     reached = cuda::calls() - before >= n;
     lost += status.code() == Code::kDeviceLost;
-    CHECK_THAT(status.ok() || status.code() == Code::kDeviceLost || status.code() == Code::kDevice, "call %lld: %s", static_cast<long long>(n),
-               status.message().c_str());
+    CHECK_THAT(status.ok() || status.code() == Code::kDeviceLost || status.code() == Code::kDevice, "call %lld: %s",
+               static_cast<long long>(n), status.message().c_str());
   }
-  CHECK_THAT(lost > 20 && lost * 10 >= (n - 1) * 8, "only %lld of %lld losses were told", static_cast<long long>(lost), static_cast<long long>(n - 1));
+  CHECK_THAT(lost > 20 && lost * 10 >= (n - 1) * 8, "only %lld of %lld losses were told", static_cast<long long>(lost),
+             static_cast<long long>(n - 1));
   (*cache)->truncate(0);
   CHECK_THAT(run_steps(**plan, **cache).ok(), "after all of them");
 }

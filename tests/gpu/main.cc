@@ -27,7 +27,8 @@ int main(int argc, char** argv) {
     const Counts before = counts();
     test.run();
     ++run;
-    std::printf("%-55s %6lld checks %s\n", test.name, counts().checks - before.checks, counts().failures == before.failures ? "ok" : "FAILED");
+    std::printf("%-55s %6lld checks %s\n", test.name, counts().checks - before.checks,
+                counts().failures == before.failures ? "ok" : "FAILED");
     std::fflush(stdout);
   }
   std::printf("%d tests, %lld checks, %lld failures\n", run, counts().checks, counts().failures);

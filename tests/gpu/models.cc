@@ -127,7 +127,8 @@ Norm random_norm(int64_t width, bool layer, uint32_t seed) {
   return norm;
 }
 
-Result<Linear> make_linear(const Backend& backend, const std::vector<const QuantWeight*>& parts, WeightRole role, bool bias, uint32_t seed) {
+Result<Linear> make_linear(const Backend& backend, const std::vector<const QuantWeight*>& parts, WeightRole role, bool bias,
+                           uint32_t seed) {
   Linear linear;
   for (const QuantWeight* part : parts) {
     linear.names.push_back("test");
@@ -193,7 +194,8 @@ Result<std::unique_ptr<TestModel>> TestModel::create(const Backend& backend, con
     Block& block = d.blocks[l];
     plain.qkv.push_back(random_weight(o.format, q_rows, o.hidden, seed++));
     plain.qkv.push_back(random_weight_like(plain.qkv[0], o.format, kv_rows, seed++));
-    plain.qkv.push_back(o.fused ? random_weight_like(plain.qkv[0], o.format, kv_rows, seed++) : random_weight(o.format, kv_rows, o.hidden, seed++));
+    plain.qkv.push_back(o.fused ? random_weight_like(plain.qkv[0], o.format, kv_rows, seed++)
+                                : random_weight(o.format, kv_rows, o.hidden, seed++));
     plain.gate_up.push_back(random_weight(o.format, o.inner, o.hidden, seed++));
     plain.gate_up.push_back(o.fused ? random_weight_like(plain.gate_up[0], o.format, o.inner, seed++)
                                     : random_weight(o.format, o.inner, o.hidden, seed++));
@@ -321,7 +323,8 @@ std::vector<double> TestModel::exact_logits(const std::vector<int32_t>& tokens) 
         double top = -1e300, total = 0;
         for (int64_t k = first; k <= i; ++k) {
           double score = 0;
-          for (int64_t e = 0; e < head_dim; ++e) score += qkv[0][(i * heads + j) * head_dim + e] * qkv[1][(k * kv_heads + g) * head_dim + e];
+          for (int64_t e = 0; e < head_dim; ++e)
+            score += qkv[0][(i * heads + j) * head_dim + e] * qkv[1][(k * kv_heads + g) * head_dim + e];
           weight.push_back(score * block.attention.scale);
           top = std::max(top, weight.back());
         }

@@ -140,7 +140,8 @@ GPU_TEST(StoredCodesPackAsPlainOnesDo) {
       for (Layout layout : {Layout::kAlongInputs, Layout::kAlongOutputs, Layout::kRows}) {
         if (plain.format == WeightFormat::kFloat || !fits(plain, layout) || !(*backend)->takes_stored({plain})) continue;
         const Stored stored = store(plain, layout);
-        const std::vector<float> a = product(**backend, {&plain}, WeightRole::kOther), b = product(**backend, {&stored.weight}, WeightRole::kOther);
+        const std::vector<float> a = product(**backend, {&plain}, WeightRole::kOther),
+                                 b = product(**backend, {&stored.weight}, WeightRole::kOther);
         CHECK_THAT(!a.empty() && a == b, "%s, %lld x %lld, layout %d", format.name, static_cast<long long>(shape[0]),
                    static_cast<long long>(shape[1]), static_cast<int>(layout));
       }
@@ -152,13 +153,15 @@ GPU_TEST(StoredPartsFuse) {
   auto backend = make_cuda_backend({});
   if (!backend.ok()) return;
   for (const FormatCase& format : formats()) {
-    const QuantWeight q = random_weight(format, 48, 256, 5), k = random_weight_like(q, format, 24, 6), v = random_weight_like(q, format, 24, 7);
+    const QuantWeight q = random_weight(format, 48, 256, 5), k = random_weight_like(q, format, 24, 6),
+                      v = random_weight_like(q, format, 24, 7);
     const QuantWeight up = random_weight_like(q, format, 48, 8);
     for (Layout layout : {Layout::kAlongInputs, Layout::kAlongOutputs, Layout::kRows}) {
       if (q.format == WeightFormat::kFloat || !fits(q, layout) || !(*backend)->takes_stored({q})) continue;
       const Stored sq = store(q, layout), sk = store(k, layout), sv = store(v, layout), su = store(up, layout);
-      CHECK_THAT(product(**backend, {&q, &k, &v}, WeightRole::kQkv) == product(**backend, {&sq.weight, &sk.weight, &sv.weight}, WeightRole::kQkv),
-                 "%s: q, k, v, layout %d", format.name, static_cast<int>(layout));
+      CHECK_THAT(
+          product(**backend, {&q, &k, &v}, WeightRole::kQkv) == product(**backend, {&sq.weight, &sk.weight, &sv.weight}, WeightRole::kQkv),
+          "%s: q, k, v, layout %d", format.name, static_cast<int>(layout));
       CHECK_THAT(product(**backend, {&q, &up}, WeightRole::kGateUp) == product(**backend, {&sq.weight, &su.weight}, WeightRole::kGateUp),
                  "%s: gate and up, layout %d", format.name, static_cast<int>(layout));
       // Parts of two checkpoint formats under one roof.
@@ -232,11 +235,14 @@ GPU_TEST(StoredScalesPackAsPlainOnesDo) {
       twice[i].weight.stored_scales = {twice[i].scale_bytes.data(), DType::kU8, true, twice[i].map_bytes.data() + 3,
                                        twice[i].nested_bytes.data() + 1, nested_block, offset};
     }
-    CHECK_THAT(product(**backend, {&parts[0]}, WeightRole::kOther) == product(**backend, {&by_rows[0].weight}, WeightRole::kOther), "by rows");
-    CHECK_THAT(product(**backend, {&plain_twice[0]}, WeightRole::kOther) == product(**backend, {&twice[0].weight}, WeightRole::kOther), "twice");
+    CHECK_THAT(product(**backend, {&parts[0]}, WeightRole::kOther) == product(**backend, {&by_rows[0].weight}, WeightRole::kOther),
+               "by rows");
+    CHECK_THAT(product(**backend, {&plain_twice[0]}, WeightRole::kOther) == product(**backend, {&twice[0].weight}, WeightRole::kOther),
+               "twice");
     for (WeightRole role : {WeightRole::kQkv, WeightRole::kGateUp}) {
-      CHECK_THAT(product(**backend, {&plain_twice[0], &plain_twice[1]}, role) == product(**backend, {&twice[0].weight, &twice[1].weight}, role),
-                 "two parts, role %d", static_cast<int>(role));
+      CHECK_THAT(
+          product(**backend, {&plain_twice[0], &plain_twice[1]}, role) == product(**backend, {&twice[0].weight, &twice[1].weight}, role),
+          "two parts, role %d", static_cast<int>(role));
       CHECK_THAT(product(**backend, {&parts[0], &plain_twice[1]}, role) == product(**backend, {&by_rows[0].weight, &twice[1].weight}, role),
                  "parts of two kinds, role %d", static_cast<int>(role));
     }
@@ -308,14 +314,17 @@ GPU_TEST(ValuesAreQuantizedByTheirRule) {
           plain.scales.push_back(bits == 8 ? most * kInt8Scale : most);
         }
         const std::vector<float> expected = product(**backend, {&plain}, WeightRole::kOther);
-        CHECK_THAT(expected == product(**backend, {&view}, WeightRole::kOther), "%s to %d bits, group %lld", dtype_name(type), bits, static_cast<long long>(length));
+        CHECK_THAT(expected == product(**backend, {&view}, WeightRole::kOther), "%s to %d bits, group %lld", dtype_name(type), bits,
+                   static_cast<long long>(length));
         for (WeightRole role : {WeightRole::kQkv, WeightRole::kGateUp}) {
-          CHECK_THAT(product(**backend, {&plain, &plain}, role) == product(**backend, {&view, &view}, role), "%s to %d bits: two parts", dtype_name(type), bits);
+          CHECK_THAT(product(**backend, {&plain, &plain}, role) == product(**backend, {&view, &view}, role), "%s to %d bits: two parts",
+                     dtype_name(type), bits);
         }
         if (bits == 8) continue;
         for (float& scale : plain.scales) scale *= 0.75f;  // as double quantization changes them
         view.scales = plain.scales;
-        CHECK_THAT(product(**backend, {&plain}, WeightRole::kOther) == product(**backend, {&view}, WeightRole::kOther), "with scales of its own");
+        CHECK_THAT(product(**backend, {&plain}, WeightRole::kOther) == product(**backend, {&view}, WeightRole::kOther),
+                   "with scales of its own");
       }
     }
   }

@@ -74,10 +74,13 @@ struct Checkpoint {
 };
 
 client::Model load(const Checkpoint& checkpoint, const std::string& device) {
-  return client::make<client::Model>(nbl_model_load, checkpoint.directory.data(), checkpoint.directory.size(), checkpoint.config(device).get());
+  return client::make<client::Model>(nbl_model_load, checkpoint.directory.data(), checkpoint.directory.size(),
+                                     checkpoint.config(device).get());
 }
 
-Json describe(const client::Model& model) { return Json::parse(client::text_of(nbl_model_describe, static_cast<const nbl_model*>(model.get()))); }
+Json describe(const client::Model& model) {
+  return Json::parse(client::text_of(nbl_model_describe, static_cast<const nbl_model*>(model.get())));
+}
 
 // Greedy ids after a prompt of ids.
 std::vector<nbl_token> generate(const client::Model& model, int64_t context) {
@@ -104,7 +107,8 @@ void refused(const std::string& what, nbl_status status, const std::vector<std::
   } catch (const client::Error& error) {
     check(error.status() == status, what + " is " + nbl_status_name(error.status()) + ": " + error.what());
     for (const std::string& part : parts) {
-      check((error.what() + error.detail()).find(part) != std::string::npos, what + ": \"" + part + "\" is not in: " + error.what() + " " + error.detail());
+      check((error.what() + error.detail()).find(part) != std::string::npos,
+            what + ": \"" + part + "\" is not in: " + error.what() + " " + error.detail());
     }
     std::printf("  %s: %s\n", what.c_str(), error.what());
   }
@@ -137,7 +141,8 @@ void estimate_is_true(const Checkpoint& checkpoint, int64_t context) {
   const int64_t before = free_bytes();
   LeastFree least;
   const client::Model model = load(checkpoint, "cuda:0");
-  const int64_t peak = before - least.stop(), weights = estimate["weight_bytes"].get<int64_t>() + estimate["embedding_bytes"].get<int64_t>();
+  const int64_t peak = before - least.stop(),
+                weights = estimate["weight_bytes"].get<int64_t>() + estimate["embedding_bytes"].get<int64_t>();
   const client::Config session_config = client::make_config();
   client::set(session_config, NBL_OPT_CONTEXT, context);
   const auto session = client::make<client::Session>(nbl_session_create, model.get(), session_config.get());
@@ -146,14 +151,18 @@ void estimate_is_true(const Checkpoint& checkpoint, int64_t context) {
   const Json description = describe(model);
   check(description["footprint_bytes"] == weights, checkpoint.name() + ": footprint_bytes is what was estimated");
   const int64_t layer = weights / description["shape"]["num_hidden_layers"].get<int64_t>();
-  check(peak <= weights + layer + (64 << 20), checkpoint.name() + ": " + std::to_string(peak) + " were taken at most while loading " + std::to_string(weights));
+  check(peak <= weights + layer + (64 << 20),
+        checkpoint.name() + ": " + std::to_string(peak) + " were taken at most while loading " + std::to_string(weights));
   // Of the smallest models the pieces of 2 MB in which memory is handed out are more than 2 %.
-  check(std::fabs(error) < 0.02 || std::llabs(taken - total) < (4 << 20), checkpoint.name() + ": " + std::to_string(taken) + " taken, " + std::to_string(total) + " estimated");
+  check(std::fabs(error) < 0.02 || std::llabs(taken - total) < (4 << 20),
+        checkpoint.name() + ": " + std::to_string(taken) + " taken, " + std::to_string(total) + " estimated");
   const double seconds = description["load_seconds"].get<double>();
   const double file_bytes = Json::parse(client::text_of(nbl_model_inspect, directory.data(), directory.size()))["file_bytes"].get<double>();
-  std::printf("%-32s context %lld: %.3f GB estimated, %.3f taken (%+.2f %%, %+.1f MB); load %.3f s, %.2f GB/s of file, %.2f of weights, peak +%.0f MB\n",
-              checkpoint.name().c_str(), static_cast<long long>(context), total * 1e-9, taken * 1e-9, error * 100, (taken - total) * 1e-6, seconds,
-              file_bytes * 1e-9 / seconds, weights * 1e-9 / seconds, (peak - weights) * 1e-6);
+  std::printf(
+      "%-32s context %lld: %.3f GB estimated, %.3f taken (%+.2f %%, %+.1f MB); load %.3f s, %.2f GB/s of file, %.2f of weights, peak +%.0f "
+      "MB\n",
+      checkpoint.name().c_str(), static_cast<long long>(context), total * 1e-9, taken * 1e-9, error * 100, (taken - total) * 1e-6, seconds,
+      file_bytes * 1e-9 / seconds, weights * 1e-9 / seconds, (peak - weights) * 1e-6);
 }
 
 client::Model load_with_kernel(const Checkpoint& checkpoint, const std::string& kernel) {
@@ -177,7 +186,8 @@ Answer answer_of(const client::Model& model) {
   for (int i = 0; i < 3; ++i) client::call(nbl_session_append, session.get(), prompt.data() + i, size_t{1});
   Answer answer;
   answer.kernels = Json::parse(client::text_of(nbl_session_describe, static_cast<const nbl_session*>(session.get())))["kernels"];
-  answer.logits.resize(static_cast<size_t>(client::number_of(nbl_model_i64, static_cast<const nbl_model*>(model.get()), static_cast<nbl_prop>(NBL_PROP_VOCABULARY))));
+  answer.logits.resize(static_cast<size_t>(
+      client::number_of(nbl_model_i64, static_cast<const nbl_model*>(model.get()), static_cast<nbl_prop>(NBL_PROP_VOCABULARY))));
   size_t count = 0;
   client::call(nbl_session_logits, session.get(), answer.logits.data(), answer.logits.size(), &count);
   return answer;
@@ -200,9 +210,12 @@ void forced_kernels(const Checkpoint& checkpoint) {
       continue;
     }
     const Answer forced = answer_of(load_with_kernel(checkpoint, kernel));
-    const bool resident = forced.kernels.front()["kernel"] == "resident", cublas = forced.kernels.back()["kernel"].get<std::string>().find("cublas") != std::string::npos;
-    check(resident == (has_resident && (kernel == "resident" || kernel == "cublas")), checkpoint.name() + ": one token with the kernel " + kernel + ": " + forced.kernels.dump());
-    check(cublas == (has_cublas && kernel != "tiles"), checkpoint.name() + ": a prompt with the kernel " + kernel + ": " + forced.kernels.dump());
+    const bool resident = forced.kernels.front()["kernel"] == "resident",
+               cublas = forced.kernels.back()["kernel"].get<std::string>().find("cublas") != std::string::npos;
+    check(resident == (has_resident && (kernel == "resident" || kernel == "cublas")),
+          checkpoint.name() + ": one token with the kernel " + kernel + ": " + forced.kernels.dump());
+    check(cublas == (has_cublas && kernel != "tiles"),
+          checkpoint.name() + ": a prompt with the kernel " + kernel + ": " + forced.kernels.dump());
     const double off = distance(forced.logits, any.logits);
     check(off < 2e-2, checkpoint.name() + ": the kernel " + kernel + " is " + std::to_string(off) + " off");
   }
@@ -217,14 +230,15 @@ void refusals(const Checkpoint& checkpoint) {
   client::Model model = load(checkpoint, "cuda:0");
   const std::vector<nbl_token> expected = generate(model, 64);
   refused("moving to it", NBL_E_DEVICE, {"this machine has"}, [&] { client::call(nbl_model_move, model.get(), int32_t{count}); });
-  refused("more sessions than there is memory", NBL_E_NO_DEVICE_MEMORY, {"needs", "are free", "smaller context", "\"needed\"", "\"free\""}, [&] {
-    std::vector<client::Session> sessions;
-    for (int i = 0; i < 1000; ++i) {
-      const client::Config config = client::make_config();
-      client::set(config, NBL_OPT_CONTEXT, int64_t{1} << 24);
-      sessions.push_back(client::make<client::Session>(nbl_session_create, model.get(), config.get()));
-    }
-  });
+  refused("more sessions than there is memory", NBL_E_NO_DEVICE_MEMORY, {"needs", "are free", "smaller context", "\"needed\"", "\"free\""},
+          [&] {
+            std::vector<client::Session> sessions;
+            for (int i = 0; i < 1000; ++i) {
+              const client::Config config = client::make_config();
+              client::set(config, NBL_OPT_CONTEXT, int64_t{1} << 24);
+              sessions.push_back(client::make<client::Session>(nbl_session_create, model.get(), config.get()));
+            }
+          });
   refused("float32 keys on a device that has none", NBL_E_UNSUPPORTED, {"F32"}, [&] {
     const client::Config config = client::make_config();
     client::set(config, NBL_OPT_KV_DTYPE, std::string("f32"));
@@ -249,11 +263,13 @@ void refusals(const Checkpoint& checkpoint) {
 void device_figures() {
   const auto get = [](int64_t prop) { return client::number_of(nbl_device_i64, 0, static_cast<nbl_prop>(prop)); };
   const int64_t total = get(NBL_PROP_DEVICE_TOTAL_BYTES), used = get(NBL_PROP_DEVICE_USED_BYTES), free = get(NBL_PROP_DEVICE_FREE_BYTES);
-  check(total > 0 && used > 0 && free > 0 && used + free <= total * 1.02 && used + free >= total * 0.95, "used and free memory make up the total");
+  check(total > 0 && used > 0 && free > 0 && used + free <= total * 1.02 && used + free >= total * 0.95,
+        "used and free memory make up the total");
   try {
     const int64_t load = get(NBL_PROP_DEVICE_UTILIZATION);
     check(load >= 0 && load <= 100, "the utilization is a percentage");
-    std::printf("%s: %.1f of %.1f GB used, utilization %lld %%\n", client::text_of(nbl_device_name, 0).c_str(), used * 1e-9, total * 1e-9, static_cast<long long>(load));
+    std::printf("%s: %.1f of %.1f GB used, utilization %lld %%\n", client::text_of(nbl_device_name, 0).c_str(), used * 1e-9, total * 1e-9,
+                static_cast<long long>(load));
   } catch (const client::Error& error) {
     check(error.status() == NBL_E_UNSUPPORTED, error.what());
     std::printf("%.1f of %.1f GB used; %s\n", used * 1e-9, total * 1e-9, error.what());

@@ -115,14 +115,17 @@ bool plausible(Sampler& sampler, const float* logits, const Case& c, int32_t id)
 template <typename T>
 struct OnDevice {
   T* data = nullptr;
-  explicit OnDevice(int64_t count) { cudaMalloc(&data, static_cast<size_t>(count) * sizeof(T)), cudaMemset(data, 0, static_cast<size_t>(count) * sizeof(T)); }
+  explicit OnDevice(int64_t count) {
+    cudaMalloc(&data, static_cast<size_t>(count) * sizeof(T)), cudaMemset(data, 0, static_cast<size_t>(count) * sizeof(T));
+  }
   ~OnDevice() { cudaFree(data); }
   void set(const T* from, int64_t count) { cudaMemcpy(data, from, static_cast<size_t>(count) * sizeof(T), cudaMemcpyHostToDevice); }
 };
 
 std::unique_ptr<cuda::CudaKvCache> history_cache(cudaStream_t stream) {
   auto memory = cuda::DeviceBuffer::allocate(0, cuda::CudaKvCache::bytes_for(DecoderConfig(), {kCapacity, DType::kF16}), "history", stream);
-  return memory.ok() ? std::make_unique<cuda::CudaKvCache>(std::move(memory).value(), DecoderConfig(), KvOptions{kCapacity, DType::kF16}) : nullptr;
+  return memory.ok() ? std::make_unique<cuda::CudaKvCache>(std::move(memory).value(), DecoderConfig(), KvOptions{kCapacity, DType::kF16})
+                     : nullptr;
 }
 
 int shared_optin() {
@@ -172,7 +175,8 @@ void check_draws(int64_t vocab, int rows, int rounds, int optin, uint32_t seed) 
     Status status = draws.upload(batch, stream->get());
     for (int n = 0; n < 3 && status.ok(); ++n) status = draws.launch(step, true, device_logits.data, stream->get());
     const bool ran = status.ok() && cudaStreamSynchronize(stream->get()) == cudaSuccess;
-    CHECK_THAT(ran, "vocabulary %lld: %s %s", static_cast<long long>(vocab), status.message().c_str(), cudaGetErrorString(cudaGetLastError()));
+    CHECK_THAT(ran, "vocabulary %lld: %s %s", static_cast<long long>(vocab), status.message().c_str(),
+               cudaGetErrorString(cudaGetLastError()));
     if (!ran) return;
     for (int n = 0; n < 3; ++n) {
       for (int i = 0; i < rows; ++i) {
@@ -186,10 +190,12 @@ void check_draws(int64_t vocab, int rows, int rounds, int optin, uint32_t seed) 
           wrong += !near;
           if (!near && wrong < 5) {
             const SamplingOptions& o = cases[i].options;
-            std::printf("  vocabulary %lld row %d draw %d: %d, not %d: t %g k %lld p %g min %g typical %g rep %g pres %g freq %g window %lld bias %zu forbidden %zu\n",
-                        static_cast<long long>(vocab), i, n, found, wanted, o.temperature, static_cast<long long>(o.top_k), o.top_p, o.min_p, o.typical_p,
-                        o.repetition_penalty, o.presence_penalty, o.frequency_penalty, static_cast<long long>(o.penalty_window), cases[i].bias.size(),
-                        cases[i].forbidden.size());
+            std::printf(
+                "  vocabulary %lld row %d draw %d: %d, not %d: t %g k %lld p %g min %g typical %g rep %g pres %g freq %g window %lld bias "
+                "%zu forbidden %zu\n",
+                static_cast<long long>(vocab), i, n, found, wanted, o.temperature, static_cast<long long>(o.top_k), o.top_p, o.min_p,
+                o.typical_p, o.repetition_penalty, o.presence_penalty, o.frequency_penalty, static_cast<long long>(o.penalty_window),
+                cases[i].bias.size(), cases[i].forbidden.size());
           }
         }
         cases[i].tokens.push_back(found);
@@ -197,10 +203,10 @@ void check_draws(int64_t vocab, int rows, int rounds, int optin, uint32_t seed) 
       }
     }
   }
-  CHECK_THAT(wrong == 0, "vocabulary %lld: %lld of %lld draws are not the host's", static_cast<long long>(vocab), static_cast<long long>(wrong),
-             static_cast<long long>(drawn));
-  CHECK_THAT(unequal * 500 <= drawn, "vocabulary %lld: %lld of %lld draws differ", static_cast<long long>(vocab), static_cast<long long>(unequal),
-             static_cast<long long>(drawn));
+  CHECK_THAT(wrong == 0, "vocabulary %lld: %lld of %lld draws are not the host's", static_cast<long long>(vocab),
+             static_cast<long long>(wrong), static_cast<long long>(drawn));
+  CHECK_THAT(unequal * 500 <= drawn, "vocabulary %lld: %lld of %lld draws differ", static_cast<long long>(vocab),
+             static_cast<long long>(unequal), static_cast<long long>(drawn));
 }
 
 struct Machine {
@@ -231,7 +237,8 @@ SamplingOptions some_options(int i) {
 }
 
 // The plain way: logits of each step to the host, and the Sampler.
-std::vector<int32_t> draw_plainly(const Backend& backend, const TestModel& model, std::vector<int32_t> tokens, const SamplingOptions& options, int count) {
+std::vector<int32_t> draw_plainly(const Backend& backend, const TestModel& model, std::vector<int32_t> tokens,
+                                  const SamplingOptions& options, int count) {
   const int64_t vocab = model.decoder()->config.vocab_size, prompt = static_cast<int64_t>(tokens.size());
   auto plan = backend.compile(model.decoder(), {64, 1, 1, 256});
   auto cache = backend.make_kv_cache(*model.decoder(), {256, DType::kF16});
@@ -257,8 +264,8 @@ std::vector<int32_t> draw_plainly(const Backend& backend, const TestModel& model
 }
 
 // Steps that follow each other, abandoned and begun anew on the way.
-std::vector<int32_t> draw_ahead(const Backend& backend, const TestModel& model, std::vector<int32_t> tokens, const SamplingOptions& options, int count,
-                                int abandon_every, Status* status) {
+std::vector<int32_t> draw_ahead(const Backend& backend, const TestModel& model, std::vector<int32_t> tokens, const SamplingOptions& options,
+                                int count, int abandon_every, Status* status) {
   const int64_t prompt = static_cast<int64_t>(tokens.size());
   PlanLimits limits{64, 1, 1, 256};
   limits.max_draws = 1;
@@ -294,7 +301,8 @@ std::vector<int32_t> draw_ahead(const Backend& backend, const TestModel& model, 
     --in_flight;
     drawn.push_back(token.id);
     tokens.push_back(token.id);
-    if ((*cache)->length() + 1 != static_cast<int64_t>(tokens.size())) return error(Code::kInternal, "the cache has %lld positions", static_cast<long long>((*cache)->length()));
+    if ((*cache)->length() + 1 != static_cast<int64_t>(tokens.size()))
+      return error(Code::kInternal, "the cache has %lld positions", static_cast<long long>((*cache)->length()));
     if (abandon_every > 0 && static_cast<int>(drawn.size()) % abandon_every == 0 && drawn.size() > 1) {
       // The last token's logits once more, the plain way, with steps in flight. Not of the prompt's last token: the kernels for
       // many rows round otherwise than those for one, and a draw may hang by that.
@@ -339,12 +347,13 @@ GPU_TEST(StepsRunAheadAsTheyWalk) {
       const std::vector<int32_t> wanted = draw_plainly(*machine.backend, *machine.model, prompt, some_options(i), 60);
       for (int abandon_every : {0, 7, 1}) {
         Status status;
-        const std::vector<int32_t> found = draw_ahead(*machine.backend, *machine.model, prompt, some_options(i), 60, abandon_every, &status);
+        const std::vector<int32_t> found =
+            draw_ahead(*machine.backend, *machine.model, prompt, some_options(i), 60, abandon_every, &status);
         CHECK_THAT(status.ok(), "%s", status.message().c_str());
         size_t same = 0;
         while (same < found.size() && same < wanted.size() && found[same] == wanted[same]) ++same;
-        CHECK_THAT(found == wanted && wanted.size() == 60, "options %d, abandoned every %d: %zu of %zu tokens are the same", i, abandon_every, same,
-                   wanted.size());
+        CHECK_THAT(found == wanted && wanted.size() == 60, "options %d, abandoned every %d: %zu of %zu tokens are the same", i,
+                   abandon_every, same, wanted.size());
       }
     }
   }
@@ -402,7 +411,8 @@ GPU_TEST(ABatchDrawsForSomeAndGivesLogitsToOthers) {
       if (drawing.sequences[i].draw != nullptr) {
         CHECK_THAT(drawn[i].id == wanted, "round %d, sequence %d: %d, not %d", round, i, drawn[i].id, wanted);
       } else {
-        CHECK_THAT(std::memcmp(row, &all[i * options.vocab], static_cast<size_t>(options.vocab) * 4) == 0, "round %d, sequence %d: other logits", round, i);
+        CHECK_THAT(std::memcmp(row, &all[i * options.vocab], static_cast<size_t>(options.vocab) * 4) == 0,
+                   "round %d, sequence %d: other logits", round, i);
         row += options.vocab;
       }
       tokens[i].push_back(wanted);

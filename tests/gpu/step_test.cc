@@ -147,7 +147,8 @@ GPU_TEST(WideRowsAgreeWithDouble) {
     const char* name;
     int64_t hidden, inner, heads, kv_heads;
   };
-  for (const Shape& shape : {Shape{"7 records a strip", 896, 1216, 14, 2}, Shape{"two passes", 4224, 16640, 4, 2}, Shape{"remainders", 4296, 1100, 4, 4}}) {
+  for (const Shape& shape :
+       {Shape{"7 records a strip", 896, 1216, 14, 2}, Shape{"two passes", 4224, 16640, 4, 2}, Shape{"remainders", 4296, 1100, 4, 4}}) {
     for (size_t format : {size_t{0}, size_t{5}}) {  // with act-order as well
       ModelOptions options;
       options.format = formats()[format];
@@ -183,8 +184,9 @@ GPU_TEST(Int8CachesAreNearlyAsExact) {
     const char* name;
     int64_t heads, kv_heads, head_dim, window;
   };
-  const Shape shapes[] = {{"int8 cache, head_dim 24", 4, 2, 24, 0},   {"int8 cache, head_dim 64", 4, 1, 64, 0}, {"int8 cache, head_dim 80", 4, 4, 80, 0},
-                          {"int8 cache, head_dim 128", 7, 1, 128, 0}, {"int8 cache, head_dim 256", 2, 1, 256, 0}, {"int8 cache, window", 4, 2, 32, 5}};
+  const Shape shapes[] = {{"int8 cache, head_dim 24", 4, 2, 24, 0},   {"int8 cache, head_dim 64", 4, 1, 64, 0},
+                          {"int8 cache, head_dim 80", 4, 4, 80, 0},   {"int8 cache, head_dim 128", 7, 1, 128, 0},
+                          {"int8 cache, head_dim 256", 2, 1, 256, 0}, {"int8 cache, window", 4, 2, 32, 5}};
   for (const Shape& shape : shapes) {
     ModelOptions options;
     options.heads = shape.heads, options.kv_heads = shape.kv_heads, options.head_dim = shape.head_dim, options.window = shape.window;
@@ -367,7 +369,8 @@ GPU_TEST(EveryCudaCallMayFail) {
                static_cast<long long>(n), status.message().c_str());
   }
   cuda::fail_call(0);
-  CHECK_THAT(failed * 10 > calls * 8, "only %lld of %lld failures were noticed", static_cast<long long>(failed), static_cast<long long>(calls));
+  CHECK_THAT(failed * 10 > calls * 8, "only %lld of %lld failures were noticed", static_cast<long long>(failed),
+             static_cast<long long>(calls));
   CHECK_THAT(scenario().ok(), "after all failures");
 }
 
@@ -417,10 +420,12 @@ GPU_TEST(APlanIsUsableAfterEveryFailure) {
       faults += cuda::calls() - start >= n;  // a graph makes the calls of a step fewer
       status = run(logits.data(), &drawn);
       CHECK_THAT(status.ok(), "after a failure of call %lld: %s", static_cast<long long>(n), status.message().c_str());
-      CHECK_THAT(logits == wanted && drawn.id == first.id, "after a failure of call %lld: other logits or another token", static_cast<long long>(n));
+      CHECK_THAT(logits == wanted && drawn.id == first.id, "after a failure of call %lld: other logits or another token",
+                 static_cast<long long>(n));
     }
   }
-  CHECK_THAT(faults > 50 && failures * 10 >= faults * 8, "only %lld failures of %lld faults", static_cast<long long>(failures), static_cast<long long>(faults));
+  CHECK_THAT(faults > 50 && failures * 10 >= faults * 8, "only %lld failures of %lld faults", static_cast<long long>(failures),
+             static_cast<long long>(faults));
 }
 
 GPU_TEST(DeviceQueriesAnswer) {

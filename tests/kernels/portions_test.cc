@@ -63,7 +63,8 @@ TEST(Portions, EveryPieceIsDoneOnceWhateverTheThreadsDo) {
       if (thread == 0) {
         for (int i = 0; i < cpu::Portions::kSlots; ++i) {
           const int64_t count = static_cast<int64_t>((step * cpu::Portions::kSlots + i) * 17 % kMost);
-          for (int64_t piece = 0; piece < kMost; ++piece) wrong += done[static_cast<size_t>(i * kMost + piece)].exchange(0) != (piece < count);
+          for (int64_t piece = 0; piece < kMost; ++piece)
+            wrong += done[static_cast<size_t>(i * kMost + piece)].exchange(0) != (piece < count);
         }
       }
       pool.barrier();

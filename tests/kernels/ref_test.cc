@@ -65,7 +65,9 @@ class SmallModel : public ::testing::Test {
 
   Block& block() { return decoder_->blocks[0]; }
 
-  std::unique_ptr<KvCache> cache(int64_t capacity) const { return std::move(backend_->make_kv_cache(*decoder_, {capacity, DType::kF32})).value(); }
+  std::unique_ptr<KvCache> cache(int64_t capacity) const {
+    return std::move(backend_->make_kv_cache(*decoder_, {capacity, DType::kF32})).value();
+  }
   std::unique_ptr<Plan> plan() const {
     PlanLimits limits;
     limits.max_tokens = limits.max_logit_rows = 4;

@@ -24,18 +24,24 @@ std::vector<TensorBytes> small_tensors() {
     for (float& value : out) value = static_cast<float>((state = state * 1664525u + 1013904223u) >> 8) / (1 << 24) - 0.5f;
     return out;
   };
-  std::vector<TensorBytes> out = {tensor("model.embed_tokens.weight", "F32", {20, 16}, values(320)), tensor("model.norm.weight", "F32", {16}, values(16))};
+  std::vector<TensorBytes> out = {tensor("model.embed_tokens.weight", "F32", {20, 16}, values(320)),
+                                  tensor("model.norm.weight", "F32", {16}, values(16))};
   for (int layer = 0; layer < 2; ++layer) {
     const std::string prefix = "model.layers." + std::to_string(layer) + ".";
-    const struct { const char* name; int64_t n, k; } matrices[] = {{"self_attn.q_proj", 16, 16}, {"self_attn.k_proj", 8, 16}, {"self_attn.v_proj", 8, 16},
-                                                                   {"self_attn.o_proj", 16, 16}, {"mlp.gate_proj", 24, 16}, {"mlp.up_proj", 24, 16}, {"mlp.down_proj", 16, 24}};
+    const struct {
+      const char* name;
+      int64_t n, k;
+    } matrices[] = {{"self_attn.q_proj", 16, 16}, {"self_attn.k_proj", 8, 16}, {"self_attn.v_proj", 8, 16}, {"self_attn.o_proj", 16, 16},
+                    {"mlp.gate_proj", 24, 16},    {"mlp.up_proj", 24, 16},     {"mlp.down_proj", 16, 24}};
     for (const auto& m : matrices) out.push_back(tensor(prefix + m.name + ".weight", "F32", {m.n, m.k}, values(m.n * m.k)));
-    for (const char* norm : {"input_layernorm", "post_attention_layernorm"}) out.push_back(tensor(prefix + norm + ".weight", "F32", {16}, values(16)));
+    for (const char* norm : {"input_layernorm", "post_attention_layernorm"})
+      out.push_back(tensor(prefix + norm + ".weight", "F32", {16}, values(16)));
   }
   return out;
 }
 
-const char* kConfig = R"({"architectures":["LlamaForCausalLM"],"vocab_size":20,"hidden_size":16,"intermediate_size":24,"num_hidden_layers":2,
+const char* kConfig =
+    R"({"architectures":["LlamaForCausalLM"],"vocab_size":20,"hidden_size":16,"intermediate_size":24,"num_hidden_layers":2,
                           "num_attention_heads":2,"num_key_value_heads":1})";
 
 struct Opened {
@@ -117,7 +123,8 @@ TEST(Estimate, IsWhatTheLoadThenTakes) {
     for (const Linear& linear : block.mlp.gate_up) bytes += linear.weight->bytes();
     bytes += block.attention.output.weight->bytes() + block.mlp.down.weight->bytes();
   }
-  EXPECT_NEAR(static_cast<double>((*estimate)["weight_bytes"].get<int64_t>()), static_cast<double>(bytes), 0.02 * static_cast<double>(bytes));
+  EXPECT_NEAR(static_cast<double>((*estimate)["weight_bytes"].get<int64_t>()), static_cast<double>(bytes),
+              0.02 * static_cast<double>(bytes));
   const auto cache = backend->make_kv_cache(**decoder, {32, DType::kF16});
   EXPECT_EQ((*estimate)["kv_bytes"].get<int64_t>(), (*cache)->bytes());
 }

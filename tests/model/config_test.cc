@@ -8,9 +8,11 @@ namespace nbl {
 namespace {
 
 Json small_config() {
-  return *parse_json(R"({"architectures":["LlamaForCausalLM"],"model_type":"llama","vocab_size":100,"hidden_size":64,"intermediate_size":128,
+  return *parse_json(
+      R"({"architectures":["LlamaForCausalLM"],"model_type":"llama","vocab_size":100,"hidden_size":64,"intermediate_size":128,
                          "num_hidden_layers":2,"num_attention_heads":4,"num_key_value_heads":2,"max_position_embeddings":256,
-                         "rms_norm_eps":1e-5,"rope_theta":10000.0})", "test");
+                         "rms_norm_eps":1e-5,"rope_theta":10000.0})",
+      "test");
 }
 
 std::string problem_with(const char* key, Json value) {
@@ -76,7 +78,11 @@ TEST(ModelConfig, SlidingWindowsByLayer) {
 // llama3 scaling of three wavelengths, by the published formula: short ones stay, long ones are divided.
 TEST(ModelConfig, Llama3ScalingKeepsShortWavelengths) {
   Json config = small_config();
-  config["rope_scaling"] = {{"rope_type", "llama3"}, {"factor", 8.0}, {"low_freq_factor", 1.0}, {"high_freq_factor", 4.0}, {"original_max_position_embeddings", 64}};
+  config["rope_scaling"] = {{"rope_type", "llama3"},
+                            {"factor", 8.0},
+                            {"low_freq_factor", 1.0},
+                            {"high_freq_factor", 4.0},
+                            {"original_max_position_embeddings", 64}};
   const auto read = read_model_config(config);
   ASSERT_TRUE(read.ok()) << read.status().message();
   EXPECT_FLOAT_EQ(read->rope.inv_freq[0], 1.0f);                                                    // 6.3 < 64 / 4

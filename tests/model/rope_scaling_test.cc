@@ -59,7 +59,8 @@ TEST(RopeScaling, DynamicGrowsTheBaseBeyondTheTrainedLength) {
 
 // It is the config's own max_position_embeddings that transformers compares with, whatever the scaling says.
 TEST(RopeScaling, DynamicTakesTheTrainedLengthFromTheConfig) {
-  const Rope rope = rope_of(R"({"rope_scaling": {"rope_type": "dynamic", "factor": 2, "original_max_position_embeddings": 16}})", shape(8, 64));
+  const Rope rope =
+      rope_of(R"({"rope_scaling": {"rope_type": "dynamic", "factor": 2, "original_max_position_embeddings": 16}})", shape(8, 64));
   EXPECT_EQ(rope.original_length, 64);
 }
 
@@ -77,7 +78,8 @@ TEST(RopeScaling, Llama3BlendsBetweenItsBounds) {
 // Dimensions that turn 32 times and once within 4096 positions: 4 ln(4096 / (32 * 2 pi)) / ln(10000) = 1.31 and 2.81,
 // so that the ramp runs from 1 to 3 and the third pair is half way.
 TEST(RopeScaling, YarnBlendsByDimensionAndScalesAttention) {
-  const char* config = R"({"rope_theta": 10000, "rope_scaling": {"rope_type": "yarn", "factor": 4, "original_max_position_embeddings": 4096}})";
+  const char* config =
+      R"({"rope_theta": 10000, "rope_scaling": {"rope_type": "yarn", "factor": 4, "original_max_position_embeddings": 4096}})";
   const Rope rope = rope_of(config, shape(8, 16384));
   EXPECT_FLOAT_EQ(rope.inv_freq[0], 1);
   EXPECT_FLOAT_EQ(rope.inv_freq[1], 0.1f);
@@ -93,7 +95,8 @@ TEST(RopeScaling, YarnWithoutAFactorTakesTheRatioOfLengths) {
 }
 
 TEST(RopeScaling, YarnTakesTheAttentionFactorThatIsGiven) {
-  EXPECT_FLOAT_EQ(rope_of(R"({"rope_scaling": {"rope_type": "yarn", "factor": 4, "attention_factor": 1.5}})", shape(8, 64)).attention_factor, 1.5f);
+  EXPECT_FLOAT_EQ(
+      rope_of(R"({"rope_scaling": {"rope_type": "yarn", "factor": 4, "attention_factor": 1.5}})", shape(8, 64)).attention_factor, 1.5f);
   const Rope deepseek = rope_of(R"({"rope_scaling": {"type": "yarn", "factor": 40, "mscale": 1.0, "mscale_all_dim": 0.5}})", shape(8, 64));
   EXPECT_FLOAT_EQ(deepseek.attention_factor, static_cast<float>((0.1 * std::log(40.0) + 1) / (0.05 * std::log(40.0) + 1)));
 }
@@ -105,10 +108,12 @@ TEST(RopeScaling, FaultyNumbersAreNamed) {
   EXPECT_NE(problem_with(R"({"rope_theta": 1, "rope_scaling": {"type": "yarn", "factor": 2}})").find("rope_theta"), std::string::npos);
   EXPECT_NE(problem_with(R"({"rope_scaling": {"type": "linear"}})").find("factor"), std::string::npos);
   EXPECT_NE(problem_with(R"({"rope_scaling": {"type": "dynamic", "factor": -2}})").find("factor"), std::string::npos);
-  EXPECT_NE(problem_with(R"({"rope_scaling": {"type": "llama3", "factor": 2, "low_freq_factor": 4, "high_freq_factor": 4}})").find("high_freq_factor"),
+  EXPECT_NE(problem_with(R"({"rope_scaling": {"type": "llama3", "factor": 2, "low_freq_factor": 4, "high_freq_factor": 4}})")
+                .find("high_freq_factor"),
             std::string::npos);
   EXPECT_NE(problem_with(R"({"rope_scaling": {"type": "yarn", "factor": 1e300}})").find("factor"), std::string::npos);
-  EXPECT_NE(problem_with(R"({"rope_scaling": {"type": "yarn", "factor": 2, "original_max_position_embeddings": 1e300}})").find("original_max_position_embeddings"),
+  EXPECT_NE(problem_with(R"({"rope_scaling": {"type": "yarn", "factor": 2, "original_max_position_embeddings": 1e300}})")
+                .find("original_max_position_embeddings"),
             std::string::npos);
   EXPECT_NE(problem_with(R"({"rope_scaling": {"type": "longrope", "factor": 2}})").find("longrope"), std::string::npos);
 }

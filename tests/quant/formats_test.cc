@@ -52,8 +52,9 @@ TEST(AwqLoader, UndoesTheInterleave) {
 }
 
 TEST(AwqLoader, NamesTheTensorThatDoesNotFit) {
-  const auto written = write(kAwq, {tensor("x.qweight", "I32", {8, 1}, std::vector<uint32_t>(8)), tensor<uint32_t>("x.qzeros", "I32", {1, 1}, {0}),
-                                    tensor("x.scales", "F16", {1, 8}, std::vector<uint16_t>(8))});
+  const auto written =
+      write(kAwq, {tensor("x.qweight", "I32", {8, 1}, std::vector<uint32_t>(8)), tensor<uint32_t>("x.qzeros", "I32", {1, 1}, {0}),
+                   tensor("x.scales", "F16", {1, 8}, std::vector<uint16_t>(8))});
   const auto weight = written->loader->load("x", 16, 8);
   ASSERT_FALSE(weight.ok());
   EXPECT_EQ(weight.status().code(), Code::kFormat);
@@ -128,9 +129,10 @@ TEST(GptqLoader, AnUnevenGroupIndexIsAnError) {
 TEST(GptqLoader, ThreeBitsAreOneBitStream) {
   std::vector<uint32_t> words;
   for (uint32_t word : {0x88FAC688u, 0xC688FAC6u, 0xFAC688FAu}) words.insert(words.end(), 32, word);
-  const auto written = write(R"({"quantization_config":{"quant_method":"gptq","bits":3,"group_size":32,"sym":true}})",
-                             {tensor("x.qweight", "I32", {3, 32}, words), tensor<uint32_t>("x.qzeros", "I32", {1, 3}, {0xDB6DB6DB, 0xB6DB6DB6, 0x6DB6DB6D}),
-                              tensor("x.scales", "F16", {1, 32}, std::vector<uint16_t>(32, 0x3c00))});
+  const auto written =
+      write(R"({"quantization_config":{"quant_method":"gptq","bits":3,"group_size":32,"sym":true}})",
+            {tensor("x.qweight", "I32", {3, 32}, words), tensor<uint32_t>("x.qzeros", "I32", {1, 3}, {0xDB6DB6DB, 0xB6DB6DB6, 0x6DB6DB6D}),
+             tensor("x.scales", "F16", {1, 32}, std::vector<uint16_t>(32, 0x3c00))});
   const auto weight = written->loader->load("x", 32, 32);
   ASSERT_TRUE(weight.ok()) << weight.status().message();
   EXPECT_EQ(weight->bits, 3);
@@ -140,7 +142,8 @@ TEST(GptqLoader, ThreeBitsAreOneBitStream) {
 
 TEST(BitsandbytesLoader, RefusesWhatItsOwnStateContradicts) {
   const std::string state = R"({"quant_type":"nf4","blocksize":64,"dtype":"float16","shape":[4,32]})";
-  const std::vector<TensorBytes> tensors = {tensor("x.weight", "U8", {64, 1}, std::vector<uint8_t>(64)), tensor("x.weight.absmax", "F32", {2}, std::vector<float>(2, 1)),
+  const std::vector<TensorBytes> tensors = {tensor("x.weight", "U8", {64, 1}, std::vector<uint8_t>(64)),
+                                            tensor("x.weight.absmax", "F32", {2}, std::vector<float>(2, 1)),
                                             tensor("x.weight.quant_map", "F32", {16}, std::vector<float>(16, 0.5f)),
                                             {"x.weight.quant_state.bitsandbytes__nf4", "U8", {static_cast<int64_t>(state.size())}, state}};
   const auto written = write("{}", tensors);
@@ -160,7 +163,8 @@ TEST(BitsandbytesLoader, ViewsOfScalesMeanThePlainOnes) {
   for (int i = 0; i < 256; ++i) map[i] = (i - 127) / 128.f;
   for (uint8_t& byte : packed) byte = static_cast<uint8_t>(random());
   for (uint8_t& byte : small) byte = static_cast<uint8_t>(random());
-  const std::string state = R"({"quant_type":"nf4","blocksize":64,"dtype":"float16","shape":[24,1024],"nested_blocksize":256,"nested_offset":0.37})";
+  const std::string state =
+      R"({"quant_type":"nf4","blocksize":64,"dtype":"float16","shape":[24,1024],"nested_blocksize":256,"nested_offset":0.37})";
   for (const bool twice : {false, true}) {
     std::vector<TensorBytes> tensors = {tensor("x.weight", "U8", {kN * kK / 2, 1}, packed),
                                         {"x.weight.quant_state.bitsandbytes__nf4", "U8", {static_cast<int64_t>(state.size())}, state}};
@@ -184,7 +188,8 @@ TEST(BitsandbytesLoader, ViewsOfScalesMeanThePlainOnes) {
       return value;
     };
     for (int64_t i = 0; i < kBlocks; ++i) {
-      float scale = twice ? float_at(stored.map, stored.data[i]) * float_at(stored.nested, i / stored.nested_block) : float_at(stored.data, i);
+      float scale =
+          twice ? float_at(stored.map, stored.data[i]) * float_at(stored.nested, i / stored.nested_block) : float_at(stored.data, i);
       if (twice) scale += stored.offset;
       ASSERT_NEAR(plain->scales[i], scale, 1e-7f) << i;
     }
@@ -200,7 +205,8 @@ TEST(Loader, AModuleWithoutAKnownFormatListsWhatItHas) {
 }
 
 TEST(Loader, AnAllZeroBiasCountsAsNone) {
-  const auto written = write("{}", {tensor("x.bias", "F32", {2}, std::vector<float>{0, 0}), tensor("y.bias", "F32", {2}, std::vector<float>{0, 1})});
+  const auto written =
+      write("{}", {tensor("x.bias", "F32", {2}, std::vector<float>{0, 0}), tensor("y.bias", "F32", {2}, std::vector<float>{0, 1})});
   EXPECT_TRUE(written->loader->bias("x", 2)->empty());
   EXPECT_EQ(written->loader->bias("y", 2)->size(), 2u);
   EXPECT_TRUE(written->loader->bias("z", 2)->empty());

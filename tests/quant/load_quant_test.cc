@@ -41,7 +41,8 @@ TEST(LoadQuant, PublishedVectors) {
   EXPECT_EQ(hex_of_codes(nf4->codes), "091c3e70a2d4f81b2e5f91c3e60a2d4f71b2e5f91c3e60a1d4e71b2d5f81c3e6");
   EXPECT_EQ(nf4->scales[0], 0.5f);
   options.method = LoadQuantOptions::Method::kFp4;
-  EXPECT_EQ(hex_of_codes(quantize_on_load(plain_of(halves, 1, 64), options)->codes), "b6a5c29b7d2f31a4d2e36a5c29b7a5f31a4d2e36a5c2eb7a5c30b4d2f36a4d2e");
+  EXPECT_EQ(hex_of_codes(quantize_on_load(plain_of(halves, 1, 64), options)->codes),
+            "b6a5c29b7d2f31a4d2e36a5c29b7a5f31a4d2e36a5c2eb7a5c30b4d2f36a4d2e");
 }
 
 // By the definition of the types: NF4 takes the nearest value, the lower one on a tie; FP4 compares magnitudes with the steps of
@@ -60,7 +61,9 @@ TEST(LoadQuant, EveryHalfGetsTheCodeOfItsType) {
   for (size_t i = 0; i < values.size(); ++i) {
     int nearest = 0;
     for (int code = 1; code < 16; ++code) {
-      if (std::fabs(static_cast<double>(kNf4Codebook[code]) - values[i]) < std::fabs(static_cast<double>(kNf4Codebook[nearest]) - values[i])) nearest = code;
+      if (std::fabs(static_cast<double>(kNf4Codebook[code]) - values[i]) <
+          std::fabs(static_cast<double>(kNf4Codebook[nearest]) - values[i]))
+        nearest = code;
     }
     ASSERT_EQ(nf4[i], nearest) << values[i];
     int code = 0;
@@ -151,7 +154,8 @@ TEST(LoadQuant, BlocksThatSpanRowsKeepTheirScales) {
   EXPECT_EQ(weight->group_size, 32);  // gcd(96, 64)
   for (int64_t i = 0; i < 3 * 96; ++i) {
     float most = 0;
-    for (int64_t j = i / 64 * 64; j < std::min<int64_t>(3 * 96, (i / 64 + 1) * 64); ++j) most = std::max(most, std::abs(f16_to_float(halves[j])));
+    for (int64_t j = i / 64 * 64; j < std::min<int64_t>(3 * 96, (i / 64 + 1) * 64); ++j)
+      most = std::max(most, std::abs(f16_to_float(halves[j])));
     ASSERT_EQ(weight->scales[i / 96 * 3 + i % 96 / 32], most) << i;
   }
 }

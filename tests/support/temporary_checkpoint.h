@@ -43,7 +43,8 @@ struct TensorBytes {
 
 template <typename T>
 TensorBytes tensor(std::string name, std::string dtype, std::vector<int64_t> shape, const std::vector<T>& values) {
-  return {std::move(name), std::move(dtype), std::move(shape), std::string(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(T))};
+  return {std::move(name), std::move(dtype), std::move(shape),
+          std::string(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(T))};
 }
 
 // The container with a given header text in front of the data.

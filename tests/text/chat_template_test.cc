@@ -55,11 +55,14 @@ TEST(ChatTemplate, RendersWhatTransformersRenders) {
       const bool same = !raised || (told && rendered.status().message().find(c["error"].get<std::string>()) != std::string::npos);
       if (!told || !same) {
         ++wrong;
-        if (wrong <= 20) ADD_FAILURE() << where << ": expected the error " << c["error"] << ", found " << (told ? rendered.status().message() : *rendered);
+        if (wrong <= 20)
+          ADD_FAILURE() << where << ": expected the error " << c["error"] << ", found " << (told ? rendered.status().message() : *rendered);
       }
     } else if (!rendered.ok() || *rendered != c["rendered"].get<std::string>()) {
       ++wrong;
-      if (wrong <= 20) ADD_FAILURE() << where << "\n  expected " << c["rendered"] << "\n  found    " << (rendered.ok() ? to_text(*rendered) : rendered.status().message());
+      if (wrong <= 20)
+        ADD_FAILURE() << where << "\n  expected " << c["rendered"] << "\n  found    "
+                      << (rendered.ok() ? to_text(*rendered) : rendered.status().message());
     }
   }
   EXPECT_EQ(wrong, 0) << "of " << count;
@@ -85,8 +88,8 @@ TEST(ChatTemplate, UnitCases) {
         if (rendered.ok() && other.is_string()) right = right || *rendered == other.get<std::string>();
       }
     }
-    EXPECT_TRUE(right) << where << "\n  expected " << (c.contains("expected") ? to_text(c["expected"]) : "error " + to_text(c["error"])) << "\n  found    "
-                       << (rendered.ok() ? to_text(rendered->substr(0, 500)) : rendered.status().message());
+    EXPECT_TRUE(right) << where << "\n  expected " << (c.contains("expected") ? to_text(c["expected"]) : "error " + to_text(c["error"]))
+                       << "\n  found    " << (rendered.ok() ? to_text(rendered->substr(0, 500)) : rendered.status().message());
   }
   EXPECT_GT(count, 400);
 }
@@ -100,14 +103,18 @@ const char* kTurns = R"({"messages":[{"role":"user","content":"hi"}]})";
 
 TEST(ChatTemplate, SpecialTokensAreVariablesWhateverTheirSpelling) {
   TemporaryDirectory directory;
-  const auto templates = open_with(directory, R"({"bos_token":"<s>","eos_token":{"content":"</s>"},"chat_template":"{{ bos_token }}{{ messages[0].content }}{{ eos_token }}{{ pad_token is defined }}"})");
+  const auto templates = open_with(
+      directory,
+      R"({"bos_token":"<s>","eos_token":{"content":"</s>"},"chat_template":"{{ bos_token }}{{ messages[0].content }}{{ eos_token }}{{ pad_token is defined }}"})");
   ASSERT_TRUE(templates.ok()) << templates.status().message();
   EXPECT_EQ(*(*templates)->render(*parse_json(kTurns, "test")), "<s>hi</s>False");
 }
 
 TEST(ChatTemplate, NamedTemplatesAndTheOneForTools) {
   TemporaryDirectory directory;
-  const auto templates = open_with(directory, R"({"chat_template":[{"name":"default","template":"D"},{"name":"tool_use","template":"T"},{"name":"rag","template":"R"}]})");
+  const auto templates = open_with(
+      directory,
+      R"({"chat_template":[{"name":"default","template":"D"},{"name":"tool_use","template":"T"},{"name":"rag","template":"R"}]})");
   ASSERT_TRUE(templates.ok()) << templates.status().message();
   Json request = *parse_json(kTurns, "test");
   EXPECT_EQ(*(*templates)->render(request), "D");
@@ -142,14 +149,16 @@ TEST(ChatTemplate, ADirectoryWithoutOneSaysTheWayOut) {
 TEST(ChatTemplate, TheVocabularyTellsThePublishedFormats) {
   TemporaryDirectory directory;
   const auto open_tokenizer = [&](const std::string& added) {
-    directory.write("tokenizer.json", R"({"version":"1.0","added_tokens":[)" + added + R"(],"normalizer":null,"pre_tokenizer":null,"post_processor":null,)"
-                                      R"("decoder":null,"model":{"type":"BPE","vocab":{"a":0},"merges":[]}})");
+    directory.write("tokenizer.json", R"({"version":"1.0","added_tokens":[)" + added +
+                                          R"(],"normalizer":null,"pre_tokenizer":null,"post_processor":null,)"
+                                          R"("decoder":null,"model":{"type":"BPE","vocab":{"a":0},"merges":[]}})");
     auto tokenizer = Tokenizer::open(directory.path());
     EXPECT_TRUE(tokenizer.ok()) << tokenizer.status().message();
     return std::move(tokenizer).value();
   };
   const auto special = [](int id, const std::string& content) {
-    return R"({"id":)" + std::to_string(id) + R"(,"content":")" + content + R"(","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true})";
+    return R"({"id":)" + std::to_string(id) + R"(,"content":")" + content +
+           R"(","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true})";
   };
   EXPECT_EQ(family_template(*open_tokenizer("")), nullptr);
   EXPECT_EQ(family_template(*open_tokenizer(special(1, "<|im_start|>"))), nullptr);
@@ -164,7 +173,8 @@ TEST(ChatTemplate, TheVocabularyTellsThePublishedFormats) {
 
 TEST(ChatTemplate, ContinuesTheFinalMessage) {
   TemporaryDirectory directory;
-  const auto templates = ChatTemplates::from_text("{% for m in messages %}<{{ m.role }}>{{ m.content }}</{{ m.role }}>{% endfor %}", directory.path());
+  const auto templates =
+      ChatTemplates::from_text("{% for m in messages %}<{{ m.role }}>{{ m.content }}</{{ m.role }}>{% endfor %}", directory.path());
   ASSERT_TRUE(templates.ok());
   const auto rendered = (*templates)->render(*parse_json(
       R"({"messages":[{"role":"user","content":"hi"},{"role":"assistant","content":"Sure, "}],"continue_final_message":true})", "test"));

@@ -22,11 +22,14 @@ TEST(Jinja, LoopVariablesAndControl) {
   EXPECT_EQ(render("{% for c in 'abc' %}{{ loop.index }}{{ c }}{{ ',' if not loop.last }}{% endfor %}"), "1a,2b,3c");
   EXPECT_EQ(render("{% for i in range(6) if i % 2 %}{% if i == 5 %}{% break %}{% endif %}{{ i }}{% endfor %}"), "13");
   EXPECT_EQ(render("{% for i in [] %}x{% else %}none{% endfor %}"), "none");
-  EXPECT_EQ(render("{% for n in t recursive %}{{ n.v }}{{ loop(n.c) if n.c }}{% endfor %}", R"({"t":[{"v":1,"c":[{"v":2,"c":[]}]},{"v":3,"c":[]}]})"), "123");
+  EXPECT_EQ(render("{% for n in t recursive %}{{ n.v }}{{ loop(n.c) if n.c }}{% endfor %}",
+                   R"({"t":[{"v":1,"c":[{"v":2,"c":[]}]},{"v":3,"c":[]}]})"),
+            "123");
 }
 
 TEST(Jinja, MacrosBindByPlaceNameAndDefault) {
-  EXPECT_EQ(render("{% macro m(a, b=2) %}{{ a }}{{ b }}{{ varargs }}{{ kwargs }}{% endmacro %}{{ m(1) }} {{ m(1, 3, 4, k=5) }}"), "12(){} 13(4,){'k': 5}");
+  EXPECT_EQ(render("{% macro m(a, b=2) %}{{ a }}{{ b }}{{ varargs }}{{ kwargs }}{% endmacro %}{{ m(1) }} {{ m(1, 3, 4, k=5) }}"),
+            "12(){} 13(4,){'k': 5}");
   EXPECT_EQ(render("{% macro m() %}<{{ caller('x') }}>{% endmacro %}{% call(v) m() %}{{ v }}!{% endcall %}"), "<x!>");
   EXPECT_NE(render("{% macro m() %}{% endmacro %}{{ m(1) }}").find("takes not more than 0"), std::string::npos);
 }
@@ -39,7 +42,8 @@ TEST(Jinja, WhitespaceControlAsTransformersSetsIt) {
 TEST(Jinja, LongConversationsAreRendered) {
   Json context;
   for (int i = 0; i < 1000; ++i) context["messages"].push_back({{"role", "user"}, {"content", std::string(4000, 'x')}});
-  const auto rendered = render_template("{% for m in messages %}{{ '<' + m.role + '>' + (m.content | trim) + '</>' }}{% endfor %}", context);
+  const auto rendered =
+      render_template("{% for m in messages %}{{ '<' + m.role + '>' + (m.content | trim) + '</>' }}{% endfor %}", context);
   ASSERT_TRUE(rendered.ok()) << rendered.status().message();
   EXPECT_EQ(rendered->size(), 1000u * (4000 + 9));
 }

@@ -164,7 +164,8 @@ TEST_F(Classes, NegatedAndNestedClassesAreTheComplement) {
     const std::string name = item.key();
     std::string opposite = name;
     opposite[1] = static_cast<char>(std::toupper(opposite[1]));
-    for (const std::string& pattern : {opposite, "[^" + name + "]", "[" + opposite + "]", "[^[" + name + "]]", "[^" + name + "&&\\x{0}-\\x{10ffff}]"}) {
+    for (const std::string& pattern :
+         {opposite, "[^" + name + "]", "[" + opposite + "]", "[^[" + name + "]]", "[^" + name + "&&\\x{0}-\\x{10ffff}]"}) {
       auto regex = Regex::compile(pattern);
       ASSERT_TRUE(regex.ok()) << pattern << ": " << regex.status().message();
       const std::set<uint32_t> members = expand(item.value());
@@ -189,7 +190,11 @@ TEST_F(Classes, NormalizersRemoveAndReplaceTheirOwnSets) {
   const Json accents = {{"type", "StripAccents"}}, nmt = {{"type", "Nmt"}};
   const Json strip = {{"type", "Strip"}, {"strip_left", true}, {"strip_right", true}};
   const auto bert = [](bool clean, bool chinese) {
-    return Json{{"type", "BertNormalizer"}, {"clean_text", clean}, {"handle_chinese_chars", chinese}, {"strip_accents", false}, {"lowercase", false}};
+    return Json{{"type", "BertNormalizer"},
+                {"clean_text", clean},
+                {"handle_chinese_chars", chinese},
+                {"strip_accents", false},
+                {"lowercase", false}};
   };
   const auto gives = [](const Json& step, const char* result) {
     const std::shared_ptr<const Normalizer> normalizer = Normalizer::parse(step).value();
@@ -219,7 +224,8 @@ TEST_F(Classes, NormalFormsKeepTheOldTables) {
       std::string expected;
       std::istringstream codes(change.value().get<std::string>());
       for (std::string code; codes >> code;) utf8_append(expected, static_cast<uint32_t>(std::stoul(code, nullptr, 16)));
-      EXPECT_EQ(normalize(step, utf8(static_cast<uint32_t>(std::stoul(change.key(), nullptr, 16)))), expected) << item.key() << " " << change.key();
+      EXPECT_EQ(normalize(step, utf8(static_cast<uint32_t>(std::stoul(change.key(), nullptr, 16)))), expected)
+          << item.key() << " " << change.key();
     }
   }
 }

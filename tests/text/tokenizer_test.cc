@@ -21,8 +21,9 @@ namespace {
 class Folder {
  public:
   Folder() {
-    path_ = std::filesystem::temp_directory_path() /
-            ("nibble_tokenizer_" + std::to_string(::testing::UnitTest::GetInstance()->random_seed()) + "_" + std::to_string(std::random_device()()));
+    path_ =
+        std::filesystem::temp_directory_path() / ("nibble_tokenizer_" + std::to_string(::testing::UnitTest::GetInstance()->random_seed()) +
+                                                  "_" + std::to_string(std::random_device()()));
     std::filesystem::create_directory(path_);
   }
   ~Folder() { std::filesystem::remove_all(path_); }
@@ -40,13 +41,20 @@ class Folder {
 Json byte_level_json() {
   Json vocab = Json::object(), merges = Json::array();
   for (int byte = 0; byte < 256; ++byte) vocab[std::string(byte_letter(static_cast<uint8_t>(byte)))] = byte;
-  for (const auto& [left, right] : std::vector<std::pair<std::string, std::string>>{{"t", "h"}, {"th", "e"}, {"\xC4\xA0", "the"}, {"a", "b"}}) {
+  for (const auto& [left, right] :
+       std::vector<std::pair<std::string, std::string>>{{"t", "h"}, {"th", "e"}, {"\xC4\xA0", "the"}, {"a", "b"}}) {
     vocab[left + right] = static_cast<int>(vocab.size());
     merges.push_back({left, right});
   }
   const Json step = {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", true}};
-  const Json end = {{"id", 260}, {"content", "<end>"}, {"single_word", false}, {"lstrip", false}, {"rstrip", false}, {"normalized", false}, {"special", true}};
-  return {{"version", "1.0"}, {"added_tokens", {end}}, {"normalizer", nullptr}, {"pre_tokenizer", step}, {"post_processor", nullptr}, {"decoder", step},
+  const Json end = {{"id", 260},       {"content", "<end>"},  {"single_word", false}, {"lstrip", false},
+                    {"rstrip", false}, {"normalized", false}, {"special", true}};
+  return {{"version", "1.0"},
+          {"added_tokens", {end}},
+          {"normalizer", nullptr},
+          {"pre_tokenizer", step},
+          {"post_processor", nullptr},
+          {"decoder", step},
           {"model", {{"type", "BPE"}, {"vocab", vocab}, {"merges", merges}}}};
 }
 
@@ -298,7 +306,8 @@ TEST(Tokenizer, VocabAndMergesOfAnUnknownClassAreRefusedByName) {
 }
 
 TEST(Tokenizer, DamagedModelsAreRefused) {
-  for (const std::string& bytes : {std::string(), std::string("garbage"), std::string("\x0A\xFF\xFF\xFF\xFF\x0F", 6), std::string(1000, '\x0A')}) {
+  for (const std::string& bytes :
+       {std::string(), std::string("garbage"), std::string("\x0A\xFF\xFF\xFF\xFF\x0F", 6), std::string(1000, '\x0A')}) {
     for (const char* config : {"", "{}"}) {
       Folder folder;
       folder.write("tokenizer.model", bytes);

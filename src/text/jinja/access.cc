@@ -23,7 +23,8 @@ std::optional<Value> loop_attribute(const Loop& loop, std::string_view name) {
     return index0 > 0 ? loop.items[static_cast<size_t>(index0 - 1)] : Value::undefined(Absence::kSentence, "there is no previous item");
   }
   if (name == "nextitem") {
-    return index0 + 1 < length ? loop.items[static_cast<size_t>(index0 + 1)] : Value::undefined(Absence::kSentence, "there is no next item");
+    return index0 + 1 < length ? loop.items[static_cast<size_t>(index0 + 1)]
+                               : Value::undefined(Absence::kSentence, "there is no next item");
   }
   return std::nullopt;
 }

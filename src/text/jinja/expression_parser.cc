@@ -221,7 +221,8 @@ Result<ExprPtr> ExpressionParser::parse_product() {
       {"*", Operator::kMultiply}, {"/", Operator::kDivide}, {"//", Operator::kFloorDivide}, {"%", Operator::kModulo}};
   NBL_ASSIGN_OR_RETURN(ExprPtr left, parse_power());
   while (true) {
-    const auto found = std::find_if(std::begin(kOperators), std::end(kOperators), [&](const auto& entry) { return at_operator(entry.first); });
+    const auto found =
+        std::find_if(std::begin(kOperators), std::end(kOperators), [&](const auto& entry) { return at_operator(entry.first); });
     if (found == std::end(kOperators)) return left;
     const int line = take().line;
     NBL_ASSIGN_OR_RETURN(ExprPtr right, parse_power());
@@ -429,7 +430,8 @@ Result<ExprPtr> ExpressionParser::parse_subscript(ExprPtr inner) {
     if (bounds[0]) tuple->items.push_back(std::move(bounds[0]));
     NBL_ASSIGN_OR_RETURN(bounds[0], checked(std::move(tuple)));
   }
-  if (colons) return built(make(ExprKind::kSlice, line), std::move(inner), std::move(bounds[0]), std::move(bounds[1]), std::move(bounds[2]));
+  if (colons)
+    return built(make(ExprKind::kSlice, line), std::move(inner), std::move(bounds[0]), std::move(bounds[1]), std::move(bounds[2]));
   if (!bounds[0]) return fail("expected a subscript");
   return built(make(ExprKind::kItem, line), std::move(inner), std::move(bounds[0]));
 }

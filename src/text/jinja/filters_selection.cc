@@ -20,7 +20,8 @@ Result<Value> map_attribute(Runtime& rt, std::vector<Value> items, const Argumen
 
 // The name in front of the arguments, and the arguments behind it.
 Result<std::string_view> take_name(const Arguments& arguments, size_t at, Arguments& rest) {
-  if (!arguments.positional[at].is_string()) return failure("the name of a filter or test must be str, not %s", type_name(arguments.positional[at]));
+  if (!arguments.positional[at].is_string())
+    return failure("the name of a filter or test must be str, not %s", type_name(arguments.positional[at]));
   rest.positional.assign(arguments.positional.begin() + static_cast<int64_t>(at) + 1, arguments.positional.end());
   rest.named = arguments.named;
   return arguments.positional[at].text();

@@ -148,7 +148,9 @@ void wrap_line(std::string_view line, size_t width, bool break_long, bool break_
       chunks.pop_back();
     }
     if (!chunks.empty() && count_code_points(chunks.back()) > width) {
-      const size_t cut = break_long ? offset_of(chunks.back(), std::max<size_t>(width - used, used == 0)) : used == 0 ? chunks.back().size() : 0;
+      const size_t cut = break_long  ? offset_of(chunks.back(), std::max<size_t>(width - used, used == 0))
+                         : used == 0 ? chunks.back().size()
+                                     : 0;
       current += chunks.back().substr(0, cut);
       chunks.back().remove_prefix(cut);
       if (chunks.back().empty()) chunks.pop_back();
@@ -159,7 +161,8 @@ void wrap_line(std::string_view line, size_t width, bool break_long, bool break_
 }
 
 Result<Value> wordwrap(Runtime& rt, const Value& self, const Arguments& arguments) {
-  NBL_ASSIGN_OR_RETURN(const Bound bound, Bound::bind("wordwrap", arguments, {"width", "break_long_words", "wrapstring", "break_on_hyphens"}));
+  NBL_ASSIGN_OR_RETURN(const Bound bound,
+                       Bound::bind("wordwrap", arguments, {"width", "break_long_words", "wrapstring", "break_on_hyphens"}));
   NBL_ASSIGN_OR_RETURN(const Int width, bound.integer(0, 79));
   NBL_ASSIGN_OR_RETURN(const std::string_view wrap, bound.has_some(2) ? bound.text(2, "\n") : Result<std::string_view>("\n"));
   if (width <= 0) return failure("invalid width (must be > 0)");

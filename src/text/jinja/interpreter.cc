@@ -113,7 +113,8 @@ Result<Interpreter::Flow> Interpreter::run(const Statement& statement, Scope& sc
     case StatementKind::kContinue: return Flow::kContinue;
     case StatementKind::kUnavailable: break;
   }
-  return failure("{%% %.*s %%} needs other templates, and there are none here", static_cast<int>(statement.text.size()), statement.text.data());
+  return failure("{%% %.*s %%} needs other templates, and there are none here", static_cast<int>(statement.text.size()),
+                 statement.text.data());
 }
 
 Status Interpreter::output(const Value& value, std::string& out) {
@@ -479,7 +480,8 @@ Status Interpreter::bind_macro(const Macro& macro, const Arguments& arguments, S
       named = &arguments.named[j].second;
       used[j] = true;
     }
-    if (i < given && named) return failure("macro '%s' got multiple values for argument '%s'", name.c_str(), std::string(signature.parameter_names[i]).c_str());
+    if (i < given && named)
+      return failure("macro '%s' got multiple values for argument '%s'", name.c_str(), std::string(signature.parameter_names[i]).c_str());
     const size_t first_default = count - signature.defaults.size();
     if (i < given) {
       scope.set(signature.parameters[i], arguments.positional[i]);
@@ -508,7 +510,8 @@ Status Interpreter::bind_macro(const Macro& macro, const Arguments& arguments, S
       return failure("macro '%s' takes no keyword argument '%s'", name.c_str(), std::string(key).c_str());
     }
   }
-  const bool own_caller = std::find(signature.parameters.begin(), signature.parameters.end(), static_cast<int>(Names::kCaller)) != signature.parameters.end();
+  const bool own_caller =
+      std::find(signature.parameters.begin(), signature.parameters.end(), static_cast<int>(Names::kCaller)) != signature.parameters.end();
   if (signature.uses_caller && !own_caller) scope.set(Names::kCaller, caller);
   if (signature.uses_kwargs) scope.set(Names::kKwargs, kwargs_value);
   if (signature.uses_varargs) {
@@ -540,7 +543,8 @@ Status Interpreter::assign_items(const Expr& target, const Value& value, Scope& 
   if (!is_iterable(value)) return failure("cannot unpack non-iterable %s object", type_name(value));
   NBL_ASSIGN_OR_RETURN(const std::vector<Value> items, items_of(rt_, value));
   if (items.size() > target.items.size()) return failure("too many values to unpack (expected %zu)", target.items.size());
-  if (items.size() < target.items.size()) return failure("not enough values to unpack (expected %zu, got %zu)", target.items.size(), items.size());
+  if (items.size() < target.items.size())
+    return failure("not enough values to unpack (expected %zu, got %zu)", target.items.size(), items.size());
   for (size_t i = 0; i < items.size(); ++i) NBL_RETURN_IF_ERROR(assign(*target.items[i], items[i], scope));
   return Status();
 }

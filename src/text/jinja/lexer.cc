@@ -156,7 +156,8 @@ class Lexer {
 
   // Digits with single underscores between them.
   size_t digits_end(size_t at) const {
-    while (at < text_.size() && (is_digit_char(text_[at]) || (text_[at] == '_' && at + 1 < text_.size() && is_digit_char(text_[at + 1])))) ++at;
+    while (at < text_.size() && (is_digit_char(text_[at]) || (text_[at] == '_' && at + 1 < text_.size() && is_digit_char(text_[at + 1]))))
+      ++at;
     return at;
   }
 
@@ -198,7 +199,9 @@ class Lexer {
     const std::string_view literal = text_.substr(at_, integer_end() - at_);
     bool overflow = false;
     const std::optional<Int> value = parse_int(literal, 0, &overflow);
-    if (!value) return at_line(failure("the integer %.*s does not fit 128 bits", static_cast<int>(std::min<size_t>(literal.size(), 60)), literal.data()), line_);
+    if (!value)
+      return at_line(
+          failure("the integer %.*s does not fit 128 bits", static_cast<int>(std::min<size_t>(literal.size(), 60)), literal.data()), line_);
     add(TokenKind::kInteger, literal).number = Value::integer(*value);
     advance_to(at_ + literal.size());
     return Status();
