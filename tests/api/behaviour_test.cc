@@ -3,7 +3,7 @@
 #include <vector>
 
 #include "api_fixture.h"
-#include "support/temporary_checkpoint.h"
+#include "support/temporary_directory.h"
 
 namespace {
 

@@ -4,31 +4,15 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <filesystem>
 #include <fstream>
 #include <vector>
 
 #include "api_fixture.h"
+#include "support/temporary_directory.h"
 
 namespace {
 
 constexpr int64_t kHidden = 4096, kIntermediate = 14336, kHeads = 32, kKvHeads = 8, kVocab = 1024, kGroup = 128;
-
-class TemporaryDirectory {
- public:
-  TemporaryDirectory() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "nibble-test-XXXXXX").string();
-    path_ = mkdtemp(pattern.data());
-  }
-  ~TemporaryDirectory() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  const std::string& path() const { return path_; }
-
- private:
-  std::string path_;
-};
 
 // A safetensors file, whose tensors are all one repeated word each: `value` is a half, or eight codes.
 class Writer {
@@ -122,7 +106,7 @@ TEST(LoadMemory, HoldsOnePlainTensorBesideThePackedWeights) {
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
   GTEST_SKIP() << "sanitizers take memory of their own";
 #endif
-  const TemporaryDirectory directory;
+  const nbl::testing::TemporaryDirectory directory;
   const int64_t largest = write_checkpoint(directory.path());
   int ends[2];
   ASSERT_EQ(pipe(ends), 0);
