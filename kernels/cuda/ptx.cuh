@@ -35,6 +35,18 @@ __device__ __forceinline__ void mma(float (&c)[4], uint32_t a0, uint32_t a1, uin
 #endif
 }
 
+// ---- shared memory
+
+// The word 128 * row bytes behind `at`. The compiler would scale the sum of row and lane and so need one operation more for
+// each of many addresses.
+__device__ __forceinline__ uint32_t load_shared_row(const uint32_t* at, uint32_t row) {
+  uint32_t word;
+  asm volatile("{\n .reg .b32 address;\n mad.lo.u32 address, %2, 128, %1;\n ld.shared.b32 %0, [address];\n}"
+               : "=r"(word)
+               : "r"(static_cast<uint32_t>(__cvta_generic_to_shared(at))), "r"(row));
+  return word;
+}
+
 // Four matrices of 8 x 8; the address is that of a row of one of them.
 __device__ __forceinline__ void load_matrix4(uint32_t (&r)[4], const void* shared) {
   const uint32_t address = static_cast<uint32_t>(__cvta_generic_to_shared(shared));

@@ -29,6 +29,14 @@ __device__ __forceinline__ void barrier_wait(uint32_t at, uint32_t phase) {
       "r"(phase)
       : "memory");
 }
+__device__ __forceinline__ bool barrier_passed(uint32_t at, uint32_t phase) {
+  uint32_t passed;
+  asm volatile("{\n .reg .pred done;\n mbarrier.test_wait.parity.shared::cta.b64 done, [%1], %2;\n selp.u32 %0, 1, 0, done;\n}"
+               : "=r"(passed)
+               : "r"(at), "r"(phase)
+               : "memory");
+  return passed != 0;
+}
 __device__ __forceinline__ void bulk_copy(uint32_t to, const void* from, uint32_t bytes, uint32_t barrier, uint64_t policy) {
   asm volatile(
       "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, "

@@ -38,31 +38,39 @@ __device__ __forceinline__ void prefetch_keys(const ResidentStep& step, const St
   }
 }
 
-// A place in the stream of all weights of this CTA, chunk after chunk.
+// A place in the stream of all weights of this CTA, piece after piece.
 struct StreamPlace {
-  int op = -1, left = 0, chunk_records = 0, record_bytes = 0;
+  int op = -1, records_left = 0, chunk_records = 0, record_bytes = 0;
+  uint32_t chunk_left = 0;  // bytes
   const unsigned char* at = nullptr;
 
-  // The next chunk's bytes, 0 behind the last; prefetches keys on the way.
-  __device__ __forceinline__ uint32_t next(const ResidentStep& step, const unsigned char** from) {
+  // Goes on to the next chunk when this one is at its end; false behind the last. Prefetches keys on the way.
+  __device__ __forceinline__ bool find_chunk(const ResidentStep& step) {
+    if (chunk_left > 0) return true;
     const ResidentStream* streams = reinterpret_cast<const ResidentStream*>(shared_memory + step.streams_at);
-    while (left <= 0) {
-      if (++op >= step.op_count) return 0;
+    while (records_left <= 0) {
+      if (++op >= step.op_count) return false;
       const ResidentStream s = streams[op];
       if (s.strips == 0) {
         prefetch_keys(step, *reinterpret_cast<const StepSequence*>(shared_memory + step.sequence_at), s.records, s.chunk_records);
         continue;
       }
       at = s.data + static_cast<int64_t>(s.begin) * s.records * s.record_bytes;
-      left = (s.end - s.begin) * s.records;
+      records_left = (s.end - s.begin) * s.records;
       chunk_records = s.chunk_records, record_bytes = s.record_bytes;
     }
-    const uint32_t bytes = min(chunk_records, left) * record_bytes;
+    chunk_left = min(chunk_records, records_left) * record_bytes;
+    records_left -= chunk_records;
+    return true;
+  }
+  // Takes the next piece of the chunk, which the last chunk of a matrix may lack.
+  __device__ __forceinline__ uint32_t take_piece(const unsigned char** from) {
+    const uint32_t bytes = min(chunk_left, piece_bytes());
     *from = at;
-    at += bytes;
-    left -= chunk_records;
+    at += bytes, chunk_left -= bytes;
     return bytes;
   }
+  __device__ __forceinline__ uint32_t piece_bytes() const { return chunk_records / kSlotPieces * record_bytes; }
 };
 
 // A piece of the ring and how often the ring has been around, as the parity of its mbarrier.
@@ -76,7 +84,7 @@ struct PiecePlace {
 
 // One thread streams every byte of this CTA's weights, for the whole step. It waits for its own consumers, and for its
 // own copies: step.in_flight pieces keep memory busy, and every further one would only stand in a queue with the words
-// that the CTAs wait for (program.cc).
+// that the CTAs wait for (program.cc). While the ring is full, one piece more comes as far as the second-level cache.
 __device__ __forceinline__ void produce(const ResidentStep& step) {
   uint64_t policy;
   asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
@@ -86,12 +94,10 @@ __device__ __forceinline__ void produce(const ResidentStep& step) {
   StreamPlace place;
   PiecePlace to, oldest;  // where the next piece goes, and the oldest that may still be under way
   int under_way = 0;
-  for (int slot = 0;; slot = to.piece / kSlotPieces) {
-    const unsigned char* from;
-    uint32_t left = place.next(step, &from);
-    if (left == 0) return;
-    const uint32_t most = place.chunk_records / kSlotPieces * place.record_bytes;
+  for (int slot = 0; place.find_chunk(step); slot = to.piece / kSlotPieces) {
+    if (!barrier_passed(empty + 8 * slot, to.parity ^ 1)) bulk_prefetch(place.at, min(place.chunk_left, place.piece_bytes()));
     barrier_wait(empty + 8 * slot, to.parity ^ 1);
+    const uint32_t piece_bytes = place.piece_bytes();
 #pragma unroll
     for (int i = 0; i < kSlotPieces; ++i) {
       if (under_way == step.in_flight) {
@@ -100,10 +106,10 @@ __device__ __forceinline__ void produce(const ResidentStep& step) {
       } else {
         ++under_way;
       }
-      const uint32_t bytes = min(most, left);  // none, maybe: the warps of the piece wait all the same
+      const unsigned char* from;
+      const uint32_t bytes = place.take_piece(&from);  // none, maybe: the warps of the piece wait all the same
       barrier_expect(full + 8 * to.piece, bytes);
-      if (bytes > 0) bulk_copy(ring + slot * step.slot_bytes + i * most, from + i * most, bytes, full + 8 * to.piece, policy);
-      left -= bytes;
+      if (bytes > 0) bulk_copy(ring + slot * step.slot_bytes + i * piece_bytes, from, bytes, full + 8 * to.piece, policy);
       to.next(pieces);
     }
   }
@@ -242,35 +248,28 @@ __device__ __forceinline__ Ring consume(const ResidentStep& step, const Resident
   return ring;
 }
 
-template <Codes C, bool Wide>
-__device__ __forceinline__ Ring consume_groups(const ResidentStep& step, const ResidentOp& op, uint32_t tag, int begin, int end,
-                                               Ring ring) {
-  if (op.group_blocks == 4) return consume<C, 4, Wide>(step, op, tag, begin, end, ring);
-  if (op.group_blocks == 2) return consume<C, 2, Wide>(step, op, tag, begin, end, ring);
-  return consume<C, 1, Wide>(step, op, tag, begin, end, ring);
-}
-template <Codes C>
-__device__ __forceinline__ Ring consume_scales(const ResidentStep& step, const ResidentOp& op, uint32_t tag, int begin, int end,
-                                               Ring ring) {
-  return op.wide_scales ? consume_groups<C, true>(step, op, tag, begin, end, ring)
-                        : consume_groups<C, false>(step, op, tag, begin, end, ring);
-}
-
+// One jump to the code of a format: it is far from all else, and each step on the way to it is fetched anew.
 __device__ __forceinline__ Ring multiply(const ResidentStep& step, const ResidentOp& op, uint32_t tag, int begin, int end, Ring ring) {
-  switch (op.codes) {
-    case Codes::kInt2:
-      return consume_scales<Codes::kInt2>(step, op, tag, begin, end, ring);
-    case Codes::kInt3:
-      return consume_scales<Codes::kInt3>(step, op, tag, begin, end, ring);
-    case Codes::kInt4:
-      return consume_scales<Codes::kInt4>(step, op, tag, begin, end, ring);
-    case Codes::kInt8:
-      return consume_scales<Codes::kInt8>(step, op, tag, begin, end, ring);
-    case Codes::kCode4:
-      return consume_scales<Codes::kCode4>(step, op, tag, begin, end, ring);
-    case Codes::kHalf:
-      return consume<Codes::kHalf, 0, false>(step, op, tag, begin, end, ring);
+#define NBL_CONSUME(codes, group_blocks, wide) \
+  case resident_format(codes, group_blocks, wide): \
+    return consume<codes, group_blocks, wide>(step, op, tag, begin, end, ring);
+#define NBL_CONSUME_SCALES(codes) \
+  NBL_CONSUME(codes, 1, false) \
+  NBL_CONSUME(codes, 2, false) \
+  NBL_CONSUME(codes, 4, false) \
+  NBL_CONSUME(codes, 1, true) \
+  NBL_CONSUME(codes, 2, true) \
+  NBL_CONSUME(codes, 4, true)
+  switch (op.format) {
+    NBL_CONSUME_SCALES(Codes::kInt2)
+    NBL_CONSUME_SCALES(Codes::kInt3)
+    NBL_CONSUME_SCALES(Codes::kInt4)
+    NBL_CONSUME_SCALES(Codes::kInt8)
+    NBL_CONSUME_SCALES(Codes::kCode4)
+    NBL_CONSUME(Codes::kHalf, 0, false)
   }
+#undef NBL_CONSUME
+#undef NBL_CONSUME_SCALES
   return ring;
 }
 

@@ -122,7 +122,7 @@ class ProgramWriter {
     op.width = width, op.padded_k = static_cast<int>(linear.weight->padded_k());
     op.group_blocks = t.group / 32;
     op.codes = t.codes;
-    op.wide_scales = t.wide_scales;
+    op.format = resident_format(t.codes, op.group_blocks, t.codes != Codes::kHalf && t.wide_scales);
     op.output = output;
     op.out_tag = next_tag();
     ops_.push_back(op);
@@ -216,16 +216,20 @@ Result<std::unique_ptr<ResidentProgram>> ResidentProgram::create(const DeviceDec
   std::vector<ResidentOp>& ops = writer.ops();
 
   ResidentStep& step = program->step_;
-  int64_t widest = 0, slot_bytes = kSlotBytes;
+  int64_t widest = 0;
   bool pairs = false;
-  for (const ResidentOp& op : ops) {
-    widest = std::max<int64_t>(widest, op.padded_k);
-    slot_bytes = std::max<int64_t>(slot_bytes, static_cast<int64_t>(kConsumerWarps) * op.record_bytes);
-    pairs = pairs || op.code_pairs != nullptr;
-  }
-  step.slot_bytes = round_up(slot_bytes, 128);
   for (ResidentOp& op : ops) {
-    if (op.strips > 0) op.chunk_records = kConsumerWarps * std::max(1, step.slot_bytes / (kConsumerWarps * op.record_bytes));
+    widest = std::max<int64_t>(widest, op.padded_k);
+    pairs = pairs || op.code_pairs != nullptr;
+    if (op.strips == 0) continue;
+    // Records of a warp: as many as a slot holds, in twos since it multiplies two at once, but no more than leave every
+    // warp some where a CTA has few.
+    const int warp_bytes = kConsumerWarps * op.record_bytes;
+    const int most = std::max(1, kMostSlotBytes / (2 * warp_bytes) * 2);
+    const int cta_records = (op.strips + multiprocessors - 1) / multiprocessors * op.records;
+    const int chunks = (cta_records + most * kConsumerWarps - 1) / (most * kConsumerWarps);
+    op.chunk_records = kConsumerWarps * ((cta_records + chunks * kConsumerWarps - 1) / (chunks * kConsumerWarps));
+    step.slot_bytes = std::max(step.slot_bytes, round_up(op.chunk_records * op.record_bytes, 128));
   }
   int at = round_up(std::max<int64_t>(widest * 2, mma_attention_bytes(static_cast<int>(c.head_dim), kConsumerWarps)), 128);
   const auto take = [&at](int64_t bytes) {

@@ -26,7 +26,7 @@ constexpr int kConsumerThreads = kConsumerWarps * 32;
 constexpr int kThreads = kConsumerThreads + 128;  // registers change hands between whole groups of four warps
 constexpr int kWindow = 8;  // strips whose sums are reduced at once
 constexpr int kRedFloats = 2 * kWindow * kConsumerWarps * kStripRows;
-constexpr int kSlotBytes = 34304;  // of the ring: 32 records of int4 in groups of 128
+constexpr int kMostSlotBytes = 36864;  // of the ring: 32 records of 4 bits with their scales
 constexpr int kSlotPieces = 2;     // each copied by itself, and waited for by its share of the warps
 constexpr int kPairBytes = 256 * 32 * 4;
 constexpr int kZeroBytes = 256;  // of shared memory, for the lanes that read zeros as x
@@ -51,6 +51,11 @@ enum class ResidentOutput : uint8_t {
   kGate,      // halves[i] = activation(gate_i) * up_i, f16, of interleaved rows
 };
 
+// A number for each way to multiply; group_blocks as in ResidentOp.
+NBL_HD constexpr uint8_t resident_format(Codes codes, int group_blocks, bool wide_scales) {
+  return static_cast<uint8_t>(static_cast<int>(codes) * 8 + (group_blocks / 2) * 2 + (wide_scales ? 1 : 0));
+}
+
 // One matrix product of a step, or (strips == 0) the attention of a layer.
 struct alignas(16) ResidentOp {
   const unsigned char* data = nullptr;  // Tiles::data
@@ -70,8 +75,8 @@ struct alignas(16) ResidentOp {
   int32_t group_blocks = 0;          // blocks of 32 columns that share a scale: 1, 2 or 4; 0 for f16
   int32_t chunk_records = 0;         // records of one slot of the ring: a multiple of the consumer warps
   uint32_t in_tag = 0, out_tag = 0;  // counted from the step's first tag
+  uint8_t format = 0;  // resident_format()
   Codes codes = Codes::kHalf;
-  bool wide_scales = false;
   ResidentInput input = ResidentInput::kResidual;
   ResidentOutput output = ResidentOutput::kTagged;
   Activation activation = Activation::kSilu;

@@ -9,6 +9,8 @@
 
 #include <cuda_bf16.h>
 
+#include <type_traits>
+
 #include "kernels/cuda/activation.cuh"
 #include "kernels/cuda/row_math.cuh"
 #include "kernels/cuda/resident/device.cuh"
@@ -19,8 +21,8 @@
 namespace nbl::cuda {
 
 constexpr int kUnitColumns = 128;
-constexpr int kUnitsAtOnce = 4;       // of a warp, with norm
-constexpr int kHalfUnitsAtOnce = 16;  // of a warp, of f16
+constexpr int kMostUnits = 4;       // of a warp at once, with norm
+constexpr int kMostHalfUnits = 16;  // of f16
 
 __device__ __forceinline__ float table_value(const void* table, DType type, int64_t i) {
   if (type == DType::kF32) return static_cast<const float*>(table)[i];
@@ -144,46 +146,47 @@ __device__ __forceinline__ void put_units(const StagedX& to, const int32_t* in_p
 }
 
 // norm(h); `shared` is room for one float2 a warp. Words are there to the end of the last unit (pad_pairs in kernel.cu).
+template <int AtOnce>
 __device__ __forceinline__ void stage_normed(const ResidentOp& op, uint32_t tag, const StagedX& to, float2* shared, int tid) {
   const int width = op.width, units = op.padded_k / kUnitColumns, warp = tid >> 5, lane = tid & 31;
-  const int blocks = (units + kUnitsAtOnce * kConsumerWarps - 1) / (kUnitsAtOnce * kConsumerWarps);
+  const int blocks = (units + AtOnce * kConsumerWarps - 1) / (AtOnce * kConsumerWarps);
   const uint2* words = op.input_words;
   const bool layer_norm = op.norm.kind == Norm::Kind::kLayer;
   const float part = 1.f / width, epsilon = op.norm.epsilon;  // found while the words are not here yet
   const float* weight = op.norm.weight;
   const float* bias = op.norm.bias;
-  float v[kUnitsAtOnce][4];
-  float4 w[kUnitsAtOnce];
+  float v[AtOnce][4];
+  float4 w[AtOnce];
   const auto load_vector = [&](const float* from, const UnitRange& range) {
 #pragma unroll
-    for (int i = 0; i < kUnitsAtOnce; ++i) {
+    for (int i = 0; i < AtOnce; ++i) {
       const int column = column_of(range, i, lane);  // the width is a multiple of 4
       w[i] = i < range.count && column < width ? __ldg(reinterpret_cast<const float4*>(from + column)) : make_float4(0.f, 0.f, 0.f, 0.f);
     }
   };
   const auto find = [&](const UnitRange& range) {
     const uint2* from = words + range.first * (kUnitColumns / 2) + 2 * lane;
-    uint4 got[kUnitsAtOnce];
+    uint4 got[AtOnce];
 #pragma unroll
-    for (int i = 0; i < kUnitsAtOnce; ++i) got[i] = make_uint4(tag & 0xffu, tag >> 8 & 0xffu, tag & 0xffu, tag >> 8 & 0xffu);
+    for (int i = 0; i < AtOnce; ++i) got[i] = make_uint4(tag & 0xffu, tag >> 8 & 0xffu, tag & 0xffu, tag >> 8 & 0xffu);
     wait_for(
         got, range.count, [&](uint4& u, int i, bool wanted) { load_words(u, from + i * (kConsumerWarps * kUnitColumns / 2), wanted); },
         [&](const uint4& u) { return pairs_there(u, tag); });
 #pragma unroll
-    for (int i = 0; i < kUnitsAtOnce; ++i) {
+    for (int i = 0; i < AtOnce; ++i) {
       v[i][0] = pair_value(got[i].x), v[i][1] = pair_value(got[i].y), v[i][2] = pair_value(got[i].z), v[i][3] = pair_value(got[i].w);
     }
   };
 
-  UnitRange range = units_of(units, 0, kUnitsAtOnce, warp);
+  UnitRange range = units_of(units, 0, AtOnce, warp);
   load_vector(weight, range);
   float2 total = make_float2(0.f, 0.f);
 #pragma unroll 1
   for (int block = blocks - 1; block >= 0; --block) {  // the first one last: it is kept
-    range = units_of(units, block, kUnitsAtOnce, warp);
+    range = units_of(units, block, AtOnce, warp);
     find(range);
 #pragma unroll
-    for (int i = 0; i < kUnitsAtOnce; ++i) {
+    for (int i = 0; i < AtOnce; ++i) {
 #pragma unroll
       for (int j = 0; j < 4; ++j) total.x += v[i][j], total.y += v[i][j] * v[i][j];
     }
@@ -202,27 +205,27 @@ __device__ __forceinline__ void stage_normed(const ResidentOp& op, uint32_t tag,
 #pragma unroll 1
   for (int block = 0; block < blocks; ++block) {
     if (block > 0) {
-      range = units_of(units, block, kUnitsAtOnce, warp);
+      range = units_of(units, block, AtOnce, warp);
       load_vector(weight, range);
       find(range);
     }
 #pragma unroll
-    for (int i = 0; i < kUnitsAtOnce; ++i) {  // 0 beyond the width: the weight is
+    for (int i = 0; i < AtOnce; ++i) {  // 0 beyond the width: the weight is
       v[i][0] = (v[i][0] - mean) * factor * w[i].x, v[i][1] = (v[i][1] - mean) * factor * w[i].y;
       v[i][2] = (v[i][2] - mean) * factor * w[i].z, v[i][3] = (v[i][3] - mean) * factor * w[i].w;
     }
     if (bias != nullptr) {
       load_vector(bias, range);
 #pragma unroll
-      for (int i = 0; i < kUnitsAtOnce; ++i) v[i][0] += w[i].x, v[i][1] += w[i].y, v[i][2] += w[i].z, v[i][3] += w[i].w;
+      for (int i = 0; i < AtOnce; ++i) v[i][0] += w[i].x, v[i][1] += w[i].y, v[i][2] += w[i].z, v[i][3] += w[i].w;
     }
-    uint32_t pairs[2 * kUnitsAtOnce];
+    uint32_t pairs[2 * AtOnce];
 #pragma unroll
-    for (int i = 0; i < kUnitsAtOnce; ++i) {
+    for (int i = 0; i < AtOnce; ++i) {
       pairs[2 * i] = bits_of(to_half2(v[i][0], v[i][1]));
       pairs[2 * i + 1] = bits_of(to_half2(v[i][2], v[i][3]));
     }
-    put_units<kUnitsAtOnce>(to, op.in_place, range, pairs, lane);
+    put_units<AtOnce>(to, op.in_place, range, pairs, lane);
   }
 }
 
@@ -271,20 +274,26 @@ __device__ __forceinline__ void stage_halves(const ResidentOp& op, uint32_t tag,
   }
 }
 
+// f(N) with the smallest power of two N that holds all units of a warp, or Most: what a warp does not have is work all the same.
+template <int Most, int N = 1, typename F>
+__device__ __forceinline__ void with_units(int units, F f) {
+  if constexpr (N < Most) {
+    if (units > N * kConsumerWarps) return with_units<Most, 2 * N>(units, f);
+  }
+  f(std::integral_constant<int, N>());
+}
+
 __device__ __forceinline__ void stage(const ResidentOp& op, uint32_t tag, __half* x, float* sums, float2* shared, int tid) {
   const StagedX to(op, x, sums, tid % 32);
+  const int units = op.padded_k / kUnitColumns;
   bool scattered = op.in_place != nullptr;
   switch (op.input) {
     case ResidentInput::kResidual:
-      stage_normed(op, tag, to, shared, tid);
+      with_units<kMostUnits>(units, [&](auto at_once) { stage_normed<decltype(at_once)::value>(op, tag, to, shared, tid); });
       break;
     case ResidentInput::kHalves:
       scattered = false;
-      if (op.padded_k <= kUnitColumns * kConsumerWarps * 4) {
-        stage_halves<4>(op, tag, to, tid);
-      } else {
-        stage_halves<kHalfUnitsAtOnce>(op, tag, to, tid);
-      }
+      with_units<kMostHalfUnits>(units, [&](auto at_once) { stage_halves<decltype(at_once)::value>(op, tag, to, tid); });
       break;
     case ResidentInput::kGateUp:
       stage_gate_up(op, tag, to, tid);
@@ -292,7 +301,7 @@ __device__ __forceinline__ void stage(const ResidentOp& op, uint32_t tag, __half
   }
   consumers_meet();
   if (scattered) {
-    sum_groups(to, op.padded_k / kUnitColumns, tid);
+    sum_groups(to, units, tid);
     consumers_meet();
   }
 }

@@ -42,6 +42,8 @@ inline void mma(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a
   }
 }
 
+inline uint32_t load_shared_row(const uint32_t* at, uint32_t row) { return at[32 * row]; }
+
 inline void store_word(uint2* at, uint32_t low, uint32_t high) { *at = {low, high}; }
 inline void store_half(uint32_t* at, uint32_t word) { *at = word; }
 inline void load_words(uint4& v, const uint2* at, bool wanted = true) {
