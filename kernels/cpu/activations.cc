@@ -29,12 +29,13 @@ int planes_for(const CpuWeight& weight, CpuPrecision precision, int64_t m) {
 }
 
 void pack_tile(const Kernels& kernels, const CpuWeight& weight, int planes, int64_t m, int64_t tile,
-               const float* const* rows, const ActBuffer& out) {
+               const float* const* rows, const ActBuffer& out, Ahead* ahead) {
   alignas(64) float scratch[kMaxBlock + 16];
   const WeightView& view = weight.view();
   const int64_t first = tile * kTile, width = std::min<int64_t>(kTile, m - first);
   for (int64_t b = 0; b < view.blocks; ++b) {
     const int64_t start = b * view.block, length = b + 1 < view.blocks ? view.block : view.last_block;
+    fetch(ahead, length / 16);
     for (int64_t i = 0; i < width; ++i) {
       const float* x = block_input(weight, rows[i], start, length, scratch);
       if (planes > 0) {

@@ -32,9 +32,9 @@ struct ActBuffer {
 // How many planes a matrix wants for a step of m tokens; 0: float32 values.
 int planes_for(const CpuWeight& weight, CpuPrecision precision, int64_t m);
 
-// Packs one tile. rows[i] is the input x[columns] of the tile's token i.
+// Packs one tile. rows[i] is the input x[columns] of the tile's token i. Meanwhile the memory fetches what is ahead.
 void pack_tile(const Kernels& kernels, const CpuWeight& weight, int planes, int64_t m, int64_t tile,
-               const float* const* rows, const ActBuffer& out);
+               const float* const* rows, const ActBuffer& out, Ahead* ahead);
 
 }  // namespace cpu
 }  // namespace nbl

@@ -150,11 +150,12 @@ Status CpuBackend::matmul(const PackedWeight& packed, const float* x, int64_t m,
   const int64_t tiles = (m + kTile - 1) / kTile, panels = (view.rows + kPanel - 1) / kPanel;
   const ActView activations = input.view(m, planes);
   pool_->run([&](int thread, int) {
+    Ahead nothing{};
     for (int64_t tile = tiles * thread / threads; tile < tiles * (thread + 1) / threads; ++tile) {
       const float* rows[kTile] = {};
       for (int64_t i = 0; i < kTile && tile * kTile + i < m; ++i)
         rows[i] = x + (tile * kTile + i) * weight->columns();
-      pack_tile(kernels_, *weight, planes, m, tile, rows, input);
+      pack_tile(kernels_, *weight, planes, m, tile, rows, input, &nothing);
     }
     pool_->barrier();
     const int64_t first = panels * thread / threads, last = panels * (thread + 1) / threads;

@@ -9,9 +9,6 @@
 #else
 #include <thread>
 #endif
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
 
 namespace nbl {
 namespace cpu {
@@ -19,14 +16,6 @@ namespace cpu {
 namespace {
 
 constexpr int kLooks = 64;  // between two looks at the clock
-
-inline void relax() {
-#if defined(__x86_64__)
-  _mm_pause();
-#elif defined(__aarch64__)
-  __asm__ volatile("yield");
-#endif
-}
 
 static_assert(sizeof(std::atomic<uint32_t>) == 4, "the kernel looks at the number itself");
 

@@ -11,6 +11,15 @@
 namespace nbl {
 namespace cpu {
 
+// For loops that look at something again and again: leaves the core to the other thread on it, if there is one.
+inline void relax() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  __asm__ volatile("yield");
+#endif
+}
+
 class EventCount {
  public:
   uint32_t value() const { return value_.load(std::memory_order_acquire); }

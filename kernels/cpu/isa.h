@@ -1,8 +1,8 @@
 // The table of inner loops that one instruction set offers, and the plain structs they work on.
 //
 // One thing to know: files built with instruction-set flags include only <immintrin.h>, <stdint.h>,
-// <string.h>, the .inl files of this folder and this header. Nothing here is an inline function, so that no
-// AVX-512 copy of one can be kept by the linker for callers on older machines.
+// <string.h>, the .inl files of this folder and this header. Nothing here is an inline function, or it is static, so
+// that no AVX-512 copy of one can be kept by the linker for callers on older machines.
 //
 // Weights stand in panels of 16 output rows ("P16"); a panel is contiguous over K, so a thread reads one
 // forward stream. K is cut into blocks of `block` columns, one scale and zero for each row and block. A block
@@ -16,6 +16,8 @@
 #pragma once
 
 #include <stdint.h>
+
+#include "kernels/cpu/ahead.h"
 
 namespace nbl {
 namespace cpu {
@@ -83,6 +85,7 @@ struct AttendView {
   float* out;          // [rows][value_stride], sum of weights * values (not yet divided)
   float* maximum;      // [rows], largest score seen; -inf when none
   float* total;        // [rows], sum of exp(score - maximum)
+  Ahead* ahead;        // what is read next, or null
 };
 
 struct Kernels {

@@ -66,18 +66,17 @@ void Pool::work(int thread) {
   }
 }
 
-void Pool::barrier() {
-  if (threads_ == 1) return;
-  const uint32_t passed = passed_.value();
-  if (arrived_.fetch_add(1, std::memory_order_acq_rel) == threads_ - 1) {
-    arrived_.store(0, std::memory_order_relaxed);
-    passed_.raise();
-  } else {
-    const int32_t spin = spin_us_.load(std::memory_order_relaxed);
-    const bool enough = passed_.wait(passed, spin);
-    spin_us_.store(enough ? std::min(spin + 1, most_spin_us_) : std::max(spin / 2, kLeastSpin),
-                   std::memory_order_relaxed);
-  }
+bool Pool::arrive() {
+  if (arrived_.fetch_add(1, std::memory_order_acq_rel) < threads_ - 1) return false;
+  arrived_.store(0, std::memory_order_relaxed);
+  passed_.raise();
+  return true;
+}
+
+void Pool::wait_passed(uint32_t passed) {
+  const int32_t spin = spin_us_.load(std::memory_order_relaxed);
+  const bool enough = passed_.wait(passed, spin);
+  spin_us_.store(enough ? std::min(spin + 1, most_spin_us_) : std::max(spin / 2, kLeastSpin), std::memory_order_relaxed);
 }
 
 namespace {

@@ -34,13 +34,27 @@ class Pool {
                int threads) { (*static_cast<std::remove_reference_t<Job>*>(context))(thread, threads); },
             const_cast<void*>(static_cast<const void*>(&job)));
   }
-  // Within a job: returns when every thread has come here. What they wrote before is visible to all after.
-  void barrier();
+  // Within a job: returns when every thread has come here. What they wrote before is visible to all after. While it waits, a
+  // thread calls meanwhile(), which does something short, as long as that returns true.
+  template <typename Meanwhile>
+  void barrier(Meanwhile&& meanwhile) {
+    if (threads_ == 1) return;
+    const uint32_t passed = passed_.value();
+    if (arrive()) return;
+    while (passed_.value() == passed && meanwhile()) {
+    }
+    wait_passed(passed);
+  }
+  void barrier() {
+    barrier([] { return false; });
+  }
 
  private:
   using Function = void (*)(void* context, int thread, int threads);
   void run_job(Function function, void* context);
   void work(int thread);
+  bool arrive();                      // at the barrier; true: as the last one, all may go on
+  void wait_passed(uint32_t passed);  // until more barriers than `passed` have been
 
   int threads_ = 1;
   std::vector<std::thread> workers_;

@@ -32,6 +32,7 @@ void embedding_row(const Embedding& table, int64_t row, int64_t width, float* ou
 }  // namespace
 
 void StepWorker::run() {
+  look_ahead(decoder_.blocks.empty() ? decoder_.head : decoder_.blocks.front().attention.qkv.front());
   embed();
   for (size_t layer = 0; layer < decoder_.blocks.size(); ++layer) {
     // Read by all after the next barrier, and not written again before the one after that.
@@ -58,7 +59,8 @@ void StepWorker::embed() {
   barrier();
 }
 
-const float* StepWorker::normed(const Norm& norm, const float* x, int64_t width, float* out) const {
+const float* StepWorker::normed(const Norm& norm, const float* x, int64_t width, float* out) {
+  fetch(&ahead_, width / 64);
   if (norm.kind == Norm::Kind::kLayer) {
     layer_norm(norm, x, width, out);
   } else {
@@ -67,16 +69,23 @@ const float* StepWorker::normed(const Norm& norm, const float* x, int64_t width,
   return out;
 }
 
-const float* StepWorker::activated(const Mlp& mlp, int64_t token, float* out) const {
+const float* StepWorker::activated(const Mlp& mlp, int64_t token, float* out) {
+  constexpr int64_t kColumns = 128;  // at once
   const int64_t width = plan_.shape_.intermediate;
   const float* gate = shared_.gate_up + token * 2 * width;
   const float* up = gate + width;
   switch (mlp.activation) {
     case Activation::kSilu:
-      kernels_.silu_mul(gate, up, width, out);
+      for (int64_t i = 0; i < width; i += kColumns) {
+        fetch(&ahead_, kColumns / 8);
+        kernels_.silu_mul(gate + i, up + i, std::min(kColumns, width - i), out + i);
+      }
       break;
     case Activation::kGeluTanh:
-      kernels_.gelu_tanh_mul(gate, up, width, out);
+      for (int64_t i = 0; i < width; i += kColumns) {
+        fetch(&ahead_, kColumns / 8);
+        kernels_.gelu_tanh_mul(gate + i, up + i, std::min(kColumns, width - i), out + i);
+      }
       break;
     case Activation::kGelu:
       for (int64_t i = 0; i < width; ++i)
@@ -106,7 +115,7 @@ ActView StepWorker::pack(const CpuWeight& weight, int64_t m, Rows rows) {
   const int planes = planes_for(weight, plan_.precision_, m);
   if (m == 1) {
     const float* row = rounded(weight, rows(0, mine_.rows), mine_.rows, thread_ == 0);
-    pack_tile(kernels_, weight, planes, 1, 0, &row, mine_.input);
+    pack_tile(kernels_, weight, planes, 1, 0, &row, mine_.input, &ahead_);
     return mine_.input.view(1, planes);
   }
   const int64_t width =
@@ -116,7 +125,7 @@ ActView StepWorker::pack(const CpuWeight& weight, int64_t m, Rows rows) {
     const float* tile_rows[kTile] = {};
     for (int64_t i = 0; i < kTile && tile * kTile + i < m; ++i)
       tile_rows[i] = rounded(weight, rows(tile * kTile + i, mine_.rows + i * width), mine_.rows + i * width, true);
-    pack_tile(kernels_, weight, planes, m, tile, tile_rows, shared_.input);
+    pack_tile(kernels_, weight, planes, m, tile, tile_rows, shared_.input, &ahead_);
   }
   barrier();
   return shared_.input.view(m, planes);
@@ -162,19 +171,18 @@ void StepWorker::add_to_hidden(Range rows) {
   }
 }
 
-// Asks for the beginning of this thread's portion of the matrix that a token meets next: the memory would rest while the
-// threads meet and make its input.
-void StepWorker::fetch_first(const Linear& next) const {
+// From now on this thread asks for the beginning of its portion of the matrix that a token meets next, whenever it does
+// something that would leave the memory at rest: while the threads meet, and while they make the matrix's input.
+void StepWorker::look_ahead(const Linear& next) {
   if (m_ > 1) return;
-  constexpr int64_t kBytes = 64 << 10, kLine = 64;
+  constexpr int64_t kBytes = 256 << 10;  // a part of the second-level cache
   const CpuWeight& weight = weight_of(next);
   const WeightView& view = weight.view();
   const int64_t panels = (view.rows + kPanel - 1) / kPanel;
   const int64_t together = panels_a_piece(view, 1, planes_for(weight, plan_.precision_, 1));
   const int64_t first = share((panels + together - 1) / together).first * together;
-  const uint8_t* data = view.data + first * view.panel_bytes;
-  const int64_t bytes = std::min(kBytes, (panels - first) * view.panel_bytes);
-  for (int64_t at = 0; at < bytes; at += kLine) __builtin_prefetch(data + at, 0, 2);
+  ahead_.at = view.data + first * view.panel_bytes;
+  ahead_.end = ahead_.at + std::min(kBytes, (panels - first) * view.panel_bytes);
 }
 
 // ---- the stages
@@ -182,11 +190,12 @@ void StepWorker::fetch_first(const Linear& next) const {
 void StepWorker::attention_block(const Block& block, int64_t layer) {
   const int64_t width = plan_.shape_.hidden, query_width = plan_.shape_.query_width;
   const Attention& attention = block.attention;
+  fetch_places(layer);
   project(attention.qkv, m_, shared_.qkv, query_width + 2 * plan_.shape_.kv_width,
           [&](int64_t t, float* scratch) {
             return normed(block.input_norm, shared_.hidden + t * width, width, scratch);
           });
-  fetch_first(attention.output);
+  look_ahead(attention.output);
   barrier();
   if (plan_.stop_.load(std::memory_order_relaxed)) return;
   attend_all(block, layer);
@@ -194,7 +203,7 @@ void StepWorker::attention_block(const Block& block, int64_t layer) {
   const ActView input = pack(weight_of(attention.output), m_,
                              [&](int64_t t, float*) { return shared_.attended + t * query_width; });
   product(attention.output, input, shared_.output, width, [&](Range rows) { add_to_hidden(rows); });
-  fetch_first(block.mlp.gate_up.front());
+  look_ahead(block.mlp.gate_up.front());
   barrier();
 }
 
@@ -203,12 +212,12 @@ void StepWorker::mlp_block(const Block& block, const Linear& next) {
   project(block.mlp.gate_up, m_, shared_.gate_up, 2 * inner, [&](int64_t t, float* scratch) {
     return normed(block.post_attention_norm, shared_.hidden + t * width, width, scratch);
   });
-  fetch_first(block.mlp.down);
+  look_ahead(block.mlp.down);
   barrier();
   const ActView input = pack(weight_of(block.mlp.down), m_,
                              [&](int64_t t, float* scratch) { return activated(block.mlp, t, scratch); });
   product(block.mlp.down, input, shared_.output, width, [&](Range rows) { add_to_hidden(rows); });
-  fetch_first(next);
+  look_ahead(next);
   barrier();
 }
 

@@ -30,7 +30,13 @@ class StepWorker {
     int64_t first, last;
   };
   Range share(int64_t count) const { return {count * thread_ / threads_, count * (thread_ + 1) / threads_}; }
-  void barrier() { plan_.pool_->barrier(); }
+  void barrier() {
+    plan_.pool_->barrier([this] {
+      fetch(&ahead_, 4);
+      relax();
+      return ahead_.at < ahead_.end;
+    });
+  }
 
   void embed();
   void attention_block(const Block& block, int64_t layer);
@@ -55,10 +61,10 @@ class StepWorker {
   template <typename Work>
   void each_piece(const WeightView& view, int64_t panels_a_piece, Work work);
   void add_to_hidden(Range rows);
-  void fetch_first(const Linear& next) const;
+  void look_ahead(const Linear& next);
 
-  const float* normed(const Norm& norm, const float* x, int64_t width, float* out) const;
-  const float* activated(const Mlp& mlp, int64_t token, float* out) const;
+  const float* normed(const Norm& norm, const float* x, int64_t width, float* out);
+  const float* activated(const Mlp& mlp, int64_t token, float* out);
 
   void place_keys_and_values(const Block& block, int64_t layer, int64_t token, int64_t kv_head);
   void prepare_query(const Block& block, int64_t token, int64_t head);
@@ -68,8 +74,9 @@ class StepWorker {
     int64_t index, count;
   };
   int64_t pieces_wanted(int64_t items) const;
-  void attend_tile(const Block& block, int64_t layer, int64_t sequence, int64_t kv_head, int64_t tile,
-                   Piece piece);
+  void attend_tile(const Block& block, int64_t layer, int64_t sequence, int64_t kv_head, int64_t tile, Piece piece, Ahead* ahead);
+  void fetch_places(int64_t layer) const;
+  Ahead first_keys(const Block& block, int64_t layer, int64_t kv_head) const;
   void merge_pieces(int64_t count);
 
   CpuPlan& plan_;
@@ -80,6 +87,7 @@ class StepWorker {
   const int thread_, threads_;
   const int64_t m_;
   uint64_t round_;  // of the next matrix
+  Ahead ahead_{};   // the beginning of this thread's portion of it, in a step of one token
 };
 
 // How many panels make a piece: about as many as a core reads in a microsecond. Two panels are worked on at once, so they

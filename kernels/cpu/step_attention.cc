@@ -57,22 +57,56 @@ void StepWorker::place_keys_and_values(const Block& block, int64_t layer, int64_
                   reinterpret_cast<uint16_t*>(cache.values(layer, kv_head)) + position * stride);
 }
 
+// Asks early for the lines that keys and values of a token are written to: they were last touched a whole token ago.
+void StepWorker::fetch_places(int64_t layer) const {
+  const int64_t kv_heads = decoder_.config.num_key_value_heads;
+  if (m_ > 1 || threads_ > kv_heads) return;
+  const CpuKvCache& cache = *shared_.caches[0];
+  const int64_t position = shared_.position[0], element = cache.shape().element();
+  const auto ask = [](uint8_t* from, int64_t bytes) {
+    for (int64_t at = 0; at < bytes; at += kLine) __builtin_prefetch(from + at, 1);
+  };
+  const Range heads = share(kv_heads);
+  for (int64_t head = heads.first; head < heads.last; ++head) {
+    const int64_t panel_bytes = plan_.shape_.head_dim * kPanel * element, value_bytes = cache.shape().value_stride() * element;
+    ask(cache.keys(layer, head) + position / kPanel * panel_bytes, panel_bytes);
+    ask(cache.values(layer, head) + position * value_bytes, value_bytes);
+  }
+}
+
+// The keys that attention to the one token of a step begins with.
+Ahead StepWorker::first_keys(const Block& block, int64_t layer, int64_t kv_head) const {
+  const CpuKvCache& cache = *shared_.caches[0];
+  const int64_t window = block.attention.sliding_window, last = shared_.position[0] + 1;
+  const int64_t first = window > 0 ? std::max<int64_t>(0, last - window) / kPanel * kPanel : 0;
+  const int64_t bytes = plan_.shape_.head_dim * cache.shape().element();
+  const uint8_t* keys = cache.keys(layer, kv_head);
+  return {keys + first * bytes, keys + std::min(last, first + kKeyBlock) * bytes};
+}
+
 void StepWorker::attend_all(const Block& block, int64_t layer) {
   const int64_t kv_heads = decoder_.config.num_key_value_heads;
   const int64_t group = decoder_.config.num_attention_heads / kv_heads;
   // Every thread works through (token, key head) pairs; the keys of all tokens must be there before any query
   // looks.
   const Range pairs = share(m_ * kv_heads);
+  const bool alone = m_ == 1 && threads_ <= kv_heads;  // this thread attends with the heads that it prepares
+  Ahead keys = alone ? first_keys(block, layer, pairs.first) : Ahead{};
   for (int64_t pair = pairs.first; pair < pairs.last; ++pair) {
     const int64_t token = pair / kv_heads, kv_head = pair % kv_heads;
     place_keys_and_values(block, layer, token, kv_head);
-    for (int64_t h = 0; h < group; ++h) prepare_query(block, token, kv_head * group + h);
+    for (int64_t h = 0; h < group; ++h) {
+      fetch(&keys, 8);
+      prepare_query(block, token, kv_head * group + h);
+    }
   }
-  if (m_ == 1 && threads_ <= kv_heads) {
-    // One token: this thread's heads are the ones it has just prepared.
+  if (alone) {
     const int64_t tiles = (group + kTile - 1) / kTile;
-    for (int64_t pair = pairs.first; pair < pairs.last; ++pair)
-      for (int64_t tile = 0; tile < tiles; ++tile) attend_tile(block, layer, 0, pair, tile, {0, 1});
+    for (int64_t head = pairs.first; head < pairs.last; ++head) {
+      const bool last = head + 1 == pairs.last;
+      if (!last) keys = first_keys(block, layer, head + 1);
+      for (int64_t tile = 0; tile < tiles; ++tile) attend_tile(block, layer, 0, head, tile, {0, 1}, last ? &ahead_ : &keys);
+    }
     return;
   }
   barrier();
@@ -90,7 +124,7 @@ void StepWorker::attend_all(const Block& block, int64_t layer) {
     while (item < base + count) {
       const int64_t at = (item - base) / pieces;
       attend_tile(block, layer, static_cast<int64_t>(s), at % kv_heads, tiles - 1 - at / kv_heads,
-                  {(item - base) % pieces, pieces});
+                  {(item - base) % pieces, pieces}, m_ == 1 ? &ahead_ : nullptr);
       item = next.fetch_add(1, std::memory_order_relaxed);
     }
     base += count;
@@ -135,7 +169,7 @@ void StepWorker::merge_pieces(int64_t count) {
 // Up to 8 query rows (tokens and heads of one key head's group, tokens outermost) over what they see, or a
 // piece of it.
 void StepWorker::attend_tile(const Block& block, int64_t layer, int64_t sequence, int64_t kv_head,
-                             int64_t tile, Piece piece) {
+                             int64_t tile, Piece piece, Ahead* ahead) {
   const PlanShape& s = plan_.shape_;
   const int64_t group = decoder_.config.num_attention_heads / decoder_.config.num_key_value_heads;
   const int64_t total = plan_.batch_->sequences[static_cast<size_t>(sequence)].token_count * group;
@@ -155,6 +189,7 @@ void StepWorker::attend_tile(const Block& block, int64_t layer, int64_t sequence
   view.out = mine_.attended;
   view.maximum = maximum;
   view.total = sum;
+  view.ahead = ahead;
   view.begin = std::numeric_limits<int64_t>::max();
   for (int64_t r = 0; r < view.rows; ++r) {
     const int64_t token = shared_.first_token[sequence] + (tile * kTile + r) / group;

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <thread>
 #include <vector>
@@ -34,6 +35,34 @@ TEST(Pool, NobodyPassesABarrierAlone) {
   });
   EXPECT_FALSE(early.load());
   EXPECT_EQ(arrived.load(), 900);
+}
+
+// A waiting thread works as long as there is work, goes on with the others in the middle of it, and waits on when it has none.
+TEST(Pool, WhoWaitsDoesSomethingMeanwhile) {
+  cpu::Pool pool(3, true);
+  for (const int work : {0, 1, 1 << 30}) {
+    std::atomic<bool> begun{work == 0}, early{false};
+    std::atomic<int> arrived{0}, most{0};
+    pool.run([&](int thread, int threads) {
+      for (int round = 1; round <= 100; ++round) {
+        // The last to come waits until another thread works, in the first round.
+        while (thread == 0 && !begun.load()) std::this_thread::yield();
+        arrived.fetch_add(1);
+        int done = 0;
+        pool.barrier([&] {
+          begun = true;
+          return ++done < work;
+        });
+        if (done > most.load()) most = done;
+        if (arrived.load() < round * threads) early = true;
+        pool.barrier();
+      }
+    });
+    EXPECT_FALSE(early.load());
+    EXPECT_EQ(arrived.load(), 300);
+    EXPECT_TRUE(begun.load());
+    EXPECT_LE(most.load(), std::max(work, 1));
+  }
 }
 
 TEST(Pool, CallersTakeTurns) {
