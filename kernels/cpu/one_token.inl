@@ -23,6 +23,7 @@ static inline VF int4_panel(const WeightView* w, int64_t panel, const ActView* a
     codes += 2 * length;
     const VI hi = vi_add(low_hi, vi_sra(high_hi, 4)), lo = vi_add(low_lo, vi_sra(high_lo, 4));
     const int64_t at = panel * w->blocks + b;
+    fetch_ahead(w, at);
     const VF whole = vf_fnma(load_zeros(w, at), vf_set1(a->sums[b]), vf_from_vi(vi_add(vi_sll(hi, 8), lo)));
     total = vf_fma(vf_mul(load_scales(w, at), vf_set1(a->scales[b])), whole, total);
   }
@@ -52,6 +53,7 @@ static inline bool few_bits_panel(const WeightView* w, int64_t panel, const ActV
     }
     codes += 2 * length;
     const int64_t at = panel * w->blocks + b;
+    fetch_ahead(w, at);
     const VI whole = vi_add(vi_sll(vi_add(hi0, hi1), 8), vi_add(lo0, lo1));
     const VF centred = vf_fnma(load_zeros(w, at), vf_set1(a->sums[b]), vf_from_vi(whole));
     total = vf_fma(vf_mul(load_scales(w, at), vf_set1(a->scales[b])), centred, total);
@@ -78,6 +80,7 @@ static inline VF int8_panel(const WeightView* w, int64_t panel, const ActView* a
     }
     codes += 2 * length;
     const int64_t at = panel * w->blocks + b;
+    fetch_ahead(w, at);
     const VI whole = vi_add(vi_sll(vi_add(hi0, hi1), 8), vi_add(lo0, lo1));
     const VF centred = vf_fnma(load_zeros(w, at), vf_set1(a->sums[b]), vf_from_vi(whole));
     total = vf_fma(vf_mul(load_scales(w, at), vf_set1(a->scales[b])), centred, total);
@@ -111,7 +114,9 @@ static inline bool codebook_int_panel(const WeightView* w, int64_t panel, const 
     const VI cross = vi_add(vi_add(cross0, cross1), vi_add(cross2, cross3));
     const VI whole = vi_add(vi_sll(vi_add(hi0, hi1), 8), cross);
     const VF centred = vf_fnma(zero, vf_set1(a->sums[b]), vf_from_vi(whole));
-    const VF scale = vf_mul(load_scales(w, panel * w->blocks + b), factor);
+    const int64_t at = panel * w->blocks + b;
+    fetch_ahead(w, at);
+    const VF scale = vf_mul(load_scales(w, at), factor);
     total = vf_fma(vf_mul(scale, vf_set1(a->scales[b])), centred, total);
   }
   *out = total;

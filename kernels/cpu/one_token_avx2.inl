@@ -18,6 +18,7 @@ static inline void int4_step(Narrow* s, W w, const int8_t* hi, const int8_t* lo)
 // What a block's sums in 32 bits, high and low plane, add to the rows.
 static inline VF int_block_sum(const WeightView* w, int64_t at, const ActView* a, int64_t block, VI hi, VI lo,
                                VF total) {
+  fetch_ahead(w, at);
   const VF whole = vf_fnma(load_zeros(w, at), vf_set1(a->sums[block]), vf_from_vi(vi_add(vi_sll(hi, 8), lo)));
   return vf_fma(vf_mul(load_scales(w, at), vf_set1(a->scales[block])), whole, total);
 }
@@ -101,6 +102,7 @@ static inline VF int8_panel(const WeightView* w, int64_t panel, const ActView* a
     }
     codes += 2 * length;
     const int64_t at = panel * w->blocks + b;
+    fetch_ahead(w, at);
     const VF centred = vf_fnma(load_zeros(w, at), vf_set1(a->sums[b]), vf_from_vi(vi_add(even, odd)));
     total = vf_fma(vf_mul(load_scales(w, at), vf_set1(a->scales[b])), centred, total);
   }
