@@ -32,33 +32,42 @@ struct Thread {
   bool ended = false;
 };
 
-struct Cta {
+struct Run {
   ucontext_t scheduler;
-  std::vector<Thread> threads;
-  std::vector<Warp> warps;
-  Meeting barrier;
-  const std::function<void(int)>* body;
+  int threads_per_cta;
+  std::vector<Thread> threads;    // of all CTAs
+  std::vector<Warp> warps;        // of all CTAs
+  std::vector<Meeting> barriers;  // one a CTA
+  const std::function<void(int, int)>* body;
   int running = 0;
   std::exception_ptr error;
 };
-Cta* cta = nullptr;
+Run* run = nullptr;
 
-void give_turn(Thread& thread) { swapcontext(&cta->scheduler, &thread.context); }
-void end_turn(Thread& thread) { swapcontext(&thread.context, &cta->scheduler); }
+void give_turn(Thread& thread) { swapcontext(&run->scheduler, &thread.context); }
+void end_turn(Thread& thread) { swapcontext(&thread.context, &run->scheduler); }
 
 void begin() {
   try {
-    (*cta->body)(cta->running);
+    (*run->body)(run->running / run->threads_per_cta, run->running % run->threads_per_cta);
   } catch (...) {
-    cta->error = std::current_exception();
+    run->error = std::current_exception();
   }
-  Thread& thread = cta->threads[cta->running];
+  Thread& thread = run->threads[run->running];
   thread.ended = true;
   end_turn(thread);
 }
 
+void make_ready(Thread& thread, unsigned char* stack) {
+  getcontext(&thread.context);
+  thread.context.uc_stack.ss_sp = stack;
+  thread.context.uc_stack.ss_size = kStackBytes;
+  thread.context.uc_link = nullptr;
+  makecontext(&thread.context, begin, 0);
+}
+
 void wait_at(Meeting& meeting, int count) {
-  Thread& thread = cta->threads[cta->running];
+  Thread& thread = run->threads[run->running];
   if (++meeting.arrived == count) {
     meeting.arrived = 0;
     ++meeting.held;
@@ -72,56 +81,49 @@ void wait_at(Meeting& meeting, int count) {
 
 }  // namespace
 
-int thread_index() { return cta->running; }
+int thread_index() { return run->running % run->threads_per_cta; }
 
-void meet_threads(int count) { wait_at(cta->barrier, count); }
+void meet_threads(int count) { wait_at(run->barriers[run->running / run->threads_per_cta], count); }
+
+void let_others_run() { end_turn(run->threads[run->running]); }
 
 const unsigned char* exchange(const void* value, size_t bytes) {
-  Thread& thread = cta->threads[cta->running];
-  Warp& warp = cta->warps[cta->running / 32];
+  Thread& thread = run->threads[run->running];
+  Warp& warp = run->warps[run->running / 32];
   unsigned char* shown = warp.shown[thread.exchanges++ % 2];
-  std::memcpy(shown + 32 * (cta->running % 32), value, bytes);
+  if (bytes > 0) std::memcpy(shown + 32 * (run->running % 32), value, bytes);
   wait_at(warp.meeting, 32);
   return shown;
 }
 
-void run_threads(int count, Turns turns, const std::function<void(int)>& body) {
-  Cta here;
-  here.threads = std::vector<Thread>(count);
-  here.warps = std::vector<Warp>((count + 31) / 32);
-  here.body = &body;
-  cta = &here;
+void run_ctas(int ctas, int threads, Turns turns, const std::function<void(int, int)>& body) {
   static std::vector<std::unique_ptr<unsigned char[]>> stacks;
-  while (stacks.size() < here.threads.size()) stacks.emplace_back(new unsigned char[kStackBytes]);
-  for (int i = 0; i < count; ++i) {
-    Thread& thread = here.threads[i];
-    getcontext(&thread.context);
-    thread.context.uc_stack.ss_sp = stacks[i].get();
-    thread.context.uc_stack.ss_size = kStackBytes;
-    thread.context.uc_link = nullptr;
-    makecontext(&thread.context, begin, 0);
-  }
+  const int count = ctas * threads;
+  while (stacks.size() < static_cast<size_t>(count)) stacks.emplace_back(new unsigned char[kStackBytes]);
+  Run here;
+  here.threads_per_cta = threads;
+  here.threads = std::vector<Thread>(count);
+  here.warps = std::vector<Warp>(count / 32);
+  here.barriers = std::vector<Meeting>(ctas);
+  here.body = &body;
+  struct Current {
+    explicit Current(Run* that) { run = that; }
+    ~Current() { run = nullptr; }
+  } current(&here);
+  for (int i = 0; i < count; ++i) make_ready(here.threads[i], stacks[i].get());
   for (int left = count; left > 0;) {
     bool moved = false;
     for (int i = 0; i < count; ++i) {
       here.running = turns == Turns::kAscending ? i : count - 1 - i;
       Thread& thread = here.threads[here.running];
-      if (thread.ended || (thread.waits_for != nullptr && thread.waits_for->held < thread.waits_until))
-        continue;
+      if (thread.ended || (thread.waits_for != nullptr && thread.waits_for->held < thread.waits_until)) continue;
       give_turn(thread);
-      if (here.error) {
-        cta = nullptr;
-        std::rethrow_exception(here.error);
-      }
+      if (here.error) std::rethrow_exception(here.error);
       moved = true;
       left -= thread.ended;
     }
-    if (!moved) {
-      cta = nullptr;
-      throw std::logic_error("threads wait for a meeting to which others do not come");
-    }
+    if (!moved) throw std::logic_error("threads wait for a meeting to which others do not come");
   }
-  cta = nullptr;
 }
 
 }  // namespace nbl::cuda_host

@@ -5,6 +5,8 @@
 
 #include <cmath>
 #include <random>
+#include <string>
+#include <tuple>
 #include <type_traits>
 #include <vector>
 
@@ -134,7 +136,16 @@ using AllCases = Types<Groups<Codes::kInt2, false>, Groups<Codes::kInt3, false>,
                        Groups<Codes::kInt8, false>, Groups<Codes::kCode4, false>, Groups<Codes::kInt2, true>,
                        Groups<Codes::kInt3, true>, Groups<Codes::kInt4, true>, Groups<Codes::kInt8, true>,
                        Groups<Codes::kCode4, true>, std::tuple<Case<Codes::kHalf, 0, false>>>::type;
-TYPED_TEST_SUITE(RecordProducts, AllCases);
+struct CaseName {
+  template <typename C>
+  static std::string GetName(int) {
+    for (const HostFormat& format : kHostFormats) {
+      if (format.codes == C::format && format.group_blocks == C::group_blocks) return std::string(format.name) + (C::wide ? "_wide" : "");
+    }
+    return "?";
+  }
+};
+TYPED_TEST_SUITE(RecordProducts, AllCases, CaseName);
 
 TYPED_TEST(RecordProducts, AreThoseOfTheNumbersInIt) {
   constexpr Codes kFormat = TypeParam::format;
@@ -185,7 +196,7 @@ TYPED_TEST(RecordProducts, AreThoseOfTheNumbersInIt) {
       }
     }
     // Only the lanes of the operand's column 0 read x.
-    cuda_host::run_threads(32, cuda_host::Turns::kAscending, [&](int lane) {
+    cuda_host::run_ctas(1, 32, cuda_host::Turns::kAscending, [&](int, int lane) {
       const unsigned char* lane_x =
           lane < 4 ? reinterpret_cast<const unsigned char*>(x.data()) + lane * (Product::kPairedX ? 32 : 16)
                    : zeros.data();

@@ -138,7 +138,7 @@ class Staging {
         writes_.pop_back();
       }
     };
-    cuda_host::run_threads(kConsumerThreads, turns, [this](int tid) {
+    cuda_host::run_ctas(1, kConsumerThreads, turns, [this](int, int tid) {
       stage(op_, kTag, x_.data(), sums_.data(), scratch_.data(), tid);
     });
     cuda_host::before_load = nullptr;

@@ -50,6 +50,10 @@ inline void load_words(uint4& v, const uint2* at, bool wanted = true) {
   if (cuda_host::before_load) cuda_host::before_load();
   if (wanted) v = *reinterpret_cast<const uint4*>(at);
 }
+inline uint2 load_word(const uint2* at) {
+  if (cuda_host::before_load) cuda_host::before_load();
+  return *at;
+}
 inline void load_halves(uint4& v, const uint32_t* at, bool wanted = true) {
   if (cuda_host::before_load) cuda_host::before_load();
   if (wanted) v = *reinterpret_cast<const uint4*>(at);
