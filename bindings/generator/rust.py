@@ -1,4 +1,4 @@
-"""bindings/rust: the names of the crate, src/sys.rs (what C declares), and the codes, flags and options as Rust types.
+"""bindings/rust: the names of the crate, src/generated/sys.rs (what C declares), and the codes, flags and options as Rust types.
 
 The methods are written by rust_methods.py. Users of the crate need no generator and no libclang: the outputs are committed.
 """
@@ -324,4 +324,4 @@ def text_enum(name, doc, values):
 
 
 def outputs(api):
-    return {"bindings/rust/src/sys.rs": sys(api), "bindings/rust/src/generated/codes.rs": codes(api)}
+    return {"bindings/rust/src/generated/sys.rs": sys(api), "bindings/rust/src/generated/codes.rs": codes(api)}

@@ -517,6 +517,7 @@ def outputs(api):
     add("library", "The library itself, its log, its options by number, and the devices.", body, ("LogLine",))
     modules = sorted(path.rsplit("/", 1)[1][:-3] for path in files) + ["codes"]
     text = BANNER + "//! The safe layer: a type for each handle, a method for each function, option and property.\n"
-    text += "".join("mod %s;\n" % module for module in sorted(modules)) + "\n" + "".join("pub use %s::*;\n" % module for module in sorted(modules))
+    text += "".join("mod %s;\n" % module for module in sorted(modules)) + "pub mod sys;\n\n"
+    text += "".join("pub use %s::*;\n" % module for module in sorted(modules))
     files["bindings/rust/src/generated/mod.rs"] = text
     return files

@@ -1,4 +1,4 @@
-//! Finds libnibble and tells cargo how to link it. No crates, no libclang: src/sys.rs is generated beforehand.
+//! Finds libnibble and tells cargo how to link it. No crates, no libclang: src/generated/sys.rs is generated beforehand.
 //!
 //! 1. `NIBBLE_DIR`: an installation prefix (`/usr/local`) or the folder that holds libnibble.so (`build/release`);
 //! 2. else `pkg-config nibble` (`PKG_CONFIG` names another program, `PKG_CONFIG_PATH` further folders).

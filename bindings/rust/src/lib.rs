@@ -32,8 +32,6 @@ mod chat;
 #[rustfmt::skip]
 mod generated;
 mod support;
-#[rustfmt::skip]
-pub mod sys;
 
 pub use chat::{Chat, Message, Value};
 pub use generated::*;

@@ -7,6 +7,7 @@ mod job;
 mod library;
 mod model;
 mod session;
+pub mod sys;
 
 pub use batch::*;
 pub use codes::*;
