@@ -14,12 +14,10 @@ struct HostFormat {
 };
 inline void PrintTo(const HostFormat& format, std::ostream* out) { *out << format.name; }
 inline constexpr HostFormat kHostFormats[] = {
-    {"int4_128", Codes::kInt4, 4},   {"int4_64", Codes::kInt4, 2},   {"int4_32", Codes::kInt4, 1},
-    {"int2_128", Codes::kInt2, 4},   {"int2_64", Codes::kInt2, 2},   {"int2_32", Codes::kInt2, 1},
-    {"int3_128", Codes::kInt3, 4},   {"int3_64", Codes::kInt3, 2},   {"int3_32", Codes::kInt3, 1},
-    {"int8_128", Codes::kInt8, 4},   {"int8_64", Codes::kInt8, 2},   {"int8_32", Codes::kInt8, 1},
-    {"code4_128", Codes::kCode4, 4}, {"code4_64", Codes::kCode4, 2}, {"code4_32", Codes::kCode4, 1},
-    {"half", Codes::kHalf, 0},
+    {"int4_128", Codes::kInt4, 4},   {"int4_64", Codes::kInt4, 2},   {"int4_32", Codes::kInt4, 1},   {"int2_128", Codes::kInt2, 4},
+    {"int2_64", Codes::kInt2, 2},    {"int2_32", Codes::kInt2, 1},   {"int3_128", Codes::kInt3, 4},  {"int3_64", Codes::kInt3, 2},
+    {"int3_32", Codes::kInt3, 1},    {"int8_128", Codes::kInt8, 4},  {"int8_64", Codes::kInt8, 2},   {"int8_32", Codes::kInt8, 1},
+    {"code4_128", Codes::kCode4, 4}, {"code4_64", Codes::kCode4, 2}, {"code4_32", Codes::kCode4, 1}, {"half", Codes::kHalf, 0},
 };
 
 // Where column c of x stands in shared memory, as a half: XOrder's table, written once more.

@@ -1,6 +1,6 @@
-// The threads of a few CTAs, on one thread of the host. Each is a fiber that runs until it waits for others: at an exchange of
-// its warp or a barrier of its CTA. Which of them goes first between two meetings is the test's choice, so that what misses a
-// barrier reads, in one of the orders, what is not written yet.
+// The threads of a few CTAs, on one thread of the host. Each is a fiber that runs until it waits for others: at an exchange
+// of its warp or a barrier of its CTA. Which of them goes first between two meetings is the test's choice, so that what
+// misses a barrier reads, in one of the orders, what is not written yet.
 #pragma once
 
 #include <cstdint>
@@ -11,8 +11,8 @@ namespace nbl::cuda_host {
 
 enum class Turns { kAscending, kDescending };
 
-// Runs body(cta, thread) for all CTAs and threads 0 .. threads - 1, which are whole warps. Throws what one of them throws, and
-// std::logic_error when all that are left wait for one that has ended.
+// Runs body(cta, thread) for all CTAs and threads 0 .. threads - 1, which are whole warps. Throws what one of them throws,
+// and std::logic_error when all that are left wait for one that has ended.
 void run_ctas(int ctas, int threads, Turns turns, const std::function<void(int, int)>& body);
 
 // Called by the running thread:

@@ -1,6 +1,5 @@
-// What a consumer warp of the resident kernel does with a record (kernels/cuda/resident/record_product.cuh),
-// run on the host by 32 lanes and compared with the same in double. The record is written here as tile.h says
-// it lies.
+// What a consumer warp of the resident kernel does with a record (kernels/cuda/resident/record_product.cuh), run on the host
+// by 32 lanes and compared with the same in double. The record is written here as tile.h says it lies.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -15,9 +14,7 @@
 namespace nbl::cuda {
 namespace {
 
-int code_bits(Codes codes) {
-  return codes == Codes::kInt2 ? 2 : codes == Codes::kInt3 ? 3 : codes == Codes::kInt8 ? 8 : 4;
-}
+int code_bits(Codes codes) { return codes == Codes::kInt2 ? 2 : codes == Codes::kInt3 ? 3 : codes == Codes::kInt8 ? 8 : 4; }
 
 // A record of 16 rows as numbers.
 struct PlainRecord {
@@ -27,18 +24,15 @@ struct PlainRecord {
   std::vector<int> zeros;       // [16][groups]
 
   PlainRecord(Codes format, int group_columns, std::mt19937& random)
-      : columns(format == Codes::kHalf ? 64 : 128),
-        groups(group_columns == 0 ? 0 : columns / group_columns),
-        codes(16 * columns),
-        scales(16 * groups),
-        zeros(16 * groups) {
+      : columns(format == Codes::kHalf ? 64 : 128), groups(group_columns == 0 ? 0 : columns / group_columns), codes(16 * columns),
+        scales(16 * groups), zeros(16 * groups) {
     std::normal_distribution<float> normal;
-    for (uint32_t& code : codes)
-      code = format == Codes::kHalf ? float_to_f16(normal(random)) : random() % (1u << code_bits(format));
+    for (uint32_t& code : codes) code = format == Codes::kHalf ? float_to_f16(normal(random)) : random() % (1u << code_bits(format));
     for (float& scale : scales) scale = f16_to_float(float_to_f16(normal(random) * 0.01f));
     for (int& zero : zeros) zero = static_cast<int>(random() % (1u << code_bits(format)));
   }
   uint32_t code(int row, int column) const { return codes[row * columns + column]; }
+  int group_of(int column) const { return column * groups / columns; }
 };
 
 void put_u32(std::vector<unsigned char>& bytes, int at, uint32_t word) { std::memcpy(&bytes[at], &word, 4); }
@@ -58,8 +52,7 @@ std::vector<unsigned char> code_bytes_of(Codes format, const PlainRecord& record
           for (int half = 0; half < 2; ++half) {
             uint32_t word = 0;
             for (int p = 0; p < 8; ++p) {
-              for (int i = 0; i < 2; ++i)
-                word |= (code(2 * half + p / 4, 2 * (p % 4) + i) & 3u) << (2 * p + 16 * i);
+              for (int i = 0; i < 2; ++i) word |= (code(2 * half + p / 4, 2 * (p % 4) + i) & 3u) << (2 * p + 16 * i);
             }
             put_u32(bytes, 16 * lane + 8 * half + 4 * r, word);
           }
@@ -76,22 +69,19 @@ std::vector<unsigned char> code_bytes_of(Codes format, const PlainRecord& record
           for (int block = 0; block < 4; ++block) {
             constexpr int kOfInt4[8] = {0, 2, 4, 6, 1, 3, 5, 7};
             uint32_t word = 0;
-            for (int i = 0; i < 8; ++i)
-              word |= code(block, format == Codes::kInt4 ? kOfInt4[i] : i) << (4 * i);
+            for (int i = 0; i < 8; ++i) word |= code(block, format == Codes::kInt4 ? kOfInt4[i] : i) << (4 * i);
             put_u32(bytes, 512 * (block / 2) + 16 * lane + 8 * (block % 2) + 4 * r, word);
           }
           break;
         case Codes::kInt8:
           for (int block = 0; block < 4; ++block) {
-            for (int i = 0; i < 8; ++i)
-              bytes[512 * block + 16 * lane + 8 * r + i] = static_cast<unsigned char>(code(block, i));
+            for (int i = 0; i < 8; ++i) bytes[512 * block + 16 * lane + 8 * r + i] = static_cast<unsigned char>(code(block, i));
           }
           break;
         case Codes::kHalf:
           for (int block = 0; block < 2; ++block) {
             for (int i = 0; i < 8; i += 2) {
-              put_u32(bytes, 512 * (2 * block + r) + 16 * lane + 2 * i,
-                      code(block, i) | code(block, i + 1) << 16);
+              put_u32(bytes, 512 * (2 * block + r) + 16 * lane + 2 * i, code(block, i) | code(block, i + 1) << 16);
             }
           }
           break;
@@ -107,12 +97,10 @@ void append_groups(std::vector<unsigned char>& bytes, Codes format, bool wide, c
     for (int i = 0; i < 16; ++i) {
       const float scale = record.scales[(i / 2 + i % 2 * 8) * record.groups + group];
       const uint32_t bits = wide ? float_to_bits(scale) : float_to_f16(scale);
-      for (int byte = 0; byte < (wide ? 4 : 2); ++byte)
-        bytes.push_back(static_cast<unsigned char>(bits >> 8 * byte));
+      for (int byte = 0; byte < (wide ? 4 : 2); ++byte) bytes.push_back(static_cast<unsigned char>(bits >> 8 * byte));
     }
     if (!has_zeros(format)) continue;
-    for (int i = 0; i < 16; ++i)
-      bytes.push_back(static_cast<unsigned char>(record.zeros[(i / 2 + i % 2 * 8) * record.groups + group]));
+    for (int i = 0; i < 16; ++i) bytes.push_back(static_cast<unsigned char>(record.zeros[(i / 2 + i % 2 * 8) * record.groups + group]));
   }
 }
 
@@ -132,10 +120,9 @@ struct Types {
   static ::testing::Types<T...> list(std::tuple<T...>);
   using type = decltype(list(std::tuple_cat(Tuples{}...)));
 };
-using AllCases = Types<Groups<Codes::kInt2, false>, Groups<Codes::kInt3, false>, Groups<Codes::kInt4, false>,
-                       Groups<Codes::kInt8, false>, Groups<Codes::kCode4, false>, Groups<Codes::kInt2, true>,
-                       Groups<Codes::kInt3, true>, Groups<Codes::kInt4, true>, Groups<Codes::kInt8, true>,
-                       Groups<Codes::kCode4, true>, std::tuple<Case<Codes::kHalf, 0, false>>>::type;
+using AllCases = Types<Groups<Codes::kInt2, false>, Groups<Codes::kInt3, false>, Groups<Codes::kInt4, false>, Groups<Codes::kInt8, false>,
+                       Groups<Codes::kCode4, false>, Groups<Codes::kInt2, true>, Groups<Codes::kInt3, true>, Groups<Codes::kInt4, true>,
+                       Groups<Codes::kInt8, true>, Groups<Codes::kCode4, true>, std::tuple<Case<Codes::kHalf, 0, false>>>::type;
 struct CaseName {
   template <typename C>
   static std::string GetName(int) {
@@ -158,8 +145,7 @@ TYPED_TEST(RecordProducts, AreThoseOfTheNumbersInIt) {
   for (float& v : values) v = f16_to_float(float_to_f16(normal(random)));
   std::vector<uint32_t> pairs(256 * 32);
   for (int i = 0; i < 256 * 32; ++i)
-    pairs[i] = float_to_f16(values[i / 32 % 16]) | static_cast<uint32_t>(float_to_f16(values[i / 32 / 16]))
-                                                       << 16;
+    pairs[i] = float_to_f16(values[i / 32 % 16]) | static_cast<uint32_t>(float_to_f16(values[i / 32 / 16])) << 16;
 
   // Two records of a strip, since a warp goes on with the sums of one in the next.
   double expected[16] = {}, size[16] = {};
@@ -177,31 +163,27 @@ TYPED_TEST(RecordProducts, AreThoseOfTheNumbersInIt) {
       const __half value(normal(random));
       x[place_of_column(order, c)] = value;
       plain_x[c] = __half2float(value);
-      if (record.groups > 0) sums[c / kGroupColumns] += static_cast<float>(plain_x[c] / 16777216.);
+      if (record.groups > 0) sums[record.group_of(c)] += static_cast<float>(plain_x[c] / 16777216.);
     }
     for (int row = 0; row < 16; ++row) {
       for (int c = 0; c < record.columns; ++c) {
-        const int at = record.groups == 0 ? 0 : row * record.groups + c / kGroupColumns;
+        const int at = record.groups == 0 ? 0 : row * record.groups + record.group_of(c);
         const uint32_t code = record.code(row, c);
-        const double weight =
-            kFormat == Codes::kHalf ? f16_to_float(static_cast<uint16_t>(code))
-            : kFormat == Codes::kCode4
-                ? static_cast<double>(record.scales[at]) * values[code]
-                : static_cast<double>(record.scales[at]) * (static_cast<int>(code) - record.zeros[at]);
+        const double weight = kFormat == Codes::kHalf ? f16_to_float(static_cast<uint16_t>(code))
+                              : kFormat == Codes::kCode4
+                                  ? static_cast<double>(record.scales[at]) * values[code]
+                                  : static_cast<double>(record.scales[at]) * (static_cast<int>(code) - record.zeros[at]);
         expected[row] += weight * plain_x[c];
         // What is added up: the product of codes and that of zeros are taken apart.
         size[row] +=
-            std::abs(plain_x[c]) *
-            (has_zeros(kFormat) ? std::abs(record.scales[at]) * (code + record.zeros[at]) : std::abs(weight));
+            std::abs(plain_x[c]) * (has_zeros(kFormat) ? std::abs(record.scales[at]) * (code + record.zeros[at]) : std::abs(weight));
       }
     }
     // Only the lanes of the operand's column 0 read x.
     cuda_host::run_ctas(1, 32, cuda_host::Turns::kAscending, [&](int, int lane) {
       const unsigned char* lane_x =
-          lane < 4 ? reinterpret_cast<const unsigned char*>(x.data()) + lane * (Product::kPairedX ? 32 : 16)
-                   : zeros.data();
-      Product::add(bytes.data(), pairs.data(), lane_x, sums.data(), lane, first[lane], second[lane],
-                   running[lane]);
+          lane < 4 ? reinterpret_cast<const unsigned char*>(x.data()) + lane * (Product::kPairedX ? 32 : 16) : zeros.data();
+      Product::add(bytes.data(), pairs.data(), lane_x, sums.data(), lane, first[lane], second[lane], running[lane]);
     });
   }
   for (int row = 0; row < 16; ++row) {

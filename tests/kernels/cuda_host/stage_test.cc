@@ -1,6 +1,5 @@
-// How an operation of the resident kernel finds its input (kernels/cuda/resident/stage.cuh), run on the host
-// by all consumer threads of a CTA and compared with the same in double. The words arrive while the threads
-// look for them.
+// How an operation of the resident kernel finds its input (kernels/cuda/resident/stage.cuh), run on the host by all consumer
+// threads of a CTA and compared with the same in double. The words arrive while the threads look for them.
 #include "kernels/cuda/resident/stage.cuh"
 
 #include <gtest/gtest.h>
@@ -71,10 +70,8 @@ class Staging {
     const double deviation = std::sqrt(squares / width - mean * mean + 1e-5);
     std::vector<double> expected(op_.padded_k, 0.), slack(op_.padded_k, 0.);
     for (int i = 0; i < width; ++i) {
-      expected[places_[i]] =
-          (h_[i] - mean) / deviation * weight_[i] + (op_.norm.bias != nullptr ? bias_[i] : 0.);
-      slack[places_[i]] =
-          (std::abs(h_[i]) + std::abs(mean)) / deviation * std::abs(weight_[i]) * kPairRounding;
+      expected[places_[i]] = (h_[i] - mean) / deviation * weight_[i] + (op_.norm.bias != nullptr ? bias_[i] : 0.);
+      slack[places_[i]] = (std::abs(h_[i]) + std::abs(mean)) / deviation * std::abs(weight_[i]) * kPairRounding;
     }
     expect(expected, slack);
   }
@@ -107,8 +104,7 @@ class Staging {
     }
     op_.input_words = words_.data();
     std::vector<double> expected(op_.padded_k, 0.);
-    for (int i = 0; i < width; ++i)
-      expected[places_[i]] = h_[i] / (1. + std::exp(-static_cast<double>(h_[i]))) * h_[width + i];
+    for (int i = 0; i < width; ++i) expected[places_[i]] = h_[i] / (1. + std::exp(-static_cast<double>(h_[i]))) * h_[width + i];
     expect(expected, std::vector<double>(op_.padded_k, 0.));
   }
 
@@ -138,9 +134,8 @@ class Staging {
         writes_.pop_back();
       }
     };
-    cuda_host::run_ctas(1, kConsumerThreads, turns, [this](int, int tid) {
-      stage(op_, kTag, x_.data(), sums_.data(), scratch_.data(), tid);
-    });
+    cuda_host::run_ctas(1, kConsumerThreads, turns,
+                        [this](int, int tid) { stage(op_, kTag, x_.data(), sums_.data(), scratch_.data(), tid); });
     cuda_host::before_load = nullptr;
   }
 
@@ -150,9 +145,8 @@ class Staging {
     for (int c = 0; c < op_.padded_k; ++c) {
       found[c] = __half2float(x_[place_of_column(order, c)]);
       // What is 0 stays 0: the matrix reads the columns behind the width.
-      const double rounding = expected[c] == 0. ? 0.
-                                                : std::abs(expected[c]) * 0x1p-11 + 0x1p-25 +
-                                                      (std::abs(expected[c]) + slack[c]) * 1e-5;
+      const double rounding =
+          expected[c] == 0. ? 0. : std::abs(expected[c]) * 0x1p-11 + 0x1p-25 + (std::abs(expected[c]) + slack[c]) * 1e-5;
       ASSERT_NEAR(found[c], expected[c], slack[c] + rounding) << "column " << c;
     }
     const int columns = 32 * op_.group_blocks, groups = columns == 0 ? 0 : op_.padded_k / columns;
@@ -197,8 +191,7 @@ class Stage : public ::testing::TestWithParam<HostFormat> {
     }
   }
 };
-INSTANTIATE_TEST_SUITE_P(Formats, Stage, ::testing::ValuesIn(kHostFormats),
-                         [](const auto& info) { return std::string(info.param.name); });
+INSTANTIATE_TEST_SUITE_P(Formats, Stage, ::testing::ValuesIn(kHostFormats), [](const auto& info) { return std::string(info.param.name); });
 
 TEST_P(Stage, NormsTheResidual) {
   all({false, true}, 16640, [](Staging& staging) { staging.expect_normed(Norm::Kind::kRms); });
@@ -215,18 +208,14 @@ TEST_P(Stage, GatesWhatCameApart) {
 
 TEST(TaggedWords, AreThereWhenAllOfTheirTagIs) {
   alignas(16) uint2 pairs[2];
-  const auto pairs_have = [&](uint32_t tag) {
-    return pairs_there(*reinterpret_cast<const uint4*>(pairs), tag);
-  };
+  const auto pairs_have = [&](uint32_t tag) { return pairs_there(*reinterpret_cast<const uint4*>(pairs), tag); };
   for (const uint32_t other : {kTag + 1, kTag + 0x100, kTag - 0x1000}) {
     put_pair(&pairs[0], 1.f, 2.f, kTag), put_pair(&pairs[1], 3.f, 4.f, other);
     EXPECT_FALSE(pairs_have(kTag));
     put_pair(&pairs[1], 3.f, 4.f, kTag), put_pair(&pairs[0], 1.f, 2.f, other);
     EXPECT_FALSE(pairs_have(kTag));
     alignas(16) uint32_t halves[4];
-    const auto halves_have = [&](uint32_t tag) {
-      return halves_there(*reinterpret_cast<const uint4*>(halves), tag);
-    };
+    const auto halves_have = [&](uint32_t tag) { return halves_there(*reinterpret_cast<const uint4*>(halves), tag); };
     for (int late = 0; late < 4; ++late) {
       for (int i = 0; i < 4; ++i) put_half(&halves[i], __half(-1.f), i == late ? other : kTag);
       EXPECT_FALSE(halves_have(kTag));
