@@ -165,7 +165,8 @@ __device__ __forceinline__ void attend_mma(const AttentionShape& a, const StepSe
   __half* q = reinterpret_cast<__half*>(shared);                          // [8][D], times scale * log2(e)
   float* scratch = reinterpret_cast<float*>(q + kMmaHeads * D);           // [warps][D]
   float2* states = reinterpret_cast<float2*>(scratch + warps * D);        // [warps][8]
-  float* sums = reinterpret_cast<float*>(states + warps * kMmaHeads);     // [warps][8][D + 4]
+  float* sums = reinterpret_cast<float*>(states + warps * kMmaHeads);     // [warps][room][D + 4]
+  const int room = mma_task_heads(a.heads, a.kv_heads);
   __half* keys = cache_head(a, s, 0, task.kv_head);
   __half* values = cache_head(a, s, 1, task.kv_head);
 
@@ -265,9 +266,9 @@ __device__ __forceinline__ void attend_mma(const AttentionShape& a, const StepSe
 #pragma unroll
   for (int i = 0; i < D / 16; ++i) {
     const int dim = 64 * (i / 4) + 8 * g + 2 * (i % 4);
-    float* at = sums + (warp * kMmaHeads + 2 * t) * (D + 4) + dim;
-    *reinterpret_cast<float2*>(at) = make_float2(o[i][0], o[i][2]);
-    *reinterpret_cast<float2*>(at + D + 4) = make_float2(o[i][1], o[i][3]);
+    float* at = sums + (warp * room + 2 * t) * (D + 4) + dim;
+    if (2 * t < room) *reinterpret_cast<float2*>(at) = make_float2(o[i][0], o[i][2]);
+    if (2 * t + 1 < room) *reinterpret_cast<float2*>(at + D + 4) = make_float2(o[i][1], o[i][3]);
   }
   meet();
   for (int i = tid; i < task.head_count * (D / 4); i += warps * 32) {
@@ -279,7 +280,7 @@ __device__ __forceinline__ void attend_mma(const AttentionShape& a, const StepSe
     for (int w = 0; w < warps; ++w) {
       const float2 state = states[w * kMmaHeads + head];
       const float by = exp2f(state.x - highest);
-      const float4 u = *reinterpret_cast<const float4*>(sums + (w * kMmaHeads + head) * (D + 4) + dim);
+      const float4 u = *reinterpret_cast<const float4*>(sums + (w * room + head) * (D + 4) + dim);
       total += state.y * by;
       v.x += u.x * by, v.y += u.y * by, v.z += u.z * by, v.w += u.w * by;
     }

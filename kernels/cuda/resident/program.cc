@@ -9,7 +9,7 @@ namespace nbl::cuda {
 namespace {
 
 constexpr int kLeastSlots = 3;  // of the ring
-constexpr int kMostSlots = 32;
+constexpr int kMostSlots = 16;
 
 int round_up(int64_t value, int step) { return static_cast<int>(pad_up(value, step)); }
 
@@ -231,7 +231,9 @@ Result<std::unique_ptr<ResidentProgram>> ResidentProgram::create(const DeviceDec
     op.chunk_records = kConsumerWarps * ((cta_records + chunks * kConsumerWarps - 1) / (chunks * kConsumerWarps));
     step.slot_bytes = std::max(step.slot_bytes, round_up(op.chunk_records * op.record_bytes, 128));
   }
-  int at = round_up(std::max<int64_t>(widest * 2, mma_attention_bytes(static_cast<int>(c.head_dim), kConsumerWarps)), 128);
+  const int task_heads = mma_task_heads(static_cast<int>(c.num_attention_heads), static_cast<int>(c.num_key_value_heads));
+  const int attention_bytes = mma_attention_bytes(static_cast<int>(c.head_dim), kConsumerWarps, task_heads);
+  int at = round_up(std::max<int64_t>(widest * 2, attention_bytes), 128);
   const auto take = [&at](int64_t bytes) {
     const int here = at;
     at += round_up(bytes, 16);

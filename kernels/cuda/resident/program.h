@@ -33,9 +33,11 @@ constexpr int kZeroBytes = 256;  // of shared memory, for the lanes that read ze
 constexpr uint32_t kEmbeddingTag = 1;  // a step's first tag: of the embedding's row; the operations' follow
 constexpr int kMmaHeads = 8;     // query heads of one task of attention
 
-// Shared memory of attention in bytes: queries f16, a head f32 of each warp, the warps' states and sums.
-NBL_HD constexpr int mma_attention_bytes(int head_dim, int warps) {
-  return kMmaHeads * head_dim * 2 + warps * head_dim * 4 + warps * kMmaHeads * 8 + warps * kMmaHeads * (head_dim + 4) * 4;
+// Heads that the largest task of attention has.
+NBL_HD constexpr int mma_task_heads(int heads, int kv_heads) { return heads / kv_heads < kMmaHeads ? heads / kv_heads : kMmaHeads; }
+// Shared memory of attention in bytes: queries f16, a head f32 of each warp, the warps' states and sums of `task_heads`.
+NBL_HD constexpr int mma_attention_bytes(int head_dim, int warps, int task_heads) {
+  return kMmaHeads * head_dim * 2 + warps * head_dim * 4 + warps * kMmaHeads * 8 + warps * task_heads * (head_dim + 4) * 4;
 }
 
 // Where an operation of the step finds its input, and what it does with it on the way to shared memory.

@@ -251,9 +251,11 @@ __device__ __forceinline__ void stage_gate_up(const ResidentOp& op, uint32_t tag
   }
 }
 
-// f16 that their writers have put where the matrix wants them, to the end of the last unit.
+// f16 that their writers have put where the matrix wants them, to the end of the last unit. Units are put down four at a
+// time as soon as they are here: the writers end at different times, and only what comes last should be left to do then.
 template <int AtOnce>
 __device__ __forceinline__ void stage_halves(const ResidentOp& op, uint32_t tag, const StagedX& to, int tid) {
+  constexpr int kGroup = AtOnce < 4 ? AtOnce : 4;
   const int units = op.padded_k / kUnitColumns, warp = tid >> 5, lane = tid & 31;
 #pragma unroll 1
   for (int block = 0; block * AtOnce * kConsumerWarps < units; ++block) {
@@ -261,16 +263,34 @@ __device__ __forceinline__ void stage_halves(const ResidentOp& op, uint32_t tag,
     const uint32_t* from = op.input_halves + range.first * kUnitColumns + 4 * lane;
     uint4 v[AtOnce];
 #pragma unroll
-    for (int i = 0; i < AtOnce; ++i) v[i].x = v[i].y = v[i].z = v[i].w = tag << 16;
-    wait_for(
-        v, range.count, [&](uint4& u, int i, bool wanted) { load_halves(u, from + i * (kConsumerWarps * kUnitColumns), wanted); },
-        [&](const uint4& u) { return halves_there(u, tag); });
-    uint32_t pairs[2 * AtOnce];
-#pragma unroll
     for (int i = 0; i < AtOnce; ++i) {
-      pairs[2 * i] = __byte_perm(v[i].x, v[i].y, 0x5410), pairs[2 * i + 1] = __byte_perm(v[i].z, v[i].w, 0x5410);
+      v[i].x = v[i].y = v[i].z = v[i].w = tag << 16;
+      load_halves(v[i], from + i * (kConsumerWarps * kUnitColumns), i < range.count);
     }
-    put_units<AtOnce>(to, nullptr, range, pairs, lane);
+    uint32_t groups = (1u << (range.count + kGroup - 1) / kGroup) - 1;  // that are not put down yet
+#pragma unroll 1
+    while (groups != 0) {
+#pragma unroll
+      for (int first = 0; first < AtOnce; first += kGroup) {
+        if ((groups >> first / kGroup & 1) == 0) continue;
+        bool missing = false;
+#pragma unroll
+        for (int i = first; i < first + kGroup; ++i) {
+          const bool wanted = !halves_there(v[i], tag);
+          load_halves(v[i], from + i * (kConsumerWarps * kUnitColumns), wanted);
+          missing = missing || wanted;
+        }
+        if (__any_sync(~0u, missing)) continue;
+        uint32_t pairs[2 * kGroup];
+#pragma unroll
+        for (int i = 0; i < kGroup; ++i) {
+          const uint4& u = v[first + i];
+          pairs[2 * i] = __byte_perm(u.x, u.y, 0x5410), pairs[2 * i + 1] = __byte_perm(u.z, u.w, 0x5410);
+        }
+        put_units<kGroup>(to, nullptr, {range.first + first * kConsumerWarps, min(range.count - first, kGroup)}, pairs, lane);
+        groups &= ~(1u << first / kGroup);
+      }
+    }
   }
 }
 

@@ -134,7 +134,7 @@ class Attention {
     const int32_t* place = c_.permuted ? places_.data() : nullptr;
     const AttentionWords to = {words.data(), kInTag, parts.data(), states.data(), out_.data(), place, kOutTag};
     struct alignas(16) Shared {
-      unsigned char bytes[mma_attention_bytes(D, kConsumerWarps)];
+      unsigned char bytes[mma_attention_bytes(D, kConsumerWarps, kMmaHeads)];
     };
     std::vector<Shared> shared(tasks);
     std::memset(shared.data(), 0xff, shared.size() * sizeof(Shared));  // not numbers

@@ -54,4 +54,11 @@ template <typename T>
 T __shfl_xor_sync(unsigned, T value, int mask) { return nbl::cuda_host::from_lane(value, (nbl::cuda_host::thread_index() % 32) ^ mask); }
 template <typename T>
 T __shfl_sync(unsigned, T value, int lane) { return nbl::cuda_host::from_lane(value, lane); }
+inline int __any_sync(unsigned, bool value) {
+  const unsigned char* shown = nbl::cuda_host::exchange(&value, sizeof value);
+  for (int lane = 0; lane < 32; ++lane) {
+    if (shown[32 * lane] != 0) return 1;
+  }
+  return 0;
+}
 inline void __syncwarp() { nbl::cuda_host::exchange(nullptr, 0); }
