@@ -93,7 +93,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   constexpr int kParts = record_columns(C) / 64, kPartBytes = N * 128, kBlocks = record_columns(C) / 32,
                 NT = N / 8;
   let_next_begin();
-  const int tid = threadIdx.x, lane = tid & 31, warp = tid >> 5, g = lane >> 2, t = lane & 3;
+  const int tid = threadIdx.x, lane = tid & 31, warp = tid >> 5, g = lane >> 2;
   unsigned char* shared = unaligned + (1024 - (shared_address(unaligned) & 1023)) % 1024;
   const int stage_bytes = x_stage_bytes<C, N>() + code_stage_bytes(w.record_bytes);
   unsigned char* ring = shared;
