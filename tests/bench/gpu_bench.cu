@@ -1,9 +1,10 @@
 // Speed on a GPU. Models have the shape of Mistral-7B and Qwen2.5 and random weights.
 //
 //   gpu_bench [part of a name ...]   whole steps of every model and format, or of those with one of the parts in their names
-//   gpu_bench --matmul               the four matrices of a Mistral-7B layer, one table a format
-//   gpu_bench --step BATCH CONTEXT   one batch size of Mistral-7B AWQ; BATCH 0: a prompt of CONTEXT tokens. The last step lies
-//                                    between cudaProfilerStart and cudaProfilerStop, and has 2 layers with --layers 2
+//   gpu_bench --matmul [BATCHES]     the four matrices of a Mistral-7B layer, one table a format; or AWQ at batch sizes as 2,8,64
+//   gpu_bench --step BATCH CONTEXT   one batch size of Mistral-7B AWQ, or several as 2,8,64; BATCH 0: prompts of CONTEXT tokens, of
+//                                    which there may be several. The last step of each lies between cudaProfilerStart and
+//                                    cudaProfilerStop, and has 2 layers with --layers 2
 //
 // Two different blocks are packed and take turns through the layers: together they are several times larger than any
 // second-level cache, so that every layer reads its weights from memory as a real model does. Times are medians of
@@ -268,9 +269,34 @@ Status bench_draws(int64_t vocab, int rows) {
   return {};
 }
 
-// Prints one line for each batch of single tokens, and one for a prompt.
+// Prints one line for a prompt of so many tokens.
+Status bench_prompt(const Backend& backend, const Model& model, const Shape& shape, int64_t prefill) {
+  NBL_ASSIGN_OR_RETURN(std::unique_ptr<Plan> plan, backend.compile(model.decoder, {prefill, 1, 1, prefill}));
+  NBL_ASSIGN_OR_RETURN(std::unique_ptr<KvCache> cache, backend.make_kv_cache(*model.decoder, {prefill, DType::kF16}));
+  std::vector<int32_t> tokens(static_cast<size_t>(prefill), 5);
+  std::vector<float> logits(static_cast<size_t>(shape.vocab));
+  Batch batch;
+  batch.logits = logits.data();
+  batch.sequences = {{cache.get(), tokens.data(), prefill, 1}};
+  Status status;
+  const auto step = [&] {
+    cache->truncate(0);
+    return plan->step(batch);
+  };
+  const double seconds = median_seconds(7, step, &status);
+  NBL_RETURN_IF_ERROR(status);
+  std::printf("  prefill %lld tokens: %.2f ms, %.0f tokens/s, scratch %.0f MB\n", static_cast<long long>(prefill), seconds * 1e3,
+              prefill / seconds, plan->scratch_bytes() / 1e6);
+  std::fflush(stdout);
+  cudaProfilerStart();
+  status = step();
+  cudaProfilerStop();
+  return status;
+}
+
+// Prints one line for each batch of single tokens, and one for each prompt.
 Status bench(const Backend& backend, const Shape& shape, const Format& format, const std::vector<int>& batches, int64_t context,
-             int64_t prefill) {
+             const std::vector<int>& prompts) {
   NBL_ASSIGN_OR_RETURN(std::unique_ptr<Model> model, make_model(backend, shape, format));
   std::printf("%s %s: %.3f GB a token\n", shape.name, format.name, model->bytes / 1e9);
   for (int batch_size : batches) {
@@ -324,28 +350,8 @@ Status bench(const Backend& backend, const Shape& shape, const Format& format, c
     sampling.temperature = 0.7, sampling.top_k = 50, sampling.top_p = 0.9, sampling.repetition_penalty = 1.1;
     NBL_RETURN_IF_ERROR(bench_ahead(backend, *model, caches[0].get(), sampling, "top_k, top_p, repetition penalty"));
   }
-  if (prefill == 0) return {};
-  NBL_ASSIGN_OR_RETURN(std::unique_ptr<Plan> plan, backend.compile(model->decoder, {prefill, 1, 1, prefill}));
-  NBL_ASSIGN_OR_RETURN(std::unique_ptr<KvCache> cache, backend.make_kv_cache(*model->decoder, {prefill, DType::kF16}));
-  std::vector<int32_t> tokens(static_cast<size_t>(prefill), 5);
-  std::vector<float> logits(static_cast<size_t>(shape.vocab));
-  Batch batch;
-  batch.logits = logits.data();
-  batch.sequences = {{cache.get(), tokens.data(), prefill, 1}};
-  Status status;
-  const auto step = [&] {
-    cache->truncate(0);
-    return plan->step(batch);
-  };
-  const double seconds = median_seconds(7, step, &status);
-  NBL_RETURN_IF_ERROR(status);
-  std::printf("  prefill %lld tokens: %.2f ms, %.0f tokens/s, scratch %.0f MB\n", static_cast<long long>(prefill), seconds * 1e3,
-              prefill / seconds, plan->scratch_bytes() / 1e6);
-  std::fflush(stdout);
-  cudaProfilerStart();
-  status = step();
-  cudaProfilerStop();
-  return status;
+  for (const int tokens : prompts) NBL_RETURN_IF_ERROR(bench_prompt(backend, *model, shape, tokens));
+  return {};
 }
 
 #define CUDA_OK(call)                                                                                     \
@@ -470,16 +476,24 @@ const Format kActOrder = {"int4 g128 act-order (GPTQ)", WeightFormat::kIntGroup,
 const Format kInt3 = {"int3 g128", WeightFormat::kIntGroup, 3, 128, DType::kF16, false};
 const Format kInt8 = {"int8 g128", WeightFormat::kIntGroup, 8, 128, DType::kF16, false};
 
+// "2,8,64"
+std::vector<int> numbers(const std::string& list) {
+  std::vector<int> out;
+  for (size_t at = 0; at < list.size(); at = std::min(list.find(',', at), list.size() - 1) + 1) out.push_back(std::atoi(list.c_str() + at));
+  return out;
+}
+
 Status run(int argc, char** argv) {
   Shape mistral = kMistral;
-  int batch = -1;
-  int64_t context = 0;
+  std::vector<int> batches, contexts;
   bool matmul = false;
   std::vector<std::string> wanted;
   for (int i = 1; i < argc; ++i) {
     const std::string argument = argv[i];
-    if (argument == "--matmul") matmul = true;
-    else if (argument == "--step" && i + 2 < argc) batch = std::atoi(argv[++i]), context = std::atoi(argv[++i]);
+    if (argument == "--matmul") {
+      matmul = true;
+      if (i + 1 < argc) batches = numbers(argv[++i]);
+    } else if (argument == "--step" && i + 2 < argc) batches = numbers(argv[++i]), contexts = numbers(argv[++i]);
     else if (argument == "--layers" && i + 1 < argc) mistral.layers = std::atoi(argv[++i]);
     else if (argument[0] == '-') return error(Code::kArgument, "%s is not understood; see the top of gpu_bench.cu", argv[i]);
     else wanted.push_back(argument);
@@ -487,28 +501,31 @@ Status run(int argc, char** argv) {
   NBL_RETURN_IF_ERROR(print_bandwidth());
   NBL_ASSIGN_OR_RETURN(std::unique_ptr<Backend> backend, make_cuda_backend({}));
   std::printf("%s\n", backend->description().c_str());
+  if (matmul && !batches.empty()) return bench_matmul(*backend, kAwq, batches);
   if (matmul) {
     NBL_RETURN_IF_ERROR(bench_matmul(*backend, kAwq, {1, 2, 4, 8, 16, 24, 32, 48, 64}));
     for (const Format& format : {kNf4, kInt3, kInt8}) NBL_RETURN_IF_ERROR(bench_matmul(*backend, format, {1, 8, 64}));
     return {};
   }
-  if (batch > 0) return bench(*backend, mistral, kAwq, {batch}, context, 0);
-  if (batch == 0) return bench(*backend, mistral, kAwq, {}, 0, context);
+  if (!batches.empty() && contexts.empty()) return error(Code::kArgument, "--step takes batch sizes and contexts");
+  if (!batches.empty() && batches.front() == 0) return bench(*backend, mistral, kAwq, {}, 0, contexts);
+  if (!batches.empty()) return bench(*backend, mistral, kAwq, batches, contexts.front(), {});
   struct Row {
     Shape shape;
     Format format;
     std::vector<int> batches;
-    int64_t context, prefill;
+    int64_t context;
+    std::vector<int> prompts;
   };
-  const Row rows[] = {{mistral, kAwq, {1, 2, 8, 16, 32, 64}, 512, 2048}, {mistral, kAwq, {8, 64}, 192, 0}, {mistral, kNf4, {1, 8}, 512, 0},
-                      {mistral, kActOrder, {1}, 512, 0},                 {mistral, kInt3, {1}, 512, 0},    {mistral, kInt8, {1}, 512, 0},
-                      {kQwenHalf, kAwq, {1}, 512, 0},                    {kQwenOneHalf, kAwq, {1}, 512, 0}};
+  const Row rows[] = {{mistral, kAwq, {1, 2, 8, 16, 32, 64}, 512, {2048}}, {mistral, kAwq, {8, 64}, 192, {}}, {mistral, kNf4, {1, 8}, 512, {}},
+                      {mistral, kActOrder, {1}, 512, {}},                 {mistral, kInt3, {1}, 512, {}},    {mistral, kInt8, {1}, 512, {}},
+                      {kQwenHalf, kAwq, {1}, 512, {}},                    {kQwenOneHalf, kAwq, {1}, 512, {}}};
   const auto wants = [&](const std::string& name) {
     return wanted.empty() || std::any_of(wanted.begin(), wanted.end(), [&](const std::string& w) { return name.find(w) != std::string::npos; });
   };
   for (const Row& row : rows) {
     if (!wants(std::string(row.shape.name) + " " + row.format.name)) continue;
-    NBL_RETURN_IF_ERROR(bench(*backend, row.shape, row.format, row.batches, row.context, row.prefill));
+    NBL_RETURN_IF_ERROR(bench(*backend, row.shape, row.format, row.batches, row.context, row.prompts));
   }
   for (int count : {1, 64}) {
     if (wants("draws")) NBL_RETURN_IF_ERROR(bench_draws(kQwenHalf.vocab, count));
