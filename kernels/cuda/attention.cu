@@ -7,7 +7,7 @@
 // Bound: 4 * head_dim * (visible pairs) operations a head over the rate of mma.sync.
 #include <algorithm>
 
-#include "kernels/cuda/attention.cuh"
+#include "kernels/cuda/attention_tile.cuh"
 
 namespace nbl::cuda {
 namespace {
@@ -166,7 +166,7 @@ __global__ void __launch_bounds__(128) prefill_tiles(AttentionShape a, StepRows 
     copy_commit();
   };
   float o[D / 8][4] = {};
-  float top[2] = {kNoScore, kNoScore}, sum[2] = {0.f, 0.f};
+  RunningSoftmax softmax;
   fetch(tile_begin);
   for (int kv_tile = tile_begin; kv_tile < tile_end; ++kv_tile) {
     fetch(kv_tile + 1);
@@ -185,41 +185,13 @@ __global__ void __launch_bounds__(128) prefill_tiles(AttentionShape a, StepRows 
         mma(score[n + 1], qa[k][0], qa[k][1], qa[k][2], qa[k][3], b[2], b[3]);
       }
     }
-    float highest[2] = {top[0], top[1]};
-    const int position0 = s.length + first + g;
     const bool edge = kv_tile * KT + KT - 1 > s.length + first || (a.window > 0 && kv_tile * KT <= s.length + first + 15 - a.window);
-#pragma unroll
-    for (int n = 0; n < KT / 8; ++n) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        if (edge) {
-          const int key = kv_tile * KT + n * 8 + 2 * t + i % 2, position = position0 + i / 2 * 8;
-          if (key > position || (a.window > 0 && key <= position - a.window)) score[n][i] = kNoScore;
-        }
-        highest[i / 2] = fmaxf(highest[i / 2], score[n][i]);
-      }
-    }
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      highest[r] = fmaxf(highest[r], __shfl_xor_sync(~0u, highest[r], 1));
-      highest[r] = fmaxf(highest[r], __shfl_xor_sync(~0u, highest[r], 2));
-      const float shrink = exp2f(top[r] - highest[r]);
-      top[r] = highest[r];
-      sum[r] *= shrink;
-#pragma unroll
-      for (int n = 0; n < D / 8; ++n) o[n][2 * r] *= shrink, o[n][2 * r + 1] *= shrink;
-    }
     uint32_t p[KT / 8][2];
+    const float2 shrink = softmax.add(score, edge, kv_tile * KT + 2 * t, s.length + first + g, a.window, p);
 #pragma unroll
-    for (int n = 0; n < KT / 8; ++n) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        // A row that has seen nothing visible yet has no maximum: its weights are zero, not exp(0).
-        score[n][i] = score[n][i] <= kNoScore ? 0.f : exp2f(score[n][i] - highest[i / 2]);
-        sum[i / 2] += score[n][i];
-      }
-      p[n][0] = bits_of(__floats2half2_rn(score[n][0], score[n][1]));
-      p[n][1] = bits_of(__floats2half2_rn(score[n][2], score[n][3]));
+    for (int n = 0; n < D / 8; ++n) {
+      o[n][0] *= shrink.x, o[n][1] *= shrink.x;
+      o[n][2] *= shrink.y, o[n][3] *= shrink.y;
     }
 #pragma unroll
     for (int k = 0; k < KT / 16; ++k) {
@@ -236,8 +208,7 @@ __global__ void __launch_bounds__(128) prefill_tiles(AttentionShape a, StepRows 
   copy_wait<0>();
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    sum[r] += __shfl_xor_sync(~0u, sum[r], 1);
-    sum[r] += __shfl_xor_sync(~0u, sum[r], 2);
+    const float total = softmax.total(r);
     const int row = first + g + 8 * r;
     if (row >= s.count) continue;
 #pragma unroll
@@ -247,7 +218,7 @@ __global__ void __launch_bounds__(128) prefill_tiles(AttentionShape a, StepRows 
         const int dim = n * 8 + 2 * t + i;
         if (dim >= d) continue;
         const int column = head * d + dim;
-        x[layout.at(s.first_row + row, place != nullptr ? place[column] : column)] = to_half(o[n][2 * r + i] / sum[r]);
+        x[layout.at(s.first_row + row, place != nullptr ? place[column] : column)] = to_half(o[n][2 * r + i] / total);
       }
     }
   }

@@ -31,16 +31,6 @@ __device__ __forceinline__ uint32_t transposed(uint32_t v) {
   return out;
 }
 
-// Copies 16 bytes from global to shared memory, or puts zeros there.
-__device__ __forceinline__ void copy16_or_zero(void* shared, const void* global, bool valid) {
-#if __CUDA_ARCH__ >= 800
-  const uint32_t address = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(global), "r"(valid ? 16 : 0) : "memory");
-#else
-  *static_cast<uint4*>(shared) = valid ? *static_cast<const uint4*>(global) : make_uint4(0, 0, 0, 0);
-#endif
-}
-
 // Where the 16 bytes `column` of a position of the chunk stand: so that eight positions of one column lie in eight banks.
 template <int D>
 __device__ __forceinline__ int place_in_chunk(int position, int column) {

@@ -8,25 +8,13 @@
 // Bound: 4 * head_dim * (visible pairs) operations a head over the rate of wgmma.
 //
 // Compiled for sm_90a only, whatever the other files are compiled for.
-#include "kernels/cuda/attention.cuh"
+#include "kernels/cuda/attention_tile.cuh"
 #include "kernels/cuda/wgmma.cuh"
 
 namespace nbl::cuda {
 namespace {
 
 constexpr int kQueries = kWideQueryTile, kKeys = 64, kThreads = kQueries / 64 * 128;
-
-__device__ __forceinline__ float exp2_fast(float v) {
-  float r;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(v));
-  return r;
-}
-
-// Copies 16 bytes, or writes zeros.
-__device__ __forceinline__ void copy16_or_zero(uint32_t to, const void* from, bool valid) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(valid ? 16 : 0)
-               : "memory");
-}
 
 // D: head_dim rounded up to 64 or 128.
 template <int D>
@@ -77,7 +65,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   fetch(tile_begin);
 
   float o[kHalves][8][4] = {};
-  float top[2] = {kNoScore, kNoScore}, sum[2] = {0.f, 0.f};
+  RunningSoftmax softmax;
   const int first = tile.first + group * 64;  // of this group's queries among the sequence's rows
   const int row0 = first + warp % 4 * 16 + g, position0 = s.length + row0;
   for (int kv_tile = tile_begin; kv_tile < tile_end; ++kv_tile) {
@@ -102,47 +90,17 @@ __global__ void __launch_bounds__(kThreads, 1)
     wgmma_commit();
     wgmma_wait<0>();
     hold(score);
-    float highest[2] = {top[0], top[1]};
     const bool edge =
         key0 + kKeys - 1 > s.length + first || (a.window > 0 && key0 <= s.length + first + 63 - a.window);
-#pragma unroll
-    for (int n = 0; n < 8; ++n) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        if (edge) {
-          const int key = key0 + n * 8 + 2 * t + i % 2, position = position0 + i / 2 * 8;
-          if (key > position || (a.window > 0 && key <= position - a.window)) score[n][i] = kNoScore;
-        }
-        highest[i / 2] = fmaxf(highest[i / 2], score[n][i]);
-      }
-    }
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      highest[r] = fmaxf(highest[r], __shfl_xor_sync(~0u, highest[r], 1));
-      highest[r] = fmaxf(highest[r], __shfl_xor_sync(~0u, highest[r], 2));
-      const float shrink = exp2_fast(top[r] - highest[r]);
-      top[r] = highest[r];
-      sum[r] *= shrink;
-#pragma unroll
-      for (int c = 0; c < kHalves; ++c) {
-#pragma unroll
-        for (int n = 0; n < 8; ++n) o[c][n][2 * r] *= shrink, o[c][n][2 * r + 1] *= shrink;
-      }
-    }
     uint32_t p[8][2];
+    const float2 shrink = softmax.add(score, edge, key0 + 2 * t, position0, a.window, p);
 #pragma unroll
-    for (int n = 0; n < 8; ++n) {
+    for (int c = 0; c < kHalves; ++c) {
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        // A row that has seen nothing visible yet has no maximum: its weights are zero, not exp(0).
-        if (edge && score[n][i] <= kNoScore)
-          score[n][i] = 0.f;
-        else
-          score[n][i] = exp2_fast(score[n][i] - highest[i / 2]);
-        sum[i / 2] += score[n][i];
+      for (int n = 0; n < 8; ++n) {
+        o[c][n][0] *= shrink.x, o[c][n][1] *= shrink.x;
+        o[c][n][2] *= shrink.y, o[c][n][3] *= shrink.y;
       }
-      p[n][0] = bits_of(__floats2half2_rn(score[n][0], score[n][1]));
-      p[n][1] = bits_of(__floats2half2_rn(score[n][2], score[n][3]));
     }
 #pragma unroll
     for (int c = 0; c < kHalves; ++c) hold(o[c]);
@@ -163,11 +121,9 @@ __global__ void __launch_bounds__(kThreads, 1)
   copy_wait<0>();
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    sum[r] += __shfl_xor_sync(~0u, sum[r], 1);
-    sum[r] += __shfl_xor_sync(~0u, sum[r], 2);
+    const float by = 1.f / softmax.total(r);
     const int row = row0 + 8 * r;
     if (row >= s.count) continue;
-    const float by = 1.f / sum[r];
 #pragma unroll
     for (int c = 0; c < kHalves; ++c) {
 #pragma unroll

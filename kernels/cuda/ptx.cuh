@@ -74,6 +74,18 @@ __device__ __forceinline__ void copy16(void* shared, const void* global) {
   *static_cast<uint4*>(shared) = *static_cast<const uint4*>(global);
 #endif
 }
+// The same, or zeros; the address is one of shared memory.
+__device__ __forceinline__ void copy16_or_zero(uint32_t address, const void* global, bool valid) {
+#if __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(global), "r"(valid ? 16 : 0) : "memory");
+#else
+  const uint4 v = valid ? *static_cast<const uint4*>(global) : make_uint4(0, 0, 0, 0);
+  asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w) : "memory");
+#endif
+}
+__device__ __forceinline__ void copy16_or_zero(void* shared, const void* global, bool valid) {
+  copy16_or_zero(static_cast<uint32_t>(__cvta_generic_to_shared(shared)), global, valid);
+}
 __device__ __forceinline__ void copy_commit() {
 #if __CUDA_ARCH__ >= 800
   asm volatile("cp.async.commit_group;" ::: "memory");
