@@ -13,7 +13,7 @@ namespace nbl {
 namespace cuda {
 namespace {
 
-constexpr int64_t kMatmulRows = 64;  // rows of one matmul() launch
+constexpr int64_t kMatmulRows = 192;  // rows of one matmul() launch
 
 class CudaBackend final : public Backend {
  public:

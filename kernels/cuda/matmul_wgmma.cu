@@ -1,6 +1,6 @@
 // Matrix product over tiles (tile.h) by the matrix units of sm_90, for 9 tokens and more: y[T, N] = x[T, K] * W^T.
 //
-// A CTA owns 16 strips (256 rows), 16, 32 or 64 tokens and a range of records. Every warp brings the records of its strip by
+// A CTA owns 16 strips (256 rows), 16, 32, 64 or 128 tokens and a range of records. Every warp brings the records of its strip by
 // bulk copies through a ring of its own; x, which lies in memory as wgmma reads it (ActivationLayout), comes through a ring
 // that all share, and that the warps fill in turn, two records after the last use, when the others have most likely left
 // the stage. A bulk copy takes a warp a hundred cycles to send off: no warp has many. Four groups of four warps each turn
@@ -137,13 +137,19 @@ __global__ void __launch_bounds__(kThreads, 1)
   auto fetch_x = [&](int record, int slot) {
     const uint32_t to = shared_address(ring + slot * stage_bytes);
     const unsigned char* from = x_from + static_cast<int64_t>(record) * kParts * 8192;
-    barrier_expect(x_full + 8 * slot, kParts * kPartBytes);
+    constexpr int kBlockBytes = N < 64 ? kPartBytes : 8192;  // of a part of 64 tokens at most
+    const int blocks = N > 64 && token0 + 64 < tokens ? 2 : 1;
+    barrier_expect(x_full + 8 * slot, blocks * kParts * kBlockBytes);
     if constexpr (N == 64) {
-      bulk_copy(to, from, kParts * kPartBytes, x_full + 8 * slot);
+      bulk_copy(to, from, kParts * kBlockBytes, x_full + 8 * slot);
     } else {
 #pragma unroll
-      for (int part = 0; part < kParts; ++part)
-        bulk_copy(to + part * kPartBytes, from + part * 8192, kPartBytes, x_full + 8 * slot);
+      for (int part = 0; part < kParts; ++part) {
+        bulk_copy(to + part * kPartBytes, from + part * 8192, kBlockBytes, x_full + 8 * slot);
+        if (N > 64 && blocks == 2) {
+          bulk_copy(to + part * kPartBytes + 8192, from + (x_pitch >> 6) * 8192 + part * 8192, kBlockBytes, x_full + 8 * slot);
+        }
+      }
     }
   };
   if (lane == 0) {
@@ -180,7 +186,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     if constexpr (kWeights) {
       // Half a record at a time, or a quarter. What is under way while the next part is decoded is one group of products: with
       // more of them the compiler gives up and waits for each.
-      constexpr int kPart = N == 64 ? 1 : kBlocks / 2;
+      constexpr int kPart = N >= 64 ? 1 : kBlocks / 2;
       const uint64_t x_operand = operand(x_at);
       HalfMeta meta;
 #pragma unroll
@@ -379,7 +385,9 @@ Status launch_tokens(const Tiles& w, const void* x, int64_t x_pitch, int tokens,
                      const DeviceTraits& traits, cudaStream_t stream) {
   if (tokens <= 16) return launch<C, 16, G, kWeights>(w, x, x_pitch, tokens, out, traits, stream);
   if (tokens <= 32) return launch<C, 32, G, kWeights>(w, x, x_pitch, tokens, out, traits, stream);
-  return launch<C, 64, G, kWeights>(w, x, x_pitch, tokens, out, traits, stream);
+  if (!kWeights || tokens <= 64) return launch<C, 64, G, kWeights>(w, x, x_pitch, tokens, out, traits, stream);
+  // Codes that become weights once serve twice as many tokens.
+  if constexpr (kWeights) return launch<C, 128, G, kWeights>(w, x, x_pitch, tokens, out, traits, stream);
 }
 
 template <Codes C, bool kWeights>
@@ -402,6 +410,7 @@ Status raise_limit(int available) {
   NBL_CUDA(cudaFuncSetAttribute(wgmma_matmul<C, 16, G, kWeights>, shared, available));
   NBL_CUDA(cudaFuncSetAttribute(wgmma_matmul<C, 32, G, kWeights>, shared, available));
   NBL_CUDA(cudaFuncSetAttribute(wgmma_matmul<C, 64, G, kWeights>, shared, available));
+  if constexpr (kWeights) NBL_CUDA(cudaFuncSetAttribute(wgmma_matmul<C, 128, G, kWeights>, shared, available));
   return {};
 }
 template <Codes C, bool kWeights>

@@ -39,6 +39,7 @@ Status CudaPlan::reserve() {
   // cuBLAS is opened first: where it cannot be, steps of many rows need other room.
   std::unique_ptr<Cublas> cublas = wants_cublas(limits_, traits_) ? Cublas::open(stream_.get()) : nullptr;
   sizes_ = scratch_sizes(c, limits_, traits_, cublas != nullptr);
+  unpack_from_ = unpack_rows();
   const ScratchSizes& s = sizes_;
   unsigned char* draw_scratch = nullptr;
   void* unpack_buffers = nullptr;
@@ -89,9 +90,23 @@ Status CudaPlan::make_resident() {
   return {};
 }
 
+// Rows of a step from which the decoder's matrices are unpacked.
+int CudaPlan::unpack_rows() const {
+  const auto whole = [](const DeviceLinear& linear) {
+    const Tiles& tiles = linear.weight->tiles();
+    return has_zeros(tiles.codes) && !tiles.wide_scales;
+  };
+  const std::vector<DeviceBlock>& blocks = decoder_->blocks();
+  const bool all_whole = std::all_of(blocks.begin(), blocks.end(), [&](const DeviceBlock& block) {
+    return std::all_of(block.qkv.begin(), block.qkv.end(), whole) && std::all_of(block.gate_up.begin(), block.gate_up.end(), whole) &&
+           whole(block.output) && whole(block.down);
+  });
+  return all_whole && traits_.kernel != CudaKernel::kCublas ? unpack_whole_weights_from(traits_.sm) : unpack_from(traits_.sm);
+}
+
 std::vector<StepKernel> CudaPlan::kernels() const {
   const bool forced = traits_.kernel != CudaKernel::kAuto;
-  const int64_t most = limits_.max_tokens, blocked = blocked_from(traits_.sm), unpacked = unpacked_ != nullptr ? unpack_from(traits_.sm) : most + 1;
+  const int64_t most = limits_.max_tokens, blocked = blocked_from(traits_.sm), unpacked = unpacked_ != nullptr ? unpack_from_ : most + 1;
   const int64_t streamed = blocked > 0 ? blocked - 1 : kStreamRows;
   std::vector<StepKernel> list;
   const auto add = [&](int64_t last, const char* kernel, const std::string& reason) {
@@ -426,38 +441,55 @@ Status CudaPlan::launch_attention(const DeviceBlock& block) {
 
 // act = activation(gate) * up, by the matrix kernel itself where it has both in one thread.
 Status CudaPlan::launch_gate_up(const DeviceBlock& block) {
+  const int rows = rows_.rows;
+  const cudaStream_t stream = stream_.get();
+  if (block.gate_up.size() > 1 || !block.gate_up[0].weight->tiles().interleaved) return launch_separate_gate_up(block);
+  const DeviceLinear& linear = block.gate_up[0];
+  const ActivationLayout act_layout = layout(sizes_.inner_pad, rows);
+  NBL_RETURN_IF_ERROR(normalize(block.post_norm, h_, decoder_->config().hidden_size, nullptr, rows, x_, layout(sizes_.hidden_pad, rows),
+                                linear.weight->tiles().k_place, traits_, stream));
+  NBL_RETURN_IF_ERROR(round_input(linear, x_, sizes_.hidden_pad, rows));
+  Output out;
+  out.kind = Output::Kind::kGate;
+  out.half_values = act_;
+  out.pitch = sizes_.inner_pad;
+  out.blocked = act_layout.blocked;
+  out.place = block.down.weight->tiles().k_place;
+  out.activation = block.activation;
+  return multiply(linear, x_, sizes_.hidden_pad, rows, out);
+}
+
+// The same where gate and up come one after the other: through memory.
+Status CudaPlan::launch_separate_gate_up(const DeviceBlock& block) {
   const DecoderConfig& c = decoder_->config();
   const int rows = rows_.rows;
   const cudaStream_t stream = stream_.get();
-  const int32_t* down_place = block.down.weight->tiles().k_place;
   const ActivationLayout x_layout = layout(sizes_.hidden_pad, rows), act_layout = layout(sizes_.inner_pad, rows);
-  const bool interleaved = block.gate_up.size() == 1 && block.gate_up[0].weight->tiles().interleaved;
-  const int32_t* place = nullptr;
-  for (size_t i = 0; i < block.gate_up.size(); ++i) {
-    const DeviceLinear& linear = block.gate_up[i];
-    const int32_t* wanted = linear.weight->tiles().k_place;
-    if (i == 0 || wanted != place) {
-      NBL_RETURN_IF_ERROR(normalize(block.post_norm, h_, c.hidden_size, nullptr, rows, x_, x_layout, wanted, traits_, stream));
-      NBL_RETURN_IF_ERROR(round_input(linear, x_, sizes_.hidden_pad, rows));
-    }
-    place = wanted;
-    Output out;
-    if (interleaved) {
-      out.kind = Output::Kind::kGate;
-      out.half_values = act_;
-      out.pitch = sizes_.inner_pad;
-      out.blocked = act_layout.blocked;
-      out.place = down_place;
-      out.activation = block.activation;
-    } else {
-      out.values = static_cast<float*>(gate_up_) + linear.offset;
-      out.pitch = 2 * c.intermediate_size;
-    }
-    NBL_RETURN_IF_ERROR(multiply(linear, x_, sizes_.hidden_pad, rows, out));
-  }
-  if (interleaved) return {};
   const GateInput in{gate_up_, false, false, 2 * c.intermediate_size, nullptr, nullptr};
-  return gate(in, block.activation, c.intermediate_size, rows, act_, act_layout, down_place, stream);
+  const int32_t* place = nullptr;
+  for (int first = 0; first < rows; first += kGateUpRows) {
+    const int count = std::min<int>(kGateUpRows, rows - first);
+    // The same in both layouts, since it is a multiple of 64.
+    const auto row_of = [&](void* x, int64_t pad) { return static_cast<uint16_t*>(x) + first * pad; };
+    for (size_t i = 0; i < block.gate_up.size(); ++i) {
+      const DeviceLinear& linear = block.gate_up[i];
+      const int32_t* wanted = linear.weight->tiles().k_place;
+      if ((i == 0 && first == 0) || wanted != place) {
+        NBL_RETURN_IF_ERROR(normalize(block.post_norm, h_, c.hidden_size, nullptr, rows, x_, x_layout, wanted, traits_, stream));
+        NBL_RETURN_IF_ERROR(round_input(linear, x_, sizes_.hidden_pad, rows));
+      }
+      place = wanted;
+      Output out;
+      out.values = static_cast<float*>(gate_up_) + linear.offset;
+      out.pitch = in.pitch;
+      out.bias = linear.bias;
+      NBL_RETURN_IF_ERROR(matmul_tiles(linear.weight->tiles(), row_of(x_, sizes_.hidden_pad), x_layout, count, out, split_, traits_,
+                                       stream));
+    }
+    NBL_RETURN_IF_ERROR(gate(in, block.activation, c.intermediate_size, count, row_of(act_, sizes_.inner_pad), act_layout,
+                             block.down.weight->tiles().k_place, stream));
+  }
+  return {};
 }
 
 // The same through f16 slices of gate and up.

@@ -20,9 +20,12 @@
 
 namespace nbl::cuda {
 
-// Rows from which a matrix is unpacked for cuBLAS. Measured on an H200, where 64 rows take 0.1 ms a layer of Mistral-7B by
-// wgmma, and unpacking alone 0.2 ms; by mma.sync 64 rows take as long as this way.
+// Rows from which a matrix is unpacked for cuBLAS, at least. By mma.sync 64 rows take as long as this way.
 inline int unpack_from(int sm) { return sm == 90 ? 161 : 65; }
+// The same where all matrices have integer codes and f16 scales, which wgmma takes as weights for 128 rows at once. Measured on an
+// H100 with Mistral-7B's shape: 1024 rows take 27.4 ms by wgmma and 31.7 this way, 1280 rows 37.4 and 36.0.
+inline int unpack_whole_weights_from(int sm) { return sm == 90 ? 1025 : unpack_from(sm); }
+constexpr int64_t kGateUpRows = 128;  // rows of gate and up that pass through memory at a time, where they must: a multiple of 64
 constexpr int kDecodeRows = 64;    // rows up to which a step of single tokens is captured as a graph
 
 constexpr int64_t kTokensPerSplit = 32;  // fewer positions than this are not worth a CTA of their own
@@ -102,6 +105,7 @@ class CudaPlan final : public Plan {
   Status reserve();
   bool wants_resident() const { return traits_.kernel != CudaKernel::kLaunches && traits_.kernel != CudaKernel::kTiles; }
   Status make_resident();
+  int unpack_rows() const;
   std::string resident_needs() const;
   int64_t lay_out(const DecoderConfig& config, unsigned char* base, unsigned char** draw_scratch, void** unpack_buffers);
   Status check(const Batch& batch) const;
@@ -122,6 +126,7 @@ class CudaPlan final : public Plan {
   Status round_input(const DeviceLinear& linear, void* x, int64_t x_pad, int rows);
   Status multiply(const DeviceLinear& linear, const void* x, int64_t x_pad, int rows, const Output& output);
   Status launch_gate_up(const DeviceBlock& block);
+  Status launch_separate_gate_up(const DeviceBlock& block);
   Status launch_unpacked_gate_up(const DeviceBlock& block);
   Status clear_padding(int rows);
   // How the kernel that multiplies this many rows reads them.
@@ -129,12 +134,13 @@ class CudaPlan final : public Plan {
     const int from = blocked_from(traits_.sm);
     return {pad, from > 0 && rows >= from && !unpacks(rows)};
   }
-  bool unpacks(int rows) const { return unpacked_ != nullptr && rows >= unpack_from(traits_.sm); }
+  bool unpacks(int rows) const { return unpacked_ != nullptr && rows >= unpack_from_; }
 
   std::unique_ptr<DeviceDecoder> decoder_;
   PlanLimits limits_;
   DeviceTraits traits_;
   ScratchSizes sizes_;
+  int unpack_from_ = 1;               // rows
   Stream stream_;
 
   DeviceBuffer scratch_;

@@ -47,9 +47,10 @@ ScratchSizes scratch_sizes(const DecoderConfig& c, const PlanLimits& limits, con
                                    c.hidden_size * s.inner_pad});
   const int64_t longest_row = std::max({s.hidden_pad, s.query_pad, s.inner_pad}) * 2;
   if (unpacks) s.unpacked_bytes = pad_up(std::max(std::min(widest * 2 + 16 * longest_row, kUnpackedLimit), 16 * longest_row), 256);
-  // Gate and up pass through memory as float32 where the kernel could not combine them, and as f16 slices after cuBLAS.
+  // Gate and up pass through memory as float32 where the kernel could not combine them, some rows at a time, and as f16 slices
+  // after cuBLAS.
   const int64_t columns = 2 * pad_up(c.intermediate_size, 8);
-  s.gate_up_bytes = (unpacks ? std::min<int64_t>(s.rows, unpack_from(traits.sm) - 1) : s.rows) * columns * 4;
+  s.gate_up_bytes = std::min(s.rows, kGateUpRows) * columns * 4;
   if (unpacks) {
     const int64_t slice = c.intermediate_size % 8 != 0 ? columns : std::min(columns, s.unpacked_bytes / (s.hidden_pad * 2) / 16 * 16);
     s.gate_up_bytes = std::max(s.gate_up_bytes, s.rows * slice * 2);

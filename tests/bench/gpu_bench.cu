@@ -517,9 +517,14 @@ Status run(int argc, char** argv) {
     int64_t context;
     std::vector<int> prompts;
   };
-  const Row rows[] = {{mistral, kAwq, {1, 2, 8, 16, 32, 64}, 512, {2048}}, {mistral, kAwq, {8, 64}, 192, {}}, {mistral, kNf4, {1, 8}, 512, {}},
-                      {mistral, kActOrder, {1}, 512, {}},                 {mistral, kInt3, {1}, 512, {}},    {mistral, kInt8, {1}, 512, {}},
-                      {kQwenHalf, kAwq, {1}, 512, {}},                    {kQwenOneHalf, kAwq, {1}, 512, {}}};
+  const Row rows[] = {{mistral, kAwq, {1, 2, 8, 16, 32, 64}, 512, {256, 1024, 2048}},
+                      {mistral, kAwq, {8, 64}, 192, {}},
+                      {mistral, kNf4, {1, 8}, 512, {}},
+                      {mistral, kActOrder, {1}, 512, {}},
+                      {mistral, kInt3, {1}, 512, {}},
+                      {mistral, kInt8, {1}, 512, {}},
+                      {kQwenHalf, kAwq, {1}, 512, {}},
+                      {kQwenOneHalf, kAwq, {1}, 512, {}}};
   const auto wants = [&](const std::string& name) {
     return wanted.empty() || std::any_of(wanted.begin(), wanted.end(), [&](const std::string& w) { return name.find(w) != std::string::npos; });
   };

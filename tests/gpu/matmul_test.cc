@@ -59,12 +59,13 @@ GPU_TEST(MatmulAgreesWithDoubleForEveryRowCount) {
 }
 
 // Every number of tokens that a kernel, a tile of tokens or a choice between them can begin or end with.
-GPU_TEST(MatmulAgreesWithDoubleForAllRowsUpTo65) {
+GPU_TEST(MatmulAgreesWithDoubleForAllRowsUpTo65AndSomeBeyond) {
   const auto backend = make_backend();
   if (backend == nullptr) return;
   for (const FormatCase& format : formats()) {
     const QuantWeight w = random_weight(format, 48, 384, 21);
     for (int64_t m = 1; m <= 65; ++m) check_product(*backend, w, m, static_cast<uint32_t>(m));
+    for (int64_t m : {96, 127, 128, 129, 175, 192, 193}) check_product(*backend, w, m, static_cast<uint32_t>(m));
   }
 }
 
@@ -77,7 +78,7 @@ GPU_TEST(MatmulAgreesWithDoubleHoweverTheWorkIsSplit) {
     uint32_t seed = 31;
     for (const auto& shape : shapes) {
       const QuantWeight w = random_weight(format, shape[0], shape[1], seed++);
-      for (int64_t m : {2, 11, 20, 61}) check_product(*backend, w, m, seed);
+      for (int64_t m : {2, 11, 20, 61, 100}) check_product(*backend, w, m, seed);
     }
   }
 }
@@ -110,7 +111,7 @@ GPU_TEST(MatmulGivesTheSameBitsEveryTime) {
   const QuantWeight w = random_weight(formats()[0], 512, 4096, 11);
   auto packed = backend->pack({&w}, WeightRole::kOther);
   if (!packed.ok()) return;
-  for (int64_t m : {1, 8, 16, 17, 32, 64}) {
+  for (int64_t m : {1, 8, 16, 17, 32, 64, 128, 160}) {
     const std::vector<float> x = random_values(m * 4096, 1.f, 12);
     std::vector<float> first(static_cast<size_t>(m * 512)), again(first);
     CHECK_THAT(backend->matmul(**packed, x.data(), m, first.data()).ok(), "first run");

@@ -100,6 +100,12 @@ GPU_TEST(StepAgreesWithDoubleForEveryFormatThroughUnpackedWeights) {
     options.seed = 2;
     check_sequence(options, 170, 172, format.name);
   }
+  // Integer codes with f16 scales are unpacked for more rows only.
+  for (size_t format : {size_t{0}, size_t{5}}) {
+    ModelOptions options;
+    options.format = formats()[format];
+    check_sequence(options, 1155, 1156, options.format.name);
+  }
 }
 
 GPU_TEST(StepAgreesWithDoubleForEveryFeature) {
