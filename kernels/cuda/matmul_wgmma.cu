@@ -111,7 +111,7 @@ __global__ void __launch_bounds__(kThreads, 1)
       if (warp == 0) barrier_init(x_full + 8 * s, 1), barrier_init(x_empty + 8 * s, kWarps);
       barrier_init(codes_full + 8 * s, 1);
     }
-    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    barriers_are_ready();
   }
   __syncthreads();
   const int rank = blockIdx.y, ranks = gridDim.y;
@@ -119,8 +119,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   const int token0 = blockIdx.z * N;
   const int strip = blockIdx.x * kWarps + warp;
 
-  uint64_t once;
-  asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(once));
+  const uint64_t once = read_once();
   // A strip beyond the matrix repeats the last one; its results are dropped.
   const unsigned char* const codes_from =
       w.data + static_cast<int64_t>(min(strip, w.strips - 1)) * w.records * w.record_bytes;
@@ -130,7 +129,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   // Both by lane 0 only.
   auto fetch_codes = [&](int record, int slot) {
     barrier_expect(codes_full + 8 * slot, w.record_bytes);
-    bulk_copy_once(shared_address(ring + slot * stage_bytes) + x_stage_bytes<C, N>() + warp * w.record_bytes,
+    bulk_copy(shared_address(ring + slot * stage_bytes) + x_stage_bytes<C, N>() + warp * w.record_bytes,
                    codes_from + static_cast<int64_t>(record) * w.record_bytes, w.record_bytes,
                    codes_full + 8 * slot, once);
   };

@@ -37,26 +37,28 @@ __device__ __forceinline__ void mma(float (&c)[4], uint32_t a0, uint32_t a1, uin
 
 // ---- shared memory
 
+__device__ __forceinline__ uint32_t shared_address(const void* p) { return static_cast<uint32_t>(__cvta_generic_to_shared(p)); }
+
 // The word 128 * row bytes behind `at`. The compiler would scale the sum of row and lane and so need one operation more for
 // each of many addresses.
 __device__ __forceinline__ uint32_t load_shared_row(const uint32_t* at, uint32_t row) {
   uint32_t word;
   asm volatile("{\n .reg .b32 address;\n mad.lo.u32 address, %2, 128, %1;\n ld.shared.b32 %0, [address];\n}"
                : "=r"(word)
-               : "r"(static_cast<uint32_t>(__cvta_generic_to_shared(at))), "r"(row));
+               : "r"(shared_address(at)), "r"(row));
   return word;
 }
 
 // Four matrices of 8 x 8; the address is that of a row of one of them.
 __device__ __forceinline__ void load_matrix4(uint32_t (&r)[4], const void* shared) {
-  const uint32_t address = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+  const uint32_t address = shared_address(shared);
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
                : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
                : "r"(address)
                : "memory");
 }
 __device__ __forceinline__ void load_matrix4_transposed(uint32_t (&r)[4], const void* shared) {
-  const uint32_t address = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+  const uint32_t address = shared_address(shared);
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
                : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
                : "r"(address)
@@ -68,7 +70,7 @@ __device__ __forceinline__ void load_matrix4_transposed(uint32_t (&r)[4], const 
 // Copies 16 bytes from global to shared memory, without a register on sm_80 and later.
 __device__ __forceinline__ void copy16(void* shared, const void* global) {
 #if __CUDA_ARCH__ >= 800
-  const uint32_t address = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+  const uint32_t address = shared_address(shared);
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(address), "l"(global) : "memory");
 #else
   *static_cast<uint4*>(shared) = *static_cast<const uint4*>(global);
@@ -84,7 +86,7 @@ __device__ __forceinline__ void copy16_or_zero(uint32_t address, const void* glo
 #endif
 }
 __device__ __forceinline__ void copy16_or_zero(void* shared, const void* global, bool valid) {
-  copy16_or_zero(static_cast<uint32_t>(__cvta_generic_to_shared(shared)), global, valid);
+  copy16_or_zero(shared_address(shared), global, valid);
 }
 __device__ __forceinline__ void copy_commit() {
 #if __CUDA_ARCH__ >= 800
@@ -96,6 +98,62 @@ __device__ __forceinline__ void copy_wait() {
 #if __CUDA_ARCH__ >= 800
   asm volatile("cp.async.wait_group %0;" ::"n"(Pending) : "memory");
 #endif
+}
+
+// ---- bulk copies, and the barriers in shared memory that count them: sm_90 and later
+
+__device__ __forceinline__ void barrier_init(uint32_t barrier, uint32_t arrivals) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
+}
+// All that this thread has initialized is seen by the cluster's CTAs.
+__device__ __forceinline__ void barriers_are_ready() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
+__device__ __forceinline__ void barrier_expect(uint32_t barrier, uint32_t bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
+}
+__device__ __forceinline__ void barrier_arrive(uint32_t barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+__device__ __forceinline__ void barrier_wait(uint32_t barrier, uint32_t parity) {
+  uint32_t done = 0;
+  while (done == 0) {
+    asm volatile("{\n .reg .pred p;\n mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n selp.b32 %0, 1, 0, p;\n}"
+                 : "=r"(done)
+                 : "r"(barrier), "r"(parity)
+                 : "memory");
+  }
+}
+__device__ __forceinline__ bool barrier_passed(uint32_t barrier, uint32_t parity) {
+  uint32_t passed;
+  asm volatile("{\n .reg .pred done;\n mbarrier.test_wait.parity.shared::cta.b64 done, [%1], %2;\n selp.u32 %0, 1, 0, done;\n}"
+               : "=r"(passed)
+               : "r"(barrier), "r"(parity)
+               : "memory");
+  return passed != 0;
+}
+// For copies of what is read once: the second-level cache need not keep it.
+__device__ __forceinline__ uint64_t read_once() {
+  uint64_t policy;
+  asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+  return policy;
+}
+__device__ __forceinline__ void bulk_copy(uint32_t to, const void* from, uint32_t bytes, uint32_t barrier) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to), "l"(from), "r"(bytes),
+      "r"(barrier)
+      : "memory");
+}
+__device__ __forceinline__ void bulk_copy(uint32_t to, const void* from, uint32_t bytes, uint32_t barrier, uint64_t policy) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], %4;" ::"r"(to), "l"(from),
+      "r"(bytes), "r"(barrier), "l"(policy)
+      : "memory");
+}
+// As far as the second-level cache.
+__device__ __forceinline__ void bulk_prefetch(const void* from, uint32_t bytes) {
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
+}
+__device__ __forceinline__ void cluster_sync() {
+  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
 
 // ---- what other CTAs see (resident/words.cuh): stored and loaded whole

@@ -26,12 +26,7 @@ constexpr int kShort = 512;  // elements that are put into order at once, where 
 // Over the threads of one CTA: the sum up to this thread, and of all.
 __device__ inline uint64_t block_scan(Shared& shared, uint64_t mine, uint64_t* all) {
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  uint64_t upto = mine;
-#pragma unroll
-  for (int step = 1; step < 32; step *= 2) {
-    const uint64_t other = __shfl_up_sync(~0u, upto, step);
-    if (lane >= step) upto += other;
-  }
+  uint64_t upto = warp_scan64(mine, lane);
   if (lane == 31) shared.warp_sums[warp] = upto;
   __syncthreads();
   const uint64_t of_lane = lane < kWarps ? shared.warp_sums[lane] : 0;

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstdint>
 
+#include "kernels/cuda/ptx.cuh"
 #include "kernels/cuda/sampling.h"
 
 // Functions of the device are inline, as in sampling.cu.
@@ -68,7 +69,7 @@ struct Team {
   __device__ void sync() const {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
     if (kCluster) {
-      asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+      cluster_sync();
       return;
     }
 #endif
@@ -100,6 +101,16 @@ __device__ __forceinline__ float float_of(uint32_t ordered) {
 __device__ __forceinline__ uint64_t warp_sum64(uint64_t v) {
 #pragma unroll
   for (int step = 16; step > 0; step /= 2) v += __shfl_xor_sync(~0u, v, step);
+  return v;
+}
+
+// The sum up to this lane.
+__device__ __forceinline__ uint64_t warp_scan64(uint64_t v, int lane) {
+#pragma unroll
+  for (int step = 1; step < 32; step *= 2) {
+    const uint64_t other = __shfl_up_sync(~0u, v, step);
+    if (lane >= step) v += other;
+  }
   return v;
 }
 
@@ -228,12 +239,7 @@ __device__ inline void select(const Team<kCluster>& team, Shared& shared, const 
         count[0] += counts[2 * tid], count[1] += counts[2 * tid + 1];
       }
       if (kUnit) mass[0] = count[0], mass[1] = count[1];
-      uint64_t upto = mass[0] + mass[1];
-#pragma unroll
-      for (int step = 1; step < 32; step *= 2) {
-        const uint64_t other = __shfl_up_sync(~0u, upto, step);
-        if (lane >= step) upto += other;
-      }
+      uint64_t upto = warp_scan64(mass[0] + mass[1], lane);
       if (lane == 31) shared.warp_sums[warp] = upto;
       __syncthreads();
       uint64_t before = upto - mass[0] - mass[1];

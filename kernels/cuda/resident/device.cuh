@@ -1,4 +1,4 @@
-// What the parts of the resident kernel share: shared memory by name, mbarriers, bulk copies, and who a thread is.
+// What the parts of the resident kernel share: shared memory by name, meetings, registers, and who a thread is.
 #pragma once
 
 #include "kernels/cuda/ptx.cuh"
@@ -12,40 +12,14 @@ namespace nbl::cuda {
 
 extern __shared__ __align__(128) unsigned char shared_memory[];  // a name the compiler knows the address space of
 
-__device__ __forceinline__ uint32_t shared_address(const void* p) { return static_cast<uint32_t>(__cvta_generic_to_shared(p)); }
-__device__ __forceinline__ void barrier_init(uint32_t at, uint32_t count) {
-  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(at), "r"(count) : "memory");
-}
-__device__ __forceinline__ void barrier_expect(uint32_t at, uint32_t bytes) {
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(at), "r"(bytes) : "memory");
-}
-__device__ __forceinline__ void barrier_arrive(uint32_t at) {
-  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(at) : "memory");
-}
-__device__ __forceinline__ void barrier_wait(uint32_t at, uint32_t phase) {
+// As barrier_wait() of ptx.cuh, with the loop inside: the compiler makes other code around it, and what this kernel's speed was
+// measured with is this.
+__device__ __forceinline__ void await_barrier(uint32_t barrier, uint32_t parity) {
   asm volatile(
       "{\n .reg .pred done;\n"
-      "again:\n mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n @!done bra again;\n}" ::"r"(at),
-      "r"(phase)
+      "again:\n mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n @!done bra again;\n}" ::"r"(barrier),
+      "r"(parity)
       : "memory");
-}
-__device__ __forceinline__ bool barrier_passed(uint32_t at, uint32_t phase) {
-  uint32_t passed;
-  asm volatile("{\n .reg .pred done;\n mbarrier.test_wait.parity.shared::cta.b64 done, [%1], %2;\n selp.u32 %0, 1, 0, done;\n}"
-               : "=r"(passed)
-               : "r"(at), "r"(phase)
-               : "memory");
-  return passed != 0;
-}
-__device__ __forceinline__ void bulk_copy(uint32_t to, const void* from, uint32_t bytes, uint32_t barrier, uint64_t policy) {
-  asm volatile(
-      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, "
-      "[%3], %4;" ::"r"(to),
-      "l"(from), "r"(bytes), "r"(barrier), "l"(policy)
-      : "memory");
-}
-__device__ __forceinline__ void bulk_prefetch(const void* from, uint32_t bytes) {
-  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
 }
 // A barrier of the consumer warps alone.
 __device__ __forceinline__ void consumers_meet() { meet_first<kConsumerThreads>(); }

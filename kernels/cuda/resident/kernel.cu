@@ -2,12 +2,12 @@
 //
 // A CTA owns a range of whole strips of every matrix: a contiguous range of records, so that its share of an
 // operation is one stream of bytes. The producer cuts it into chunks of up to slot_bytes (chunk_records
-// records) and copies each when a slot of the ring is free, in two pieces, a bulk copy each; an mbarrier a piece says
-// full, one a slot says empty. Of a chunk of 8 P records,
-// consumer warp w multiplies records P w .. P w + P - 1. A warp keeps the sums of one strip in registers and
-// writes them, when the strip ends, to `red`, where kWindow strips wait; when all warps have left a window
-// its strips are summed over the warps in order, so that the result is the same from run to run. Bound: all
-// weights and the keys and values, once, over the memory's bandwidth.
+// records) and copies each when a slot of the ring is free, in two pieces, a bulk copy each; an mbarrier a
+// piece says full, one a slot says empty. Of a chunk of 8 P records, consumer warp w multiplies records
+// P w .. P w + P - 1. A warp keeps the sums of one strip in registers and writes them, when the strip ends,
+// to `red`, where kWindow strips wait; when all warps have left a window its strips are summed over the
+// warps in order, so that the result is the same from run to run. Bound: all weights and the keys and
+// values, once, over the memory's bandwidth.
 #include <cuda_bf16.h>
 
 #include "kernels/cuda/activation.cuh"
@@ -63,14 +63,14 @@ struct StreamPlace {
     records_left -= chunk_records;
     return true;
   }
-  // Takes the next piece of the chunk, which the last chunk of a matrix may lack.
-  __device__ __forceinline__ uint32_t take_piece(const unsigned char** from) {
-    const uint32_t bytes = min(chunk_left, piece_bytes());
-    *from = at;
+  // The bytes of a whole piece, and of the next one, which the last chunk of a matrix may lack.
+  __device__ __forceinline__ uint32_t piece_bytes() const { return chunk_records / kSlotPieces * record_bytes; }
+  __device__ __forceinline__ uint32_t next_bytes() const { return min(chunk_left, piece_bytes()); }
+  __device__ __forceinline__ uint32_t take_piece() {
+    const uint32_t bytes = next_bytes();
     at += bytes, chunk_left -= bytes;
     return bytes;
   }
-  __device__ __forceinline__ uint32_t piece_bytes() const { return chunk_records / kSlotPieces * record_bytes; }
 };
 
 // A piece of the ring and how often the ring has been around, as the parity of its mbarrier.
@@ -86,8 +86,7 @@ struct PiecePlace {
 // own copies: step.in_flight pieces keep memory busy, and every further one would only stand in a queue with the words
 // that the CTAs wait for (program.cc). While the ring is full, one piece more comes as far as the second-level cache.
 __device__ __forceinline__ void produce(const ResidentStep& step) {
-  uint64_t policy;
-  asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+  const uint64_t policy = read_once();
   const uint32_t ring = shared_address(shared_memory + step.ring_at), full = shared_address(shared_memory + step.barriers_at);
   const int pieces = step.slots * kSlotPieces;
   const uint32_t empty = full + 8 * pieces;
@@ -95,19 +94,19 @@ __device__ __forceinline__ void produce(const ResidentStep& step) {
   PiecePlace to, oldest;  // where the next piece goes, and the oldest that may still be under way
   int under_way = 0;
   for (int slot = 0; place.find_chunk(step); slot = to.piece / kSlotPieces) {
-    if (!barrier_passed(empty + 8 * slot, to.parity ^ 1)) bulk_prefetch(place.at, min(place.chunk_left, place.piece_bytes()));
-    barrier_wait(empty + 8 * slot, to.parity ^ 1);
+    if (!barrier_passed(empty + 8 * slot, to.parity ^ 1)) bulk_prefetch(place.at, place.next_bytes());
+    await_barrier(empty + 8 * slot, to.parity ^ 1);
     const uint32_t piece_bytes = place.piece_bytes();
 #pragma unroll
     for (int i = 0; i < kSlotPieces; ++i) {
       if (under_way == step.in_flight) {
-        barrier_wait(full + 8 * oldest.piece, oldest.parity);
+        await_barrier(full + 8 * oldest.piece, oldest.parity);
         oldest.next(pieces);
       } else {
         ++under_way;
       }
-      const unsigned char* from;
-      const uint32_t bytes = place.take_piece(&from);  // none, maybe: the warps of the piece wait all the same
+      const unsigned char* from = place.at;
+      const uint32_t bytes = place.take_piece();  // none, maybe: the warps of the piece wait all the same
       barrier_expect(full + 8 * to.piece, bytes);
       if (bytes > 0) bulk_copy(ring + slot * step.slot_bytes + i * piece_bytes, from, bytes, full + 8 * to.piece, policy);
       to.next(pieces);
@@ -208,7 +207,7 @@ __device__ __forceinline__ Ring consume(const ResidentStep& step, const Resident
   };
 #pragma unroll 1
   for (int base = warp * share; base - warp * share < total; base += chunk) {
-    barrier_wait(full + 8 * kSlotPieces * ring.slot, ring.phase);
+    await_barrier(full + 8 * kSlotPieces * ring.slot, ring.phase);
     const unsigned char* record = slots_at + ring.slot * slot_bytes + warp * share * Product::kRecordBytes;
     int left = min(share, total - base), at = k;
 #pragma unroll 1
@@ -318,7 +317,7 @@ __global__ void __launch_bounds__(kThreads, 1) resident_step(const __grid_consta
     const uint32_t full = shared_address(shared_memory + step.barriers_at);
     const int pieces = step.slots * kSlotPieces;
     for (int i = 0; i < pieces + step.slots; ++i) barrier_init(full + 8 * i, i < pieces ? 1 : kConsumerWarps);
-    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    barriers_are_ready();
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
   }
   for (int i = tid; i < kRedFloats; i += blockDim.x) red[i] = 0.f;
