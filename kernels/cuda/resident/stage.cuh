@@ -35,12 +35,12 @@ struct StagedX {
   __half* x;
   float* sums;
   XOrder order;
-  int lanes;  // vectors of 8 columns of a group, 0: no sums
+  int lanes;  // vectors of 8 columns of a group; 0: no sums, since there are no zeros to take off
   int first_place, second_place;  // of this lane's two pairs of columns in a unit, as words
 
   __device__ __forceinline__ StagedX(const ResidentOp& op, __half* x_, float* sums_, int lane)
-      : x(x_), sums(sums_), order(x_order(op.codes, op.group_blocks)), lanes(4 * op.group_blocks), first_place(place(2 * lane)),
-        second_place(place(2 * lane + 1)) {}
+      : x(x_), sums(sums_), order(x_order(op.codes, op.group_blocks)), lanes(has_zeros(op.codes) ? 4 * op.group_blocks : 0),
+        first_place(place(2 * lane)), second_place(place(2 * lane + 1)) {}
   // Where pair `pair` of columns of x stands, as a word; all orders permute within 32 pairs.
   __device__ __forceinline__ int place(int pair) const { return x_word(order, pair / 4, pair % 4); }
   __device__ __forceinline__ uint32_t* unit(int i) const { return reinterpret_cast<uint32_t*>(x) + i * (kUnitColumns / 2); }
