@@ -29,7 +29,9 @@ void check(bool fine, const std::string& what) {
   std::printf("not true: %s\n", what.c_str());
 }
 
-int64_t free_bytes() { return client::number_of(nbl_device_i64, 0, static_cast<nbl_prop>(NBL_PROP_DEVICE_FREE_BYTES)); }
+int64_t free_bytes(int32_t device = 0) {
+  return client::number_of(nbl_device_i64, device, static_cast<nbl_prop>(NBL_PROP_DEVICE_FREE_BYTES));
+}
 
 // The least memory that was free while this lived, looked at all the time.
 class LeastFree {
@@ -130,6 +132,57 @@ void move_both_ways(const Checkpoint& checkpoint) {
   size_t same = 0;
   while (same < on_cpu.size() && same < direct.size() && on_cpu[same] == direct[same]) ++same;
   std::printf("%-40s GPU and CPU agree on %zu of %zu greedy ids\n", directory.c_str(), same, on_cpu.size());
+}
+
+// Every device by its number: the same ids, each device's memory its own, models that move from one to another, threads that work
+// on several in turns.
+void several_devices(const Checkpoint& checkpoint) {
+  const int32_t count = nbl_device_count();
+  if (count < 2) {
+    std::printf("SKIPPED: several devices, this machine has one\n");
+    return;
+  }
+  const auto name = [](int32_t device) { return "cuda:" + std::to_string(device); };
+  std::vector<client::Model> models;
+  for (int32_t device = 0; device < count; ++device) {
+    generate(load(checkpoint, name(device)), 64);  // the driver's own memory is taken
+    std::vector<int64_t> before;
+    for (int32_t other = 0; other < count; ++other) before.push_back(free_bytes(other));
+    models.push_back(load(checkpoint, name(device)));
+    check(describe(models.back())["backend"] == name(device), "the model is on " + name(device));
+    for (int32_t other = 0; other < count; ++other) {
+      check((free_bytes(other) < before[static_cast<size_t>(other)]) == (other == device),
+            "loading on " + name(device) + " takes memory there, " + name(other) + " looked at");
+    }
+  }
+  const std::vector<nbl_token> expected = generate(models[0], 64);
+  for (const client::Model& model : models) check(generate(model, 64) == expected, "every device says the same");
+  std::vector<std::thread> threads;
+  std::atomic<int> others{0};
+  for (int32_t first = 0; first < 2 * count; ++first) {
+    threads.emplace_back([&, first] {
+      try {
+        for (int32_t i = 0; i < 4 * count; ++i) others += generate(models[static_cast<size_t>((first + i) % count)], 64) != expected;
+      } catch (const client::Error& error) {
+        ++others;
+        std::printf("%s\n", error.what());
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  check(others == 0, "threads that change devices get the same from each");
+
+  const int64_t before = free_bytes(0);
+  client::call(nbl_model_move, models[0].get(), int32_t{1});
+  check(describe(models[0])["backend"] == name(1), "moved from one GPU to another");
+  check(free_bytes(0) > before, "which gave the first one's memory back");
+  check(generate(models[0], 64) == expected, "and it says the same");
+  const client::Config config = checkpoint.config("auto");
+  client::add(config, NBL_OPT_MAX_MEMORY, "0=64KB");
+  const auto next = client::make<client::Model>(nbl_model_load, checkpoint.directory.data(), checkpoint.directory.size(), config.get());
+  check(describe(next)["backend"] == name(1), "where a ceiling closes the first device, auto takes the next one");
+  check(generate(next, 64) == expected, "and says the same there");
+  std::printf("%d devices, %zu threads over all of them: the same ids\n", count, threads.size());
 }
 
 void estimate_is_true(const Checkpoint& checkpoint, int64_t context) {
@@ -248,11 +301,11 @@ void refusals(const Checkpoint& checkpoint) {
   });
   const auto capped = [&](const std::string& device) {
     const client::Config config = checkpoint.config(device);
-    client::add(config, NBL_OPT_MAX_MEMORY, "0=64KB");
+    for (int32_t i = 0; i < count; ++i) client::add(config, NBL_OPT_MAX_MEMORY, std::to_string(i) + "=64KB");
     return client::make<client::Model>(nbl_model_load, directory.data(), directory.size(), config.get());
   };
   refused("a ceiling that is too low", NBL_E_NO_DEVICE_MEMORY, {"max_memory", "\"needed\"", "\"ceiling\""}, [&] { capped("cuda:0"); });
-  check(describe(capped("auto"))["backend"] == "cpu", "with auto a low ceiling leaves the CPU");
+  check(describe(capped("auto"))["backend"] == "cpu", "with auto low ceilings leave the CPU");
   check(describe(load(checkpoint, "auto"))["backend"] == "cuda:0", "auto takes the GPU");
   refused("moving a model that has sessions", NBL_E_BUSY, {"sessions"}, [&] {
     const auto session = client::make<client::Session>(nbl_session_create, model.get(), static_cast<const nbl_config*>(nullptr));
@@ -297,7 +350,7 @@ int main(int argc, char** argv) {
       }
       estimate_is_true(checkpoint, 512);
       if (!small) estimate_is_true(checkpoint, 4096);
-      if (i == 1) refusals(checkpoint);
+      if (i == 1) refusals(checkpoint), several_devices(checkpoint);
     }
   } catch (const client::Error& error) {
     check(false, std::string(nbl_status_name(error.status())) + ": " + error.what() + " " + error.detail());
