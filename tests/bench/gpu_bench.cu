@@ -3,8 +3,8 @@
 //   gpu_bench [part of a name ...]   whole steps of every model and format, or of those with one of the parts in their names
 //   gpu_bench --matmul [BATCHES]     the four matrices of a Mistral-7B layer, one table a format; or AWQ at batch sizes as 2,8,64
 //   gpu_bench --step BATCH CONTEXT   one batch size of Mistral-7B AWQ, or several as 2,8,64; BATCH 0: prompts of CONTEXT tokens, of
-//                                    which there may be several. The last step of each lies between cudaProfilerStart and
-//                                    cudaProfilerStop, and has 2 layers with --layers 2
+//                                    which there may be several. Another format with --format nf4 (part of its name), 2 layers
+//                                    with --layers 2. The last step of each lies between cudaProfilerStart and cudaProfilerStop
 //
 // Two different blocks are packed and take turns through the layers: together they are several times larger than any
 // second-level cache, so that every layer reads its weights from memory as a real model does. Times are medians of
@@ -475,6 +475,15 @@ const Format kNf4 = {"nf4 b64", WeightFormat::kCodebook, 4, 64, DType::kF32, fal
 const Format kActOrder = {"int4 g128 act-order (GPTQ)", WeightFormat::kIntGroup, 4, 128, DType::kF16, true};
 const Format kInt3 = {"int3 g128", WeightFormat::kIntGroup, 3, 128, DType::kF16, false};
 const Format kInt8 = {"int8 g128", WeightFormat::kIntGroup, 8, 128, DType::kF16, false};
+const Format kInt8Wide = {"int8 float32 scales (bitsandbytes)", WeightFormat::kIntGroup, 8, 128, DType::kF32, false};
+const Format kHalf = {"f16", WeightFormat::kFloat, 16, 128, DType::kF16, false};
+
+Result<Format> format_named(const std::string& part) {
+  for (const Format& format : {kAwq, kNf4, kActOrder, kInt3, kInt8, kInt8Wide, kHalf}) {
+    if (std::string(format.name).find(part) != std::string::npos) return format;
+  }
+  return error(Code::kArgument, "no format has \"%s\" in its name", part.c_str());
+}
 
 // "2,8,64"
 std::vector<int> numbers(const std::string& list) {
@@ -487,6 +496,7 @@ Status run(int argc, char** argv) {
   Shape mistral = kMistral;
   std::vector<int> batches, contexts;
   bool matmul = false;
+  Format format = kAwq;
   std::vector<std::string> wanted;
   for (int i = 1; i < argc; ++i) {
     const std::string argument = argv[i];
@@ -495,6 +505,9 @@ Status run(int argc, char** argv) {
       if (i + 1 < argc) batches = numbers(argv[++i]);
     } else if (argument == "--step" && i + 2 < argc) batches = numbers(argv[++i]), contexts = numbers(argv[++i]);
     else if (argument == "--layers" && i + 1 < argc) mistral.layers = std::atoi(argv[++i]);
+    else if (argument == "--format" && i + 1 < argc) {
+      NBL_ASSIGN_OR_RETURN(format, format_named(argv[++i]));
+    }
     else if (argument[0] == '-') return error(Code::kArgument, "%s is not understood; see the top of gpu_bench.cu", argv[i]);
     else wanted.push_back(argument);
   }
@@ -508,8 +521,8 @@ Status run(int argc, char** argv) {
     return {};
   }
   if (!batches.empty() && contexts.empty()) return error(Code::kArgument, "--step takes batch sizes and contexts");
-  if (!batches.empty() && batches.front() == 0) return bench(*backend, mistral, kAwq, {}, 0, contexts);
-  if (!batches.empty()) return bench(*backend, mistral, kAwq, batches, contexts.front(), {});
+  if (!batches.empty() && batches.front() == 0) return bench(*backend, mistral, format, {}, 0, contexts);
+  if (!batches.empty()) return bench(*backend, mistral, format, batches, contexts.front(), {});
   struct Row {
     Shape shape;
     Format format;
