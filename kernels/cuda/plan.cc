@@ -92,16 +92,13 @@ Status CudaPlan::make_resident() {
 
 // Rows of a step from which the decoder's matrices are unpacked.
 int CudaPlan::unpack_rows() const {
-  const auto whole = [](const DeviceLinear& linear) {
-    const Tiles& tiles = linear.weight->tiles();
-    return has_zeros(tiles.codes) && !tiles.wide_scales;
-  };
+  const auto coded = [](const DeviceLinear& linear) { return linear.weight->tiles().codes != Codes::kHalf; };
   const std::vector<DeviceBlock>& blocks = decoder_->blocks();
-  const bool all_whole = std::all_of(blocks.begin(), blocks.end(), [&](const DeviceBlock& block) {
-    return std::all_of(block.qkv.begin(), block.qkv.end(), whole) && std::all_of(block.gate_up.begin(), block.gate_up.end(), whole) &&
-           whole(block.output) && whole(block.down);
+  const bool all_coded = std::all_of(blocks.begin(), blocks.end(), [&](const DeviceBlock& block) {
+    return std::all_of(block.qkv.begin(), block.qkv.end(), coded) && std::all_of(block.gate_up.begin(), block.gate_up.end(), coded) &&
+           coded(block.output) && coded(block.down);
   });
-  return all_whole && traits_.kernel != CudaKernel::kCublas ? unpack_whole_weights_from(traits_.sm) : unpack_from(traits_.sm);
+  return all_coded ? unpack_codes_from(traits_) : unpack_from(traits_);
 }
 
 std::vector<StepKernel> CudaPlan::kernels() const {
@@ -123,7 +120,7 @@ std::vector<StepKernel> CudaPlan::kernels() const {
   add(unpacked - 1, blocked > 0 ? "launches, wgmma on tiles" : "launches, mma.sync on tiles", "the codes are read once for all rows");
   if (unpacked <= most) {
     list.push_back({unpacked, most, "launches, unpacked to f16 and " + Cublas::file(), "so many rows: the matrix units limit"});
-  } else if (unpacked_ == nullptr && most >= unpack_from(traits_.sm)) {
+  } else if (unpacked_ == nullptr && most >= unpack_from(traits_)) {
     list.back().reason = traits_.kernel == CudaKernel::kTiles ? "asked for" : "no cuBLAS is found";
   }
   return list;

@@ -20,11 +20,13 @@
 
 namespace nbl::cuda {
 
-// Rows from which a matrix is unpacked for cuBLAS, at least. By mma.sync 64 rows take as long as this way.
-inline int unpack_from(int sm) { return sm == 90 ? 161 : 65; }
-// The same where all matrices have integer codes and f16 scales, which wgmma takes as weights for 128 rows at once. Measured on an
-// H100 with Mistral-7B's shape: 1024 rows take 27.4 ms by wgmma and 31.7 this way, 1280 rows 37.4 and 36.0.
-inline int unpack_whole_weights_from(int sm) { return sm == 90 ? 1025 : unpack_from(sm); }
+// Rows from which a matrix is unpacked for cuBLAS, at least, and where no matrix is f16. By mma.sync 64 rows take as long as this way.
+// By wgmma, measured on an H100 with Mistral-7B's shape, in ms this way and by wgmma: f16 640 rows 32.8 and 29.5, 768 rows 34.4 and
+// 35.7; AWQ 1024 rows 31.7 and 27.1, 1280 rows 36.0 and 37.4; NF4 512 rows 22.8 and 17.9, 1024 rows 31.9 and 31.6; int8 with float32
+// scales 1024 rows 33.3 and 32.9.
+inline bool prefers_wgmma(const DeviceTraits& traits) { return traits.sm == 90 && traits.kernel != CudaKernel::kCublas; }
+inline int unpack_from(const DeviceTraits& traits) { return prefers_wgmma(traits) ? 641 : 65; }
+inline int unpack_codes_from(const DeviceTraits& traits) { return prefers_wgmma(traits) ? 1025 : unpack_from(traits); }
 constexpr int64_t kGateUpRows = 128;  // rows of gate and up that pass through memory at a time, where they must: a multiple of 64
 constexpr int kDecodeRows = 64;    // rows up to which a step of single tokens is captured as a graph
 

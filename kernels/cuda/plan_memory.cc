@@ -31,7 +31,7 @@ class Pieces {
 }  // namespace
 
 bool wants_cublas(const PlanLimits& limits, const DeviceTraits& traits) {
-  return traits.kernel != CudaKernel::kTiles && std::max(limits.max_tokens, limits.max_logit_rows) >= unpack_from(traits.sm);
+  return traits.kernel != CudaKernel::kTiles && std::max(limits.max_tokens, limits.max_logit_rows) >= unpack_from(traits);
 }
 
 ScratchSizes scratch_sizes(const DecoderConfig& c, const PlanLimits& limits, const DeviceTraits& traits, bool unpacks) {
