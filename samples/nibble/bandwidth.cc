@@ -6,10 +6,8 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <memory>
 #include <new>
 #include <thread>
-#include <vector>
 
 namespace bandwidth {
 namespace {
@@ -31,6 +29,8 @@ uint64_t read_all(const Vector* data, int64_t count) {
   return total;
 }
 
+}  // namespace
+
 // Memory in huge pages where the system has them, as the library keeps weights: small pages alone would read slower.
 class Buffer {
  public:
@@ -43,11 +43,13 @@ class Buffer {
   ~Buffer() { munmap(base_, mapped_); }
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
-  // By the thread that reads it, so that its pages are near.
-  const Vector* fill() {
-    std::fill(data_, data_ + count_, Vector{1});
+  // By the thread that reads it, so that its pages are near; the first time only.
+  const Vector* filled() {
+    if (!filled_) std::fill(data_, data_ + count_, Vector{1});
+    filled_ = true;
     return data_;
   }
+  int64_t count() const { return count_; }
 
  private:
   static constexpr size_t kHugePage = size_t{2} << 20;
@@ -55,7 +57,10 @@ class Buffer {
   const size_t mapped_;
   void* base_;
   Vector* data_;
+  bool filled_ = false;
 };
+
+namespace {
 
 // Every thread waits here before a pass, so that all read at the same time.
 class Gate {
@@ -85,30 +90,37 @@ int usable_cores() {
   return std::max(1u, std::thread::hardware_concurrency());
 }
 
-double probe(int threads, int64_t bytes, int passes) {
+Probe::Probe(int threads) {
+  constexpr int64_t kBytes = int64_t{1} << 30;
   threads = std::max(1, threads);
-  const int64_t share = bytes / threads / static_cast<int64_t>(sizeof(Vector));  // vectors of a thread
+  for (int i = 0; i < threads; ++i) parts_.push_back(std::make_unique<Buffer>(kBytes / threads / static_cast<int64_t>(sizeof(Vector))));
+}
+
+Probe::~Probe() = default;
+
+double Probe::run() {
+  constexpr int kPasses = 7;
+  const int threads = static_cast<int>(parts_.size());
   Gate gate(threads);
   std::atomic<uint64_t> sink{0};
-  double best_seconds = 1e30;
-  std::vector<std::unique_ptr<Buffer>> buffers;
-  for (int i = 0; i < threads; ++i) buffers.push_back(std::make_unique<Buffer>(share));
+  std::vector<double> seconds;
   const auto work = [&](int thread) {
-    const Vector* own = buffers[thread]->fill();
-    for (int pass = 0; pass < passes; ++pass) {
+    const Vector* own = parts_[thread]->filled();
+    for (int pass = 0; pass < kPasses; ++pass) {
       gate.pass();
       const auto start = std::chrono::steady_clock::now();
-      sink += read_all(own, share);
+      sink += read_all(own, parts_[thread]->count());
       gate.pass();
-      const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-      if (thread == 0) best_seconds = std::min(best_seconds, seconds.count());
+      const std::chrono::duration<double> passed = std::chrono::steady_clock::now() - start;
+      if (thread == 0) seconds.push_back(passed.count());
     }
   };
   std::vector<std::thread> others;
   for (int i = 1; i < threads; ++i) others.emplace_back(work, i);
   work(0);
   for (std::thread& thread : others) thread.join();
-  return static_cast<double>(share * threads) * sizeof(Vector) / best_seconds;
+  std::nth_element(seconds.begin(), seconds.begin() + kPasses / 2, seconds.end());
+  return static_cast<double>(parts_[0]->count() * threads) * sizeof(Vector) / seconds[kPasses / 2];
 }
 
 }  // namespace bandwidth

@@ -2,7 +2,8 @@
 //
 // A decode step reads every weight once, so decode tokens/s times the bytes of a step, over the bandwidth, says how far from
 // the machine's limit it is; a long prompt is limited by matrix products in the same way. The bandwidth of a CPU is probed
-// here, the rates of a GPU come from the library. --shape measures random weights of a known model's shape: no download needed.
+// here, before and after each repeat, of which the faster counts; the rates of a GPU come from the library. --shape measures
+// random weights of a known model's shape: no download needed.
 #include <algorithm>
 #include <cstdio>
 #include <memory>
@@ -40,26 +41,89 @@ client::Model synthesize(const BenchFlags& flags) {
   return client::make<client::Model>(nbl_model_synthesize, request.data(), request.size(), config.get());
 }
 
-Json measure_prompts(const BenchFlags& flags, nbl_model* model, const std::string& name, const std::vector<int64_t>& prompts,
-                     int64_t decode) {
+struct Rows {
+  std::vector<int64_t> prompts, batches;
+  int64_t decode;
+};
+
+// One row for each prompt length and batch size.
+Json measure_rows(const Rows& rows, int64_t repeats, nbl_model* model, const std::string& name) {
   const client::Config config = client::make_config();
-  for (const int64_t length : prompts) client::add(config, NBL_OPT_BENCH_PROMPT, std::to_string(length));
-  for (const int64_t size : flags.batches) client::add(config, NBL_OPT_BENCH_BATCH, std::to_string(size));
-  client::set(config, NBL_OPT_BENCH_DECODE, decode);
-  client::set(config, NBL_OPT_BENCH_REPEATS, flags.repeats);
+  for (const int64_t length : rows.prompts) client::add(config, NBL_OPT_BENCH_PROMPT, std::to_string(length));
+  for (const int64_t size : rows.batches) client::add(config, NBL_OPT_BENCH_BATCH, std::to_string(size));
+  client::set(config, NBL_OPT_BENCH_DECODE, rows.decode);
+  client::set(config, NBL_OPT_BENCH_REPEATS, repeats);
   const auto job = client::make<client::Job>(nbl_bench_start, model, config.get());
   terminal::wait(job.get(), "measuring " + name);
   return Json::parse(client::text_of(nbl_job_result, job.get()));
 }
 
-Json measure(const BenchFlags& flags, nbl_model* model, const std::string& name) {
-  Json result;
+// The tokens that a sequence decodes in a second, times what a step reads: all sequences of a batch share one reading of the weights.
+double decode_bytes_per_second(const Json& result, const Json& row) {
+  return row["decode_tokens_per_second"].get<double>() / row["batch"].get<double>() * result["weight_bytes_per_token"].get<double>();
+}
+
+double median(std::vector<double> values) {
+  std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2), values.end());
+  return values[values.size() / 2];
+}
+
+// The repeats of one row as one: medians, and the best of what is the best of something.
+Json together(const std::vector<Json>& repeats) {
+  Json row = repeats.front();
+  for (auto& [key, value] : row.items()) {
+    std::vector<double> values;
+    for (const Json& repeat : repeats) values.push_back(repeat[key].get<double>());
+    const bool best = key.compare(0, 5, "best_") == 0;
+    const double number = best ? *std::max_element(values.begin(), values.end()) : median(values);
+    value = value.is_number_float() ? Json(number) : Json(static_cast<int64_t>(number));
+  }
+  return row;
+}
+
+// One row at a time, one repeat at a time, and a probe between them.
+Json measure_beside_probes(const std::vector<Rows>& all, int64_t repeats, nbl_model* model, const std::string& name, int threads) {
+  bandwidth::Probe probe(threads);
+  Json result, rows = Json::array();
+  std::vector<double> bandwidths;
+  double before = probe.run();
+  for (const Rows& some : all) {
+    for (const int64_t batch : some.batches) {
+      for (const int64_t prompt : some.prompts) {
+        std::vector<Json> done;
+        for (int64_t i = 0; i < std::max<int64_t>(1, repeats); ++i) {
+          result = measure_rows({{prompt}, {batch}, some.decode}, 1, model, name);
+          const double after = probe.run();
+          Json& row = done.emplace_back(result["rows"][0]);
+          row["read_bandwidth_bytes_per_second"] = std::max(before, after);
+          row["bandwidth_share"] = decode_bytes_per_second(result, row) / std::max(before, after);
+          bandwidths.push_back(std::max(before, after));
+          before = after;
+        }
+        rows.push_back(together(done));
+      }
+    }
+  }
+  result["rows"] = std::move(rows);
+  result["read_bandwidth_bytes_per_second"] = median(bandwidths);
+  return result;
+}
+
+// With `probe_threads` the read bandwidth is probed as well.
+Json measure(const BenchFlags& flags, nbl_model* model, const std::string& name, int probe_threads) {
+  std::vector<Rows> all;
   if (flags.decode > 0) {
-    result = measure_prompts(flags, model, name, flags.prompts, flags.decode);
+    all.push_back({flags.prompts, flags.batches, flags.decode});
   } else {  // as many tokens as the prompt has
+    for (const int64_t length : flags.prompts) all.push_back({{length}, flags.batches, length});
+  }
+  Json result;
+  if (probe_threads > 0) {
+    result = measure_beside_probes(all, flags.repeats, model, name, probe_threads);
+  } else {
     Json rows = Json::array();
-    for (const int64_t length : flags.prompts) {
-      result = measure_prompts(flags, model, name, {length}, length);
+    for (const Rows& some : all) {
+      result = measure_rows(some, flags.repeats, model, name);
       for (Json& row : result["rows"]) rows.push_back(std::move(row));
     }
     result["rows"] = std::move(rows);
@@ -74,13 +138,11 @@ Json measure(const BenchFlags& flags, nbl_model* model, const std::string& name)
 void add_shares(Json* result) {
   const double bandwidth = result->value("read_bandwidth_bytes_per_second", 0.0),
                products = result->value("multiply_operations_per_second", 0.0);
-  const double step_bytes = (*result)["weight_bytes_per_token"].get<double>(),
-               operations = (*result)["multiply_operations_per_token"].get<double>();
+  const double operations = (*result)["multiply_operations_per_token"].get<double>();
   for (Json& row : (*result)["rows"]) {
-    // All sequences of a batch share one reading of the weights.
-    const double steps = row["decode_tokens_per_second"].get<double>() / row["batch"].get<double>();
-    row["decode_bytes_per_second"] = steps * step_bytes;
-    if (bandwidth > 0) row["bandwidth_share"] = steps * step_bytes / bandwidth;
+    row["decode_bytes_per_second"] = decode_bytes_per_second(*result, row);
+    if (bandwidth > 0 && !row.contains("bandwidth_share"))
+      row["bandwidth_share"] = row["decode_bytes_per_second"].get<double>() / bandwidth;
     row["prefill_operations_per_second"] = row["prefill_tokens_per_second"].get<double>() * operations;
     if (products > 0) row["multiply_share"] = row["prefill_tokens_per_second"].get<double>() * operations / products;
   }
@@ -176,10 +238,8 @@ void run(BenchFlags flags) {
     flags.load.directory = directory;
     const bool synthetic = directory.empty();
     const client::Model model = synthetic ? synthesize(flags) : load(flags.load);
-    const double before = probes ? bandwidth::probe(threads) : 0;
-    Json result = measure(flags, model.get(), synthetic ? flags.shape + " " + flags.format : directory);
+    Json result = measure(flags, model.get(), synthetic ? flags.shape + " " + flags.format : directory, probes ? threads : 0);
     add_memory_share(&result);
-    if (probes) result["read_bandwidth_bytes_per_second"] = std::max(before, bandwidth::probe(threads));
     add_shares(&result);
     if (!flags.json && !flags.csv) print_table(result);
     results.push_back(std::move(result));

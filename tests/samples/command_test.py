@@ -120,6 +120,17 @@ class OtherCommands(unittest.TestCase):
         self.assertEqual(row["prompt_tokens"], 16)
         self.assertGreater(row["prefill_tokens_per_second"], 0)
 
+    def test_bench_gives_the_share_of_the_bandwidth_beside_each_repeat(self):
+        result = nibble("bench", STORY, "--prompt", "4,8", "--decode", "4", "--repeats", "1", "--json", "--device", "cpu", "--threads", "1")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        model = json.loads(result.stdout)[0]
+        self.assertEqual([row["prompt_tokens"] for row in model["rows"]], [4, 8])
+        for row in model["rows"]:
+            bandwidth = row["read_bandwidth_bytes_per_second"]
+            self.assertGreater(bandwidth, 1e8)
+            self.assertAlmostEqual(row["bandwidth_share"] * bandwidth / (row["decode_tokens_per_second"] * model["weight_bytes_per_token"]), 1)
+        self.assertIn(model["read_bandwidth_bytes_per_second"], [row["read_bandwidth_bytes_per_second"] for row in model["rows"]])
+
     def test_bench_decodes_as_much_as_it_prefills_and_compares(self):
         flags = ("--prompt", "8,4", "--decode", "0", "--batch", "1,2", "--repeats", "1", "--no-probe", "--device", "cpu")
         result = nibble("bench", STORY, STORY, "--json", *flags)
