@@ -27,6 +27,14 @@ TEST(Jinja, LoopVariablesAndControl) {
             "123");
 }
 
+// Expected values are Jinja 3.1's. The else part asks whether a turn came to its end, not whether there was one.
+TEST(Jinja, ALoopThatNoTurnEndsRunsItsElsePart) {
+  EXPECT_EQ(render("{% for i in [1, 2] %}{% if i == 1 %}{% break %}{% endif %}{{ i }}{% else %}none{% endfor %}"), "none");
+  EXPECT_EQ(render("{% for i in [1, 2] %}{{ i }}{% if i == 2 %}{% break %}{% endif %}{% else %}none{% endfor %}"), "12");
+  EXPECT_EQ(render("{% for i in [1, 2] %}{{ i }}{% continue %}{% else %}none{% endfor %}"), "12none");
+  EXPECT_EQ(render("{% for i in [1, 2] %}{% for j in [] %}{% else %}{% break %}{% endfor %}{{ i }}{% else %}none{% endfor %}"), "none");
+}
+
 TEST(Jinja, MacrosBindByPlaceNameAndDefault) {
   EXPECT_EQ(render("{% macro m(a, b=2) %}{{ a }}{{ b }}{{ varargs }}{{ kwargs }}{% endmacro %}{{ m(1) }} {{ m(1, 3, 4, k=5) }}"),
             "12(){} 13(4,){'k': 5}");

@@ -88,7 +88,7 @@ Result<Interpreter::Flow> Interpreter::run(const Statement& statement, Scope& sc
       return Flow::kOn;
     }
     case StatementKind::kIf: return run_if(statement, scope, out);
-    case StatementKind::kFor: NBL_RETURN_IF_ERROR(run_for(statement, scope, out)); return Flow::kOn;
+    case StatementKind::kFor: return run_for(statement, scope, out);
     case StatementKind::kSet: {
       NBL_ASSIGN_OR_RETURN(const Value value, evaluate(*statement.expressions[0], scope));
       NBL_RETURN_IF_ERROR(assign(*statement.target, value, scope));
@@ -196,7 +196,7 @@ Result<Interpreter::Flow> Interpreter::run_autoescape(const Statement& statement
 
 // ---- loops
 
-Status Interpreter::run_for(const Statement& statement, Scope& scope, std::string& out) {
+Result<Interpreter::Flow> Interpreter::run_for(const Statement& statement, Scope& scope, std::string& out) {
   NBL_ASSIGN_OR_RETURN(const Value iterable, evaluate(*statement.expressions[0], scope));
   return run_loop(statement, iterable, 0, scope, out);
 }
@@ -215,7 +215,10 @@ Result<std::vector<Value>> Interpreter::loop_items(const Statement& statement, c
   return kept;
 }
 
-Status Interpreter::run_loop(const Statement& statement, const Value& iterable, int64_t depth0, Scope& scope, std::string& out) {
+// The else part runs unless a turn came to the end of the body: also where `break` or `continue` cut every turn short, as in
+// Jinja. It stands outside of its own loop, so a `break` in it is for the loop around.
+Result<Interpreter::Flow> Interpreter::run_loop(const Statement& statement, const Value& iterable, int64_t depth0, Scope& scope,
+                                                std::string& out) {
   Deeper deeper(rt_);
   NBL_RETURN_IF_ERROR(deeper.check());
   Loop* loop = rt_.make<Loop>();
@@ -224,19 +227,17 @@ Status Interpreter::run_loop(const Statement& statement, const Value& iterable, 
   loop->depth0 = depth0;
   loop->statement = statement.recursive ? &statement : nullptr;
   loop->scope = &scope;
-  if (loop->items.empty()) {
-    NBL_ASSIGN_OR_RETURN(const Flow flow, run(statement.otherwise, *new_scope(&scope), out));
-    (void)flow;
-    return Status();
-  }
+  bool completed = false;
   for (; loop->index0 < static_cast<int64_t>(loop->items.size()); ++loop->index0) {
     Scope* inner = new_scope(&scope);  // what one turn sets, the next does not see
     inner->set(Names::kLoop, Value::object(Kind::kLoop, loop));
     NBL_RETURN_IF_ERROR(assign(*statement.target, loop->items[static_cast<size_t>(loop->index0)], *inner));
     NBL_ASSIGN_OR_RETURN(const Flow flow, run(statement.body, *inner, out));
     if (flow == Flow::kBreak) break;
+    completed = completed || flow == Flow::kOn;
   }
-  return Status();
+  if (completed) return Flow::kOn;
+  return run(statement.otherwise, *new_scope(&scope), out);
 }
 
 // ---- expressions
@@ -452,7 +453,7 @@ Result<Value> Interpreter::call_loop(const Loop& loop, const Arguments& argument
   if (!loop.statement) return failure("The loop must have the 'recursive' marker to be called recursively.");
   if (arguments.positional.size() != 1 || !arguments.named.empty()) return failure("loop() takes the items of the inner loop");
   std::string text;
-  NBL_RETURN_IF_ERROR(run_loop(*loop.statement, arguments.positional[0], loop.depth0 + 1, *loop.scope, text));
+  NBL_RETURN_IF_ERROR(run_loop(*loop.statement, arguments.positional[0], loop.depth0 + 1, *loop.scope, text).status());
   return captured(std::move(text));
 }
 

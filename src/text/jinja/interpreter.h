@@ -56,8 +56,8 @@ class Interpreter {
   Result<Flow> run_in_own_scope(const Block& block, Scope& scope, std::string& out);
   Result<Flow> run_if(const Statement& statement, Scope& scope, std::string& out);
   Result<Flow> run_with(const Statement& statement, Scope& scope, std::string& out);
-  Status run_for(const Statement& statement, Scope& scope, std::string& out);
-  Status run_loop(const Statement& statement, const Value& iterable, int64_t depth0, Scope& scope, std::string& out);
+  Result<Flow> run_for(const Statement& statement, Scope& scope, std::string& out);
+  Result<Flow> run_loop(const Statement& statement, const Value& iterable, int64_t depth0, Scope& scope, std::string& out);
   Result<std::vector<Value>> loop_items(const Statement& statement, const Value& iterable, Scope& scope);
   Status run_set_block(const Statement& statement, Scope& scope);
   Status run_call(const Statement& statement, Scope& scope, std::string& out);
