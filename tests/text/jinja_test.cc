@@ -35,6 +35,11 @@ TEST(Jinja, ALoopThatNoTurnEndsRunsItsElsePart) {
   EXPECT_EQ(render("{% for i in [1, 2] %}{% for j in [] %}{% else %}{% break %}{% endfor %}{{ i }}{% else %}none{% endfor %}"), "none");
 }
 
+TEST(Jinja, SortingKeepsTheOrderOfWhatHasNone) {
+  EXPECT_EQ(render("{{ [{'a': 2}, {'a': 1}] | sort(attribute='nope') }} {{ [none, none] | sort }}"), "[{'a': 2}, {'a': 1}] [None, None]");
+  EXPECT_EQ(render("{{ ['b', none] | sort }}").substr(0, 6), "ERROR ");
+}
+
 TEST(Jinja, MacrosBindByPlaceNameAndDefault) {
   EXPECT_EQ(render("{% macro m(a, b=2) %}{{ a }}{{ b }}{{ varargs }}{{ kwargs }}{% endmacro %}{{ m(1) }} {{ m(1, 3, 4, k=5) }}"),
             "12(){} 13(4,){'k': 5}");

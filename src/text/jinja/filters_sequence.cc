@@ -82,7 +82,8 @@ Result<Value> join(Runtime& rt, const Value& self, const Arguments& arguments) {
 
 // ---- order ----
 
-// Where several attributes are given ("a,b") they decide one after the other.
+// Where several attributes are given ("a,b") they decide one after the other. A key is a list also of one part, as in Jinja:
+// lists ask whether their parts are equal first, so that values without an order, such as a missing attribute, stand as they stood.
 Result<std::vector<Value>> sort_keys(Runtime& rt, const std::vector<Value>& items, const Value& attribute, bool case_sensitive) {
   std::vector<ItemPath> paths;
   if (attribute.is_string()) {
@@ -98,7 +99,7 @@ Result<std::vector<Value>> sort_keys(Runtime& rt, const std::vector<Value>& item
       NBL_ASSIGN_OR_RETURN(const Value part, path.follow(rt, item));
       parts.push_back(sort_key(rt, part, case_sensitive));
     }
-    keys.push_back(parts.size() == 1 ? parts[0] : rt.list(std::move(parts)));
+    keys.push_back(rt.list(std::move(parts)));
   }
   return keys;
 }
