@@ -40,6 +40,12 @@ TEST(Jinja, SortingKeepsTheOrderOfWhatHasNone) {
   EXPECT_EQ(render("{{ ['b', none] | sort }}").substr(0, 6), "ERROR ");
 }
 
+TEST(Jinja, ZerosOfAFormatFillWhereverTheTextStands) {
+  EXPECT_EQ(render("{{ '{:05}|{:>05}|{:<05}|{:^05d}|{:*>05}'.format(-12, 12, 12, 12, 12) }}"), "-0012|00012|12000|01200|***12");
+  EXPECT_EQ(render("{{ '{:05}|{:>05}'.format('ab', 'ab') }}"), "ab000|000ab");
+  EXPECT_EQ(render("{{ 'a' % nope }}{{ 'b' % range(2) }}"), "ab");
+}
+
 TEST(Jinja, MacrosBindByPlaceNameAndDefault) {
   EXPECT_EQ(render("{% macro m(a, b=2) %}{{ a }}{{ b }}{{ varargs }}{{ kwargs }}{% endmacro %}{{ m(1) }} {{ m(1, 3, 4, k=5) }}"),
             "12(){} 13(4,){'k': 5}");

@@ -19,6 +19,7 @@ constexpr int kMostDigits = 500;  // after the point; more is never honest
 struct Spec {
   std::string fill = " ";
   char align = 0;
+  char number_align = '>';  // where a number has no align
   char sign = '-';
   bool alternate = false;
   Int width = 0;
@@ -40,23 +41,23 @@ Int take_number(std::string_view text, size_t& at) {
 Result<Spec> parse_spec(std::string_view text) {
   Spec spec;
   size_t at = 0;
+  bool has_fill = false;
   const int first = text.empty() ? 0 : std::max(1, utf8_length_at(text, 0));
   if (first > 0 && static_cast<size_t>(first) < text.size() && is_align(text[static_cast<size_t>(first)])) {
     spec.fill = text.substr(0, static_cast<size_t>(first));
     spec.align = text[static_cast<size_t>(first)];
     at = static_cast<size_t>(first) + 1;
+    has_fill = true;
   } else if (!text.empty() && is_align(text[0])) {
     spec.align = text[at++];
   }
   const auto next_is = [&](const char* set) { return at < text.size() && std::string_view(set).find(text[at]) != std::string_view::npos; };
   if (next_is("+- ")) spec.sign = text[at++];
   if (next_is("#")) spec.alternate = text[at++] != 0;
-  if (next_is("0")) {
+  if (!has_fill && next_is("0")) {
     ++at;
-    if (!spec.align) {
-      spec.fill = "0";
-      spec.align = '=';
-    }
+    spec.fill = "0";
+    spec.number_align = '=';
   }
   spec.width = take_number(text, at);
   if (next_is(",_")) spec.group = text[at++];
@@ -113,7 +114,7 @@ std::string float_digits(const Spec& spec, double magnitude) {
 Result<std::string> put_number(Runtime& rt, const Spec& spec, bool negative, const std::string& prefix, const std::string& digits) {
   std::string head = negative ? "-" : spec.sign == '-' ? "" : std::string(1, spec.sign);
   head += prefix;
-  const char align = spec.align ? spec.align : '>';
+  const char align = spec.align ? spec.align : spec.number_align;
   if (align != '=') return padded(rt, head + digits, spec.width, spec.fill, align);
   const Int rest = spec.width - static_cast<Int>(head.size());
   NBL_ASSIGN_OR_RETURN(const std::string filled, padded(rt, digits, rest, spec.fill, '>'));
@@ -285,7 +286,9 @@ class PercentFormat {
       }
       NBL_RETURN_IF_ERROR(put_conversion(out, format, ++at));
     }
-    if (values_.is(Kind::kTuple) ? next_ < values_.list().items.size() : !used_ && !values_.is(Kind::kDict) && !values_.is(Kind::kList)) {
+    // What has items counts as a mapping, of which nothing need be used.
+    const bool has_items = values_.is(Kind::kDict) || values_.is(Kind::kList) || values_.is(Kind::kRange) || values_.is_undefined();
+    if (values_.is(Kind::kTuple) ? next_ < values_.list().items.size() : !used_ && !has_items) {
       return failure("not all arguments converted during string formatting");
     }
     return out;
