@@ -46,6 +46,12 @@ TEST(Jinja, ZerosOfAFormatFillWhereverTheTextStands) {
   EXPECT_EQ(render("{{ 'a' % nope }}{{ 'b' % range(2) }}"), "ab");
 }
 
+// The text must be long enough to lie on the heap.
+TEST(Jinja, TagsAreStrippedOfTextsAndOfOtherValues) {
+  EXPECT_EQ(render("{{ s | striptags }}", R"({"s":"a  <b>very</b> long text &amp; <i>more</i><!-- x -->"})"), "a very long text & more");
+  EXPECT_EQ(render("{{ d | striptags }}", R"({"d":{"name":"<f>","arguments":{"x":[1, 2]}}})"), "{'name': '', 'arguments': {'x': [1, 2]}}");
+}
+
 TEST(Jinja, MacrosBindByPlaceNameAndDefault) {
   EXPECT_EQ(render("{% macro m(a, b=2) %}{{ a }}{{ b }}{{ varargs }}{{ kwargs }}{% endmacro %}{{ m(1) }} {{ m(1, 3, 4, k=5) }}"),
             "12(){} 13(4,){'k': 5}");

@@ -264,8 +264,9 @@ std::string unescaped(std::string_view text) {
 
 Result<Value> striptags(Runtime& rt, const Value& self, const Arguments&) {
   NBL_ASSIGN_OR_RETURN(const Value text, to_text(rt, self));
+  const std::string bare = without_tags(text.text());  // the words point into it
   std::string out;
-  for (const Value& word : split_at_space(without_tags(text.text()), UINT64_MAX)) {
+  for (const Value& word : split_at_space(bare, UINT64_MAX)) {
     if (!out.empty()) out += ' ';
     out += word.text();
   }
