@@ -35,6 +35,12 @@ TEST(Jinja, ALoopThatNoTurnEndsRunsItsElsePart) {
   EXPECT_EQ(render("{% for i in [1, 2] %}{% for j in [] %}{% else %}{% break %}{% endfor %}{{ i }}{% else %}none{% endfor %}"), "none");
 }
 
+TEST(Jinja, LoopControlLeavesTheBlocksThatItStandsIn) {
+  EXPECT_EQ(render("{% for i in [1, 2] %}{% set v %}{{ i }}{% break %}{% endset %}{{ v }}x{% endfor %}{{ i }}"), "");
+  EXPECT_EQ(render("{% for i in [1, 2, 3] %}{% filter upper %}a{% if i == 2 %}{% continue %}{% endif %}b{% endfilter %}{{ i }}{% endfor %}"),
+            "AB1AB3");
+}
+
 TEST(Jinja, SortingKeepsTheOrderOfWhatHasNone) {
   EXPECT_EQ(render("{{ [{'a': 2}, {'a': 1}] | sort(attribute='nope') }} {{ [none, none] | sort }}"), "[{'a': 2}, {'a': 1}] [None, None]");
   EXPECT_EQ(render("{{ ['b', none] | sort }}").substr(0, 6), "ERROR ");

@@ -94,7 +94,7 @@ Result<Interpreter::Flow> Interpreter::run(const Statement& statement, Scope& sc
       NBL_RETURN_IF_ERROR(assign(*statement.target, value, scope));
       return Flow::kOn;
     }
-    case StatementKind::kSetBlock: NBL_RETURN_IF_ERROR(run_set_block(statement, scope)); return Flow::kOn;
+    case StatementKind::kSetBlock: return run_set_block(statement, scope);
     case StatementKind::kWith: return run_with(statement, scope, out);
     case StatementKind::kMacro: {
       Macro* macro = rt_.make<Macro>();
@@ -105,7 +105,7 @@ Result<Interpreter::Flow> Interpreter::run(const Statement& statement, Scope& sc
       return Flow::kOn;
     }
     case StatementKind::kCall: NBL_RETURN_IF_ERROR(run_call(statement, scope, out)); return Flow::kOn;
-    case StatementKind::kFilterBlock: NBL_RETURN_IF_ERROR(run_filter_block(statement, scope, out)); return Flow::kOn;
+    case StatementKind::kFilterBlock: return run_filter_block(statement, scope, out);
     case StatementKind::kScope: return run_in_own_scope(statement.body, scope, out);
     case StatementKind::kAutoescape: return run_autoescape(statement, scope, out);
     case StatementKind::kBlock: return run_in_own_scope(statement.body, *root_, out);
@@ -155,15 +155,17 @@ Result<Interpreter::Flow> Interpreter::run_with(const Statement& statement, Scop
   return run(statement.body, *inner, out);
 }
 
-Status Interpreter::run_set_block(const Statement& statement, Scope& scope) {
+// A `break` or `continue` within leaves the block for the loop around: nothing is set then.
+Result<Interpreter::Flow> Interpreter::run_set_block(const Statement& statement, Scope& scope) {
   std::string text;
   NBL_ASSIGN_OR_RETURN(const Flow flow, run_in_own_scope(statement.body, scope, text));
-  (void)flow;
+  if (flow != Flow::kOn) return flow;
   Value value = captured(std::move(text));
   if (statement.expressions[0]) {
     NBL_ASSIGN_OR_RETURN(value, evaluate_filter(*statement.expressions[0], scope, &value));
   }
-  return assign(*statement.target, value, scope);
+  NBL_RETURN_IF_ERROR(assign(*statement.target, value, scope));
+  return Flow::kOn;
 }
 
 Status Interpreter::run_call(const Statement& statement, Scope& scope, std::string& out) {
@@ -176,13 +178,14 @@ Status Interpreter::run_call(const Statement& statement, Scope& scope, std::stri
   return output(text, out);
 }
 
-Status Interpreter::run_filter_block(const Statement& statement, Scope& scope, std::string& out) {
+Result<Interpreter::Flow> Interpreter::run_filter_block(const Statement& statement, Scope& scope, std::string& out) {
   std::string text;
   NBL_ASSIGN_OR_RETURN(const Flow flow, run_in_own_scope(statement.body, scope, text));
-  (void)flow;
+  if (flow != Flow::kOn) return flow;
   const Value value = captured(std::move(text));
   NBL_ASSIGN_OR_RETURN(const Value filtered, evaluate_filter(*statement.expressions[0], scope, &value));
-  return output(filtered, out);
+  NBL_RETURN_IF_ERROR(output(filtered, out));
+  return Flow::kOn;
 }
 
 Result<Interpreter::Flow> Interpreter::run_autoescape(const Statement& statement, Scope& scope, std::string& out) {

@@ -59,9 +59,9 @@ class Interpreter {
   Result<Flow> run_for(const Statement& statement, Scope& scope, std::string& out);
   Result<Flow> run_loop(const Statement& statement, const Value& iterable, int64_t depth0, Scope& scope, std::string& out);
   Result<std::vector<Value>> loop_items(const Statement& statement, const Value& iterable, Scope& scope);
-  Status run_set_block(const Statement& statement, Scope& scope);
+  Result<Flow> run_set_block(const Statement& statement, Scope& scope);
   Status run_call(const Statement& statement, Scope& scope, std::string& out);
-  Status run_filter_block(const Statement& statement, Scope& scope, std::string& out);
+  Result<Flow> run_filter_block(const Statement& statement, Scope& scope, std::string& out);
   Result<Flow> run_autoescape(const Statement& statement, Scope& scope, std::string& out);
   Status output(const Value& value, std::string& out);
   Value captured(std::string text) { return rt_.text(std::move(text), rt_.autoescape); }
