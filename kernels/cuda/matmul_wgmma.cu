@@ -37,9 +37,6 @@ NBL_HD constexpr int x_stage_bytes() {
 }
 NBL_HD int code_stage_bytes(int record_bytes) { return (kWarps * record_bytes + 1023) / 1024 * 1024; }
 
-// How codes meet their scales: in the sums of a group, or before, as weights; by f16 or by float32 scales.
-enum class Way : uint8_t { kSums, kHalfWeights, kFloatWeights };
-
 // Scales of rows g and g+8 for one group of a record, and what takes the zero off the code in f16.
 struct HalfMeta {
   __half2 scale[2];      // both halves the same
@@ -112,14 +109,14 @@ __device__ __forceinline__ void expand_weights(const LaneCodes<C>& codes, int b,
   }
 }
 
-// G: blocks of 32 columns that share a scale.
-template <Codes C, int N, int G, Way kWay>
+// G: blocks of 32 columns that share a scale. kHalfScales: integer codes with f16 scales.
+template <Codes C, int N, int G, bool kHalfScales>
 __global__ void __launch_bounds__(kThreads, 1)
     wgmma_matmul(Tiles w, const __half* x, int64_t x_pitch, int tokens, Output out, int stages) {
   extern __shared__ unsigned char unaligned[];
   constexpr int kParts = record_columns(C) / 64, kPartBytes = N * 128, kBlocks = record_columns(C) / 32,
                 NT = N / 8;
-  constexpr bool kWeights = kWay != Way::kSums && C != Codes::kHalf;  // that have to be made
+  constexpr bool kWeights = C != Codes::kHalf && (kHalfScales || N > 64);  // codes become weights, see above
   let_next_begin();
   const int tid = threadIdx.x, lane = tid & 31, warp = tid >> 5, g = lane >> 2;
   unsigned char* shared = unaligned + (1024 - (shared_address(unaligned) & 1023)) % 1024;
@@ -215,7 +212,7 @@ __global__ void __launch_bounds__(kThreads, 1)
       // more of them the compiler gives up and waits for each.
       constexpr int kPart = N >= 64 ? 1 : kBlocks / 2;
       const uint64_t x_operand = operand(x_at);
-      std::conditional_t<kWay == Way::kHalfWeights, HalfMeta, FloatMeta> meta;
+      std::conditional_t<kHalfScales, HalfMeta, FloatMeta> meta;
 #pragma unroll
       for (int part = 0; part < kBlocks; part += kPart) {
         uint32_t weights[kPart][2][4];
@@ -223,7 +220,7 @@ __global__ void __launch_bounds__(kThreads, 1)
         for (int i = 0; i < kPart; ++i) {
           const int b = part + i;
           const unsigned char* meta_at = codes_at + code_bytes(C) + b / G * w.group_bytes;
-          if constexpr (kWay == Way::kHalfWeights) {
+          if constexpr (kHalfScales) {
             if (b % G == 0) meta = load_half_meta<C>(meta_at, g);
             expand_weights<C>(codes, b, 0, meta, code_base, weights[i][0]);
             expand_weights<C>(codes, b, 1, meta, code_base, weights[i][1]);
@@ -401,7 +398,7 @@ struct Launch {
   Launch(const Launch&) = delete;
 };
 
-template <Codes C, int N, int G, Way kWay>
+template <Codes C, int N, int G, bool kHalfScales>
 Status launch(const Tiles& w, const void* x, int64_t x_pitch, int tokens, const Output& out,
               const DeviceTraits& traits, cudaStream_t stream) {
   int stages = kMaxStages;
@@ -409,57 +406,53 @@ Status launch(const Tiles& w, const void* x, int64_t x_pitch, int tokens, const 
   const int tiles = (w.strips + kWarps - 1) / kWarps, token_tiles = (tokens + N - 1) / N;
   const int ranks = choose_ranks(tiles * token_tiles, w.records, traits);
   const Launch launch(tiles, ranks, token_tiles, shared_bytes<C, N>(w, stages), traits.early_launch, stream);
-  NBL_CUDA(cudaLaunchKernelEx(&launch.config, wgmma_matmul<C, N, G, kWay>, w, static_cast<const __half*>(x), x_pitch,
+  NBL_CUDA(cudaLaunchKernelEx(&launch.config, wgmma_matmul<C, N, G, kHalfScales>, w, static_cast<const __half*>(x), x_pitch,
                               tokens, out, stages));
   return {};
 }
 
-// The ways of a kind of codes: up to 64 tokens, and for more, 128 at a time, where codes that become weights once serve twice as
-// many; kSums goes on by 64.
-template <Codes C, int G, Way kFew, Way kMany>
+template <Codes C, int G, bool kHalfScales>
 Status launch_tokens(const Tiles& w, const void* x, int64_t x_pitch, int tokens, const Output& out,
                      const DeviceTraits& traits, cudaStream_t stream) {
-  if (tokens <= 16) return launch<C, 16, G, kFew>(w, x, x_pitch, tokens, out, traits, stream);
-  if (tokens <= 32) return launch<C, 32, G, kFew>(w, x, x_pitch, tokens, out, traits, stream);
-  if constexpr (kMany != Way::kSums) {
-    if (tokens > 64) return launch<C, 128, G, kMany>(w, x, x_pitch, tokens, out, traits, stream);
-  }
-  return launch<C, 64, G, kFew>(w, x, x_pitch, tokens, out, traits, stream);
+  if (tokens <= 16) return launch<C, 16, G, kHalfScales>(w, x, x_pitch, tokens, out, traits, stream);
+  if (tokens <= 32) return launch<C, 32, G, kHalfScales>(w, x, x_pitch, tokens, out, traits, stream);
+  if (tokens <= 64) return launch<C, 64, G, kHalfScales>(w, x, x_pitch, tokens, out, traits, stream);
+  return launch<C, 128, G, kHalfScales>(w, x, x_pitch, tokens, out, traits, stream);
 }
 
-template <Codes C, Way kFew, Way kMany>
+template <Codes C, bool kHalfScales>
 Status launch_group(const Tiles& w, const void* x, int64_t x_pitch, int tokens, const Output& out,
                     const DeviceTraits& traits, cudaStream_t stream) {
-  if (w.group == 32) return launch_tokens<C, 1, kFew, kMany>(w, x, x_pitch, tokens, out, traits, stream);
-  if (w.group == 64) return launch_tokens<C, 2, kFew, kMany>(w, x, x_pitch, tokens, out, traits, stream);
-  return launch_tokens<C, 4, kFew, kMany>(w, x, x_pitch, tokens, out, traits, stream);
+  if (w.group == 32) return launch_tokens<C, 1, kHalfScales>(w, x, x_pitch, tokens, out, traits, stream);
+  if (w.group == 64) return launch_tokens<C, 2, kHalfScales>(w, x, x_pitch, tokens, out, traits, stream);
+  return launch_tokens<C, 4, kHalfScales>(w, x, x_pitch, tokens, out, traits, stream);
 }
 template <Codes C>
 Status launch_codes(const Tiles& w, const void* x, int64_t x_pitch, int tokens, const Output& out,
                     const DeviceTraits& traits, cudaStream_t stream) {
-  if (!w.wide_scales) return launch_group<C, Way::kHalfWeights, Way::kHalfWeights>(w, x, x_pitch, tokens, out, traits, stream);
-  return launch_group<C, Way::kSums, Way::kFloatWeights>(w, x, x_pitch, tokens, out, traits, stream);
+  if (!w.wide_scales) return launch_group<C, true>(w, x, x_pitch, tokens, out, traits, stream);
+  return launch_group<C, false>(w, x, x_pitch, tokens, out, traits, stream);
 }
 
-template <Codes C, int G, Way kFew, Way kMany>
+template <Codes C, int G, bool kHalfScales>
 Status raise_limit(int available) {
   constexpr auto shared = cudaFuncAttributeMaxDynamicSharedMemorySize;
-  NBL_CUDA(cudaFuncSetAttribute(wgmma_matmul<C, 16, G, kFew>, shared, available));
-  NBL_CUDA(cudaFuncSetAttribute(wgmma_matmul<C, 32, G, kFew>, shared, available));
-  NBL_CUDA(cudaFuncSetAttribute(wgmma_matmul<C, 64, G, kFew>, shared, available));
-  if constexpr (kMany != Way::kSums) NBL_CUDA(cudaFuncSetAttribute(wgmma_matmul<C, 128, G, kMany>, shared, available));
+  NBL_CUDA(cudaFuncSetAttribute(wgmma_matmul<C, 16, G, kHalfScales>, shared, available));
+  NBL_CUDA(cudaFuncSetAttribute(wgmma_matmul<C, 32, G, kHalfScales>, shared, available));
+  NBL_CUDA(cudaFuncSetAttribute(wgmma_matmul<C, 64, G, kHalfScales>, shared, available));
+  NBL_CUDA(cudaFuncSetAttribute(wgmma_matmul<C, 128, G, kHalfScales>, shared, available));
   return {};
 }
-template <Codes C, Way kFew, Way kMany>
+template <Codes C, bool kHalfScales>
 Status raise_limits(int available) {
-  NBL_RETURN_IF_ERROR((raise_limit<C, 1, kFew, kMany>(available)));
-  NBL_RETURN_IF_ERROR((raise_limit<C, 2, kFew, kMany>(available)));
-  return raise_limit<C, 4, kFew, kMany>(available);
+  NBL_RETURN_IF_ERROR((raise_limit<C, 1, kHalfScales>(available)));
+  NBL_RETURN_IF_ERROR((raise_limit<C, 2, kHalfScales>(available)));
+  return raise_limit<C, 4, kHalfScales>(available);
 }
 template <Codes C>
 Status raise_both_limits(int available) {
-  NBL_RETURN_IF_ERROR((raise_limits<C, Way::kSums, Way::kFloatWeights>(available)));
-  return raise_limits<C, Way::kHalfWeights, Way::kHalfWeights>(available);
+  NBL_RETURN_IF_ERROR((raise_limits<C, false>(available)));
+  return raise_limits<C, true>(available);
 }
 
 }  // namespace
@@ -476,9 +469,9 @@ Status matmul_wgmma(const Tiles& w, const void* x, int64_t x_pitch, int tokens, 
     case Codes::kInt8:
       return launch_codes<Codes::kInt8>(w, x, x_pitch, tokens, out, traits, stream);
     case Codes::kCode4:
-      return launch_group<Codes::kCode4, Way::kSums, Way::kFloatWeights>(w, x, x_pitch, tokens, out, traits, stream);
+      return launch_group<Codes::kCode4, false>(w, x, x_pitch, tokens, out, traits, stream);
     case Codes::kHalf:
-      return launch_tokens<Codes::kHalf, 2, Way::kSums, Way::kFloatWeights>(w, x, x_pitch, tokens, out, traits, stream);
+      return launch_tokens<Codes::kHalf, 2, false>(w, x, x_pitch, tokens, out, traits, stream);
   }
   return error(Code::kInternal, "no kernel for these codes");
 }
@@ -489,12 +482,12 @@ Status prepare_matmul_wgmma(DeviceTraits& traits) {
   NBL_RETURN_IF_ERROR(raise_both_limits<Codes::kInt3>(available));
   NBL_RETURN_IF_ERROR(raise_both_limits<Codes::kInt4>(available));
   NBL_RETURN_IF_ERROR(raise_both_limits<Codes::kInt8>(available));
-  NBL_RETURN_IF_ERROR((raise_limits<Codes::kCode4, Way::kSums, Way::kFloatWeights>(available)));
-  NBL_RETURN_IF_ERROR((raise_limit<Codes::kHalf, 2, Way::kSums, Way::kFloatWeights>(available)));
+  NBL_RETURN_IF_ERROR((raise_limits<Codes::kCode4, false>(available)));
+  NBL_RETURN_IF_ERROR((raise_limit<Codes::kHalf, 2, false>(available)));
   for (int ranks = 2; ranks <= kMaxRanks; ++ranks) {
     const Launch launch(64, ranks, 1, available, false, nullptr);
     int clusters = 0;
-    NBL_CUDA(cudaOccupancyMaxActiveClusters(&clusters, wgmma_matmul<Codes::kInt4, 64, 4, Way::kHalfWeights>, &launch.config));
+    NBL_CUDA(cudaOccupancyMaxActiveClusters(&clusters, wgmma_matmul<Codes::kInt4, 64, 4, true>, &launch.config));
     traits.cluster_slots[ranks] = clusters * ranks;
   }
   return {};
