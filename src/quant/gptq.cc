@@ -160,8 +160,9 @@ void load_zeros(const ModuleSource& source, const WeightSpec& facts, QuantWeight
   if (symmetric || misplaced) {
     std::fill(stored.begin(), stored.end(), half);
   } else if (!v2) {
-    // GPTQModel subtracted one from whole words, with borrow; everyone else field by field.
-    const bool whole_words = source.config.written_by_gptqmodel && !source.config.symmetric && bits != 3;
+    // GPTQModel subtracted one from whole words, with borrow; everyone else field by field. Whether the configuration says
+    // symmetric does not matter: its "dynamic" part may say otherwise of this module.
+    const bool whole_words = source.config.written_by_gptqmodel && bits != 3;
     if (whole_words) {
       read(bits == 2 ? 0x55555555u : bits == 4 ? 0x11111111u : 0x01010101u);
     } else {

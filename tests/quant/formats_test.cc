@@ -88,6 +88,9 @@ TEST(GptqLoader, ReadsTheZerosOfEachWriter) {
   EXPECT_EQ(zeros_of(gptq_config(R"("sym":false,"checkpoint_format":"gptq")"), 0x7770E6F7), expected);
   EXPECT_EQ(zeros_of(gptq_config(R"("sym":false,"meta":{"quantizer":["gptqmodel:7.7.0"]})"), 0x7770E5F7), expected);
   EXPECT_EQ(zeros_of(gptq_config(R"("sym":false,"checkpoint_format":"gptq_v2")"), 0x8881F708), expected);
+  // One module may be asymmetric where the others are not.
+  EXPECT_EQ(zeros_of(gptq_config(R"("sym":true,"dynamic":{"x":{"sym":false}},"meta":{"quantizer":["gptqmodel:7.7.0"]})"), 0x7770E5F7),
+            expected);
 }
 
 TEST(GptqLoader, ContentsDecideWhereTheLabelIsWrong) {
