@@ -1,12 +1,14 @@
-// GPTQ, continuous layout (formats.md 3): 2, 3, 4 or 8-bit codes packed along the inputs as one little-endian bit stream
-// per output, and zeros packed along the outputs the same way.
+// GPTQ (formats.md 3): codes packed along the inputs, and zeros packed along the outputs the same way.
 //
 //   qweight int32 [ceil(K*b/32), N]   code k of output n: bits b*k .. b*k+b-1 of column n's stream of words
-//   qzeros  int32 [G, N*b/32]         "gptq" (v1) stores z - 1, "gptq_v2" stores z
+//   qzeros  int32 [G, N*b/32]         "gptq" (v1) stores z - 1, "gptq_v2" and "gptq_p" store z
 //   scales  float [G, N]
 //   g_idx   int32 [K]                 group of every input (act-order); may be absent
 //
 // W[n,k] = (q - z[g_idx[k]]) * s[g_idx[k]], rounded once to the scales' type.
+//
+// Codes of 2, 3, 4 and 8 bits are one little-endian bit stream. GPTQModel's planar layout ("gptq_p", and whatever has 5, 6 or
+// 7 bits) cuts the bits of 32 codes into planes instead; such weights are kept as 8-bit ones.
 #include <algorithm>
 #include <cstring>
 
@@ -28,18 +30,26 @@ int64_t bits_of(const ModuleSource& source) {
   for (int64_t bits : {4, 8, 3, 2}) {
     if (rows == (source.in_features * bits + 31) / 32) return bits;
   }
+  for (int64_t bits : {5, 6, 7}) {
+    if (source.in_features % 32 == 0 && rows == source.in_features / 32 * bits) return bits;
+  }
   return 0;
 }
+
+// 2, 4 and 8 bits are one plane, which is the bit stream.
+bool is_planar(const ModuleSource& source, int64_t bits) { return bits > 4 ? bits < 8 : bits == 3 && source.config.format == "gptq_p"; }
+
+// What the codes and zeros of a planar weight of 5 to 7 bits are raised by, so that the middle of their range is that of 8 bits.
+uint8_t raise_of(int64_t bits) { return bits > 4 && bits < 8 ? static_cast<uint8_t>(128 - (1 << (bits - 1))) : 0; }
 
 bool matches(const ModuleSource& source) {
   const TensorView* qweight = source.find(".qweight");
   const TensorView* scales = source.find(".scales");
   if (!qweight || !scales || !source.find(".qzeros") || qweight->dtype != DType::kI32) return false;
   if (qweight->shape.size() != 2 || scales->shape.size() != 2 || scales->shape[1] != qweight->shape[1]) return false;
-  // A shape that fits no width is damage, unless the configuration says that another layout uses the same names
-  // (AWQ's gemv, GPTQModel's planar one).
+  // A shape that fits no width is damage, unless the configuration says that another layout uses the same names (AWQ's gemv).
   const std::string& format = source.config.format;
-  const bool says_gptq = source.config.method != "awq" && (format.empty() || format == "gptq" || format == "gptq_v2");
+  const bool says_gptq = source.config.method != "awq" && (format.empty() || format == "gptq" || format == "gptq_v2" || format == "gptq_p");
   return says_gptq || bits_of(source) != 0;
 }
 
@@ -74,12 +84,14 @@ Result<WeightSpec> spec(const ModuleSource& source) {
   if (qzeros.dtype != DType::kI32 || qzeros.shape != std::vector<int64_t>{groups, n * bits / 32}) {
     return shape_error(qzeros, shape_text({groups, n * bits / 32}) + " I32", source);
   }
+  const bool planar = is_planar(source, bits);
+  if (planar && (n % 32 != 0 || k % 32 != 0)) return shape_error(qweight, "inputs and outputs in multiples of 32", source);
   if (!is_float(scales.dtype) || scales.dtype == DType::kF64) return shape_error(scales, "F16, BF16 or F32", source);
   WeightSpec out;
   out.format = WeightFormat::kIntGroup;
   out.out_features = n;
   out.in_features = k;
-  out.bits = static_cast<int>(bits);
+  out.bits = raise_of(bits) ? 8 : static_cast<int>(bits);
   const int64_t said = source.config.group_size;
   const bool said_fits = said > 0 && (k + said - 1) / said == groups;
   out.group_size = groups == 1 ? k : said_fits ? said : (k + groups - 1) / groups;
@@ -92,6 +104,7 @@ Result<WeightSpec> spec(const ModuleSource& source) {
   out.value_type = source.config.written_by_gptqmodel ? scales.dtype : DType::kF32;
   out.permuted = !group_index(source, groups, out.group_size).empty();
   out.source = source.config.format == "gptq_v2" ? "gptq v2" : "gptq v1";
+  if (planar) out.source = "gptq planar, stored in " + std::to_string(bits) + " bits";
   return out;
 }
 
@@ -109,6 +122,48 @@ void unpack_along(const uint8_t* words, int64_t first_word, int64_t columns, int
     held >>= bits;
     have -= bits;
   }
+}
+
+// 32 codes from `bits` words that are `stride` words apart. A plane of w bits takes w of the words, each a run of 32 / w codes;
+// planes have 4, 2 and 1 bits, as many as it takes, and the first has the lowest bits (two of them where the code has three).
+void unpack_planes(const uint8_t* words, int64_t first_word, int64_t stride, int bits, uint8_t raise, uint8_t* out) {
+  std::fill(out, out + 32, uint8_t{0});
+  int64_t word = first_word;
+  for (int done = 0; done < bits;) {
+    const int left = bits - done, width = left >= 4 ? 4 : left >= 2 ? 2 : 1;
+    for (int i = 0; i < 32; i += 32 / width, word += stride) {
+      const uint32_t held = word_at(words, word);
+      for (int j = 0; j < 32 / width; ++j) out[i + j] |= static_cast<uint8_t>((held >> width * j & ((1u << width) - 1)) << done);
+    }
+    done += width;
+  }
+  for (int i = 0; i < 32; ++i) out[i] = static_cast<uint8_t>(out[i] + raise);
+}
+
+// Codes [N, K] and zeros [N, G] of the planar layout.
+void load_planar(const ModuleSource& source, int bits, QuantWeight& weight) {
+  const int64_t n = weight.out_features, k = weight.in_features, groups = weight.groups();
+  const uint8_t raise = raise_of(bits);
+  const uint8_t* qweight = source.find(".qweight")->data;
+  const uint8_t* qzeros = source.find(".qzeros")->data;
+  weight.codes.resize(n * k);
+  parallel_for(n, (1 << 18) / k + 1, [&](int64_t first, int64_t last) {
+    for (int64_t block = 0; block < k / 32; ++block) {  // neighbouring columns lie side by side
+      for (int64_t column = first; column < last; ++column) {
+        unpack_planes(qweight, block * bits * n + column, n, bits, raise, weight.codes.data() + column * k + block * 32);
+      }
+    }
+  });
+  weight.zeros.resize(n * groups);
+  for (int64_t g = 0; g < groups; ++g) {
+    for (int64_t block = 0; block < n / 32; ++block) {
+      uint8_t zeros[32];
+      unpack_planes(qzeros, (g * (n / 32) + block) * bits, 1, bits, raise, zeros);
+      for (int64_t i = 0; i < 32; ++i) weight.zeros[(block * 32 + i) * groups + g] = zeros[i];
+    }
+  }
+  const uint8_t half = static_cast<uint8_t>(1u << (weight.bits - 1));
+  weight.symmetric = std::all_of(weight.zeros.begin(), weight.zeros.end(), [half](uint8_t zero) { return zero == half; });
 }
 
 // The zero points [N, G], by the decision rule of formats.md 3.4.
@@ -206,13 +261,21 @@ Result<QuantWeight> load(const ModuleSource& source) {
   const int64_t n = facts.out_features, k = facts.in_features, groups = facts.groups();
   const TensorView& scales = *source.find(".scales");
   const StoredCodes codes{StoredCodes::Layout::kAlongInputs, source.find(".qweight")->data};
-  load_zeros(source, facts, weight);
-  if (source.keep_stored) {
+  const int64_t bits = bits_of(source);
+  const bool planar = is_planar(source, bits);
+  if (planar) {
+    load_planar(source, static_cast<int>(bits), weight);
+  } else {
+    load_zeros(source, facts, weight);
+  }
+  if (source.keep_stored && !planar) {
     weight.stored = codes;
     weight.stored_scales = {scales.data, scales.dtype};
   } else {
-    weight.codes.resize(n * k);
-    unpack_codes(codes, n, k, facts.bits, weight.codes.data());
+    if (!planar) {
+      weight.codes.resize(n * k);
+      unpack_codes(codes, n, k, facts.bits, weight.codes.data());
+    }
     NBL_ASSIGN_OR_RETURN(weight.scales, transposed_scales(scales, n, groups));
   }
   if (facts.permuted) NBL_RETURN_IF_ERROR(permute(source, group_index(source, groups, facts.group_size), weight));

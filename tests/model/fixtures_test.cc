@@ -43,7 +43,7 @@ bool must_run(const Json& config) {
   if (method.empty() || method == "bitsandbytes") return true;
   if (method == "awq") return quantization.value("version", "") == "gemm" && !quantization.contains("backend");
   const std::string format = quantization.value("checkpoint_format", "gptq");
-  return method == "gptq" && (format == "gptq" || format == "gptq_v2");
+  return method == "gptq" && (format == "gptq" || format == "gptq_v2" || format == "gptq_p");
 }
 
 class Fixture : public ::testing::TestWithParam<std::string> {

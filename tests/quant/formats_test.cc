@@ -143,6 +143,39 @@ TEST(GptqLoader, ThreeBitsAreOneBitStream) {
   for (uint8_t zero : weight->zeros) EXPECT_EQ(zero, 4);
 }
 
+// The published planar blocks: codes i mod 2^b for i = 0 .. 31. Zeros are packed the same way, and mean what they say.
+TEST(GptqLoader, PlanesArePutTogether) {
+  const std::vector<uint32_t> low = {0x76543210, 0xFEDCBA98, 0x76543210, 0xFEDCBA98};
+  const auto with = [&low](std::initializer_list<uint32_t> more) {
+    std::vector<uint32_t> words = low;
+    words.insert(words.end(), more);
+    return words;
+  };
+  const std::vector<std::pair<int, std::vector<uint32_t>>> blocks = {
+      {3, {0xE4E4E4E4, 0xE4E4E4E4, 0xF0F0F0F0}},
+      {5, with({0xFFFF0000})},
+      {6, with({0x00000000, 0x55555555})},
+      {7, with({0x00000000, 0x55555555, 0x00000000})},
+  };
+  for (const auto& [bits, block] : blocks) {
+    SCOPED_TRACE(bits);
+    std::vector<uint32_t> words;  // two blocks of inputs; every output has the same codes
+    for (int twice = 0; twice < 2; ++twice) {
+      for (uint32_t word : block) words.insert(words.end(), 32, word);
+    }
+    const auto written = write(R"({"quantization_config":{"quant_method":"gptq","checkpoint_format":"gptq_p","sym":false,"bits":)" +
+                                   std::to_string(bits) + R"(,"group_size":64}})",
+                               {tensor("x.qweight", "I32", {2 * bits, 32}, words), tensor("x.qzeros", "I32", {1, bits}, block),
+                                tensor("x.scales", "F16", {1, 32}, std::vector<uint16_t>(32, 0x3c00))});
+    const auto weight = written->loader->load("x", 32, 64);
+    ASSERT_TRUE(weight.ok()) << weight.status().message();
+    EXPECT_EQ(weight->bits, bits == 3 ? 3 : 8);
+    for (int n = 0; n < 32; ++n) {
+      for (int k = 0; k < 64; ++k) ASSERT_EQ(weight_value(*weight, n, k), (k % 32) % (1 << bits) - n % (1 << bits)) << n << ", " << k;
+    }
+  }
+}
+
 TEST(BitsandbytesLoader, RefusesWhatItsOwnStateContradicts) {
   const std::string state = R"({"quant_type":"nf4","blocksize":64,"dtype":"float16","shape":[4,32]})";
   const std::vector<TensorBytes> tensors = {tensor("x.weight", "U8", {64, 1}, std::vector<uint8_t>(64)),
