@@ -8,9 +8,9 @@
 //
 // Integer codes with f16 scales become the weight itself, (code - zero) * scale rounded once to f16: the number that the
 // checkpoint stands for. Then one sum in the matrix unit goes through all of K, and a warp decodes the next columns while
-// the products of the last 96 are under way. Codes with float32 scales and codebooks become weights for more than 64 tokens,
-// which that pays for; for fewer they are summed group by group in the matrix unit and folded with the group's scale into a
-// float32 result of their own.
+// the products of the last 96 are under way. Codes with float32 scales and codebooks become weights for more than 64 tokens;
+// fewer are summed group by group in the matrix unit and folded with the group's scale into a float32 result of their own
+// (steps of 12 to 64 tokens in NF4 are 6 to 11 % shorter that way).
 //
 // Bound: the weights' bytes up to some 40 tokens, then 2*N*K*T over the rate of wgmma. Where strips are too few to fill the
 // GPU, the CTAs of a cluster share the records of a tile and add their sums through distributed shared memory in the order
