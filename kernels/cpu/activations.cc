@@ -33,8 +33,8 @@ void pack_tile(const Kernels& kernels, const CpuWeight& weight, int planes, int6
   alignas(64) float scratch[kMaxBlock + 16];
   const WeightView& view = weight.view();
   const int64_t first = tile * kTile, width = std::min<int64_t>(kTile, m - first);
-  for (int64_t b = 0; b < view.blocks; ++b) {
-    const int64_t start = b * view.block, length = b + 1 < view.blocks ? view.block : view.last_block;
+  for (int64_t b = 0; b < view.shape.blocks; ++b) {
+    const int64_t start = b * view.block, length = b + 1 < view.shape.blocks ? view.block : view.last_block;
     fetch(ahead, length / 16);
     for (int64_t i = 0; i < width; ++i) {
       const float* x = block_input(weight, rows[i], start, length, scratch);

@@ -135,7 +135,7 @@ Status CpuBackend::matmul(const PackedWeight& packed, const float* x, int64_t m,
   float* partial = nullptr;
   const int64_t partial_size = (std::min<int64_t>(m, 512) + kTile) * 32;
   const auto carve = [&](Carver& carver) {
-    input.carve(carver, m, weight->positions(), view.blocks);
+    input.carve(carver, m, weight->positions(), view.shape.blocks);
     partial = carver.take<float>(partial_size * threads);
   };
   Carver count(nullptr);

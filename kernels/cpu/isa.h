@@ -4,9 +4,10 @@
 // <string.h>, the .inl files of this folder and this header. Nothing here is an inline function, or it is static, so
 // that no AVX-512 copy of one can be kept by the linker for callers on older machines.
 //
-// Weights stand in panels of 16 output rows ("P16"); a panel is contiguous over K, so a thread reads one
-// forward stream. K is cut into blocks of `block` columns, one scale and zero for each row and block. A block
-// has at most 128 columns, a multiple of 8 (int2 and int3: of 16); the last may be shorter.
+// Weights stand in panels of 16 output rows ("P16"). K is cut into blocks of `block` columns, one scale and zero for
+// each row and block. A block has at most 128 columns, a multiple of 8 (int2 and int3: of 16); the last may be shorter.
+// Four blocks are a unit: their scales [4][16], their zeros [4][16], zeros up to a multiple of 64 bytes, then their codes,
+// and behind them the next unit. So a thread reads one forward stream, which is what memory gives fastest.
 //   int4, codebook  64 bytes = 16 rows x 8 k: byte 4r+j has q[r][8c+j] low and q[r][8c+4+j] high
 //   int8            64 bytes = 16 rows x 4 k: byte 4r+j is q[r][4c+j]
 //   int2            64 bytes = 16 rows x 16 k: byte 4r+j has q[r][16c+4i+j] in its bits 2i and 2i+1
@@ -31,11 +32,36 @@ enum PanelCode : int32_t { kInt4, kInt8, kInt2, kInt3, kCodebook4, kF16, kBf16, 
 enum ScaleType : int32_t { kScaleF16, kScaleBf16, kScaleF32 };
 enum Rounding : int32_t { kNoRounding, kRoundF16, kRoundBf16 };
 
+constexpr int64_t kUnit = 4;  // blocks
+
+// What the bytes of a panel are.
+struct PanelShape {
+  int64_t blocks;
+  int64_t block_bytes;  // codes of every block but the last
+  int64_t scale_bytes;  // 16 scales; 0: there are none
+  int64_t zero_bytes;   // 16 zeros, a byte each; 0: all are the same
+};
+
+// Scales and zeros of a unit of `count` blocks.
+static inline int64_t side_bytes(const PanelShape* shape, int64_t count) {
+  return (count * (shape->scale_bytes + shape->zero_bytes) + 63) / 64 * 64;
+}
+
+// Where a block's parts begin, in bytes behind the beginning of the panel.
+struct BlockPlace {
+  int64_t scales, zeros, codes;
+};
+static inline BlockPlace place_of_block(const PanelShape* shape, int64_t block) {
+  const int64_t unit = block / kUnit, within = block % kUnit, left = shape->blocks - unit * kUnit;
+  const int64_t count = left < kUnit ? left : kUnit;
+  const int64_t begin = unit * (side_bytes(shape, kUnit) + kUnit * shape->block_bytes);
+  return {begin + within * shape->scale_bytes, begin + count * shape->scale_bytes + within * shape->zero_bytes,
+          begin + side_bytes(shape, count) + within * shape->block_bytes};
+}
+
 // A packed matrix W[rows, K] as the loops see it.
 struct WeightView {
   const uint8_t* data;    // [panels][panel_bytes]
-  const void* scales;     // [panels][blocks][16] of scale_type; null for float codes
-  const uint8_t* zeros;   // [panels][blocks][16], or null: every zero is `zero`
   const float* codebook;  // [16], codebook only
   // Codebooks over integer activations: value = factor * (256 * high + low - 32768) / 256
   // (Kernels::codebook_integers).
@@ -43,15 +69,15 @@ struct WeightView {
   const uint8_t* low_bytes;   // [16]
   float factor;
   int64_t panel_bytes;
+  PanelShape shape;
   int64_t rows;
-  int64_t blocks;
   int64_t block;  // columns of every block but the last
   int64_t last_block;
   int32_t code;        // PanelCode
   int32_t scale_type;  // ScaleType
-  float zero;
-  int32_t rounding;  // Rounding of the dequantized value, where the float path is to follow it
-  int32_t adds;      // 1: products are added to y, 0: y is overwritten
+  float zero;          // of every row and block, where the panels have none
+  int32_t rounding;    // Rounding of the dequantized value, where the float path is to follow it
+  int32_t adds;        // 1: products are added to y, 0: y is overwritten
 };
 
 // Activations x[m, K] packed for a WeightView's blocks: tiles of 8 tokens (the last one narrower), blocks

@@ -12,7 +12,7 @@ static inline void store_rows(const WeightView* w, VF value, float* y, int64_t c
 // One panel times one token, straight from memory; false when the format has no such loop.
 static inline bool panel_of_one_token(const WeightView* w, const ActView* a, int64_t panel, VF* out) {
   const uint8_t* data = w->data + panel * w->panel_bytes;
-  const int64_t columns = (w->blocks - 1) * w->block + w->last_block;
+  const int64_t columns = (w->shape.blocks - 1) * w->block + w->last_block;
   switch (w->code) {
     case kInt4:
       if (a->planes != 2) return false;
@@ -58,7 +58,7 @@ static void linear(const WeightView* w, const ActView* a, int64_t first, int64_t
     for (int64_t begin = 0; begin < a->m; begin += kTokenChunk) {
       const int64_t end = a->m - begin < kTokenChunk ? a->m : begin + kTokenChunk;
       memset(scratch, 0, (size_t)(end - begin) * 32 * sizeof(float));
-      for (int64_t block = 0; block < w->blocks; ++block) {
+      for (int64_t block = 0; block < w->shape.blocks; ++block) {
         if (a->planes > 0) {
           int_block(w, a, panel, count, block, begin, end, scratch);
         } else {

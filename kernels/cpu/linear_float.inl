@@ -13,39 +13,36 @@ static inline VF round_value(VF v, int rounding) {
 
 // out[length][16]
 static void dequantize_block(const WeightView* w, int64_t panel, int64_t block, int64_t length, float* out) {
-  const uint8_t* data = w->data + panel * w->panel_bytes;
-  const int64_t start = block * w->block;
+  const Block packed = block_of(w, panel, block);
   switch (w->code) {
     case kF16:
-      for (int64_t k = 0; k < length; ++k)
-        vf_store(out + 16 * k, vf_f16((const uint16_t*)data + (start + k) * 16));
+      for (int64_t k = 0; k < length; ++k) vf_store(out + 16 * k, vf_f16((const uint16_t*)packed.codes + k * 16));
       return;
     case kBf16:
-      for (int64_t k = 0; k < length; ++k)
-        vf_store(out + 16 * k, vf_bf16((const uint16_t*)data + (start + k) * 16));
+      for (int64_t k = 0; k < length; ++k) vf_store(out + 16 * k, vf_bf16((const uint16_t*)packed.codes + k * 16));
       return;
     case kF32:
-      memcpy(out, (const float*)data + start * 16, (size_t)length * 64);
+      memcpy(out, packed.codes, (size_t)length * 64);
       return;
     default:
       break;
   }
-  const VF scale = load_scales(w, panel * w->blocks + block);
+  const VF scale = load_scales(w, packed);
   if (w->code == kCodebook4) {
     const Table table = table_load(w->codebook);
     for (int64_t c = 0; c < length / 8; ++c) {
-      const VI packed = vi_load(data + start * 8 + 64 * c);
+      const VI eight = vi_load(packed.codes + 64 * c);
       for (int j = 0; j < 8; ++j) {
         const int shift = j < 4 ? 8 * j : 8 * (j - 4) + 4;
         vf_store(out + (8 * c + j) * 16,
-                 round_value(vf_mul(table_look(table, vi_srl(packed, shift)), scale), w->rounding));
+                 round_value(vf_mul(table_look(table, vi_srl(eight, shift)), scale), w->rounding));
       }
     }
     return;
   }
   alignas(64) uint8_t buffer[kUnpacked];
-  const uint8_t* codes = unpack_block(w, panel, block, length, buffer, nullptr);
-  const VF zero = load_zeros(w, panel * w->blocks + block);
+  const uint8_t* codes = unpack_block(w, packed.codes, length, buffer, nullptr);
+  const VF zero = load_zeros(w, packed);
   const VI mask = vi_set1(255);
   for (int64_t k = 0; k < length; k += 4) {
     const VI quad = vi_load(codes + 16 * k);
@@ -170,10 +167,11 @@ static inline VF dense_panel(const uint8_t* data, const float* x, int64_t length
 // A codebook panel without rounding: the scale is multiplied once for each block.
 static inline VF codebook_panel(const WeightView* w, int64_t panel, const float* x) {
   const Table table = table_load(w->codebook);
-  const uint8_t* data = w->data + panel * w->panel_bytes;
   VF total = vf_set1(0);
-  for (int64_t b = 0; b < w->blocks; ++b) {
+  for (int64_t b = 0; b < w->shape.blocks; ++b) {
     const int64_t length = block_length(w, b);
+    const Block block = next_block(w, panel, b);
+    const uint8_t* data = block.codes;
     VF s0 = vf_set1(0), s1 = s0, s2 = s0, s3 = s0;
     for (int64_t c = 0; c < length / 8; ++c, data += 64, x += 8) {
       fetch_ahead(data);
@@ -187,7 +185,7 @@ static inline VF codebook_panel(const WeightView* w, int64_t panel, const float*
       s2 = vf_fma(table_look(table, vi_srl(packed, 20)), vf_set1(x[6]), s2);
       s3 = vf_fma(table_look(table, vi_srl(packed, 28)), vf_set1(x[7]), s3);
     }
-    total = vf_fma(load_scales(w, panel * w->blocks + b), vf_add(vf_add(s0, s1), vf_add(s2, s3)), total);
+    total = vf_fma(load_scales(w, block), vf_add(vf_add(s0, s1), vf_add(s2, s3)), total);
   }
   return total;
 }

@@ -11,34 +11,51 @@
 // pages and comes late: one thread reads a sixth more with this. Nobody reads them twice, so they need not be kept: in the
 // second-level cache each would drive out a line, which costs as much again.
 static inline void fetch_ahead(const uint8_t* data) {
-  constexpr int64_t kAhead = 6144;
+  constexpr int64_t kAhead = 8192;
   constexpr int kForWriting = 0, kKept = 0;
   __builtin_prefetch(data + kAhead, kForWriting, kKept);
 }
-// The same for scales and zeros, at block number `at` of them: two slow streams that the machine follows late.
-static inline void fetch_ahead(const WeightView* w, int64_t at) {
-  constexpr int64_t kAhead = 16;
-  __builtin_prefetch((const uint8_t*)w->scales + (at + kAhead) * kPanel * (w->scale_type == kScaleF32 ? 4 : 2));
-  if (w->zeros) __builtin_prefetch(w->zeros + (at + kAhead) * kPanel);
+
+// One block of a panel.
+struct Block {
+  const uint8_t *scales, *zeros, *codes;
+};
+static inline Block block_of(const WeightView* w, int64_t panel, int64_t block) {
+  const uint8_t* data = w->data + panel * w->panel_bytes;
+  const BlockPlace place = place_of_block(&w->shape, block);
+  return {data + place.scales, data + place.zeros, data + place.codes};
+}
+// The same where one token's loops read it, which ask for what stands in front of a unit's codes too.
+static inline Block next_block(const WeightView* w, int64_t panel, int64_t block) {
+  const Block next = block_of(w, panel, block);
+  if (block % kUnit == 0)
+    for (const uint8_t* at = next.scales; at < next.codes; at += kLine) fetch_ahead(at);
+  return next;
 }
 
-static inline VF load_scales(const WeightView* w, int64_t at) {
+static inline VF load_scales(const WeightView* w, const Block& block) {
   switch (w->scale_type) {
     case kScaleF16:
-      return vf_f16((const uint16_t*)w->scales + at * kPanel);
+      return vf_f16((const uint16_t*)block.scales);
     case kScaleBf16:
-      return vf_bf16((const uint16_t*)w->scales + at * kPanel);
+      return vf_bf16((const uint16_t*)block.scales);
     default:
-      return vf_load((const float*)w->scales + at * kPanel);
+      return vf_load((const float*)block.scales);
   }
 }
 
-static inline VF load_zeros(const WeightView* w, int64_t at) {
-  return w->zeros ? vf_u8(w->zeros + at * kPanel) : vf_set1(w->zero);
+static inline VF load_zeros(const WeightView* w, const Block& block) {
+  return w->shape.zero_bytes ? vf_u8(block.zeros) : vf_set1(w->zero);
 }
 
 static inline int64_t block_length(const WeightView* w, int64_t block) {
-  return block + 1 < w->blocks ? w->block : w->last_block;
+  return block + 1 < w->shape.blocks ? w->block : w->last_block;
+}
+
+// What the integer sums of a block of one token, block number b, add to the rows of a panel.
+static inline VF add_block(const WeightView* w, const Block& block, const ActView* a, int64_t b, VI whole, VF total) {
+  const VF centred = vf_fnma(load_zeros(w, block), vf_set1(a->sums[b]), vf_from_vi(whole));
+  return vf_fma(vf_mul(load_scales(w, block), vf_set1(a->scales[b])), centred, total);
 }
 
 constexpr int64_t kUnpacked = kMaxBlock * kPanel;  // bytes of one panel's block
@@ -50,18 +67,14 @@ static inline W few_bits(const uint8_t* chunk, int i, int three) {
 }
 
 // Where the bytes of one block are: in `buffer`, or in the weights themselves when they are bytes already.
-static inline const uint8_t* unpack_block(const WeightView* w, int64_t panel, int64_t block, int64_t length,
-                                          uint8_t* buffer, uint8_t* low) {
-  const uint8_t* data = w->data + panel * w->panel_bytes;
-  if (w->code == kInt8) return data + block * w->block * 16;
+static inline const uint8_t* unpack_block(const WeightView* w, const uint8_t* data, int64_t length, uint8_t* buffer, uint8_t* low) {
+  if (w->code == kInt8) return data;
   if (w->code == kInt2 || w->code == kInt3) {
     const int64_t chunk = w->code == kInt2 ? 64 : 96;  // 16 columns
-    data += block * w->block / 16 * chunk;
     for (int64_t c = 0; c < length / 16; ++c, data += chunk)
       for (int i = 0; i < 4; ++i) w_store(buffer + 256 * c + 64 * i, few_bits(data, i, w->code == kInt3));
     return buffer;
   }
-  data += block * w->block * 8;
   if (w->code == kCodebook4 && low) {
     const Bytes high_table = bytes_load(w->high_bytes), low_table = bytes_load(w->low_bytes);
     for (int64_t c = 0; c < length / 8; ++c) {
@@ -194,10 +207,11 @@ static void int_block(const WeightView* w, const ActView* a, int64_t panel, int 
   const int book = w->code == kCodebook4;
   IntTile t;
   for (int p = 0; p < count; ++p) {
-    t.w[p] = unpack_block(w, panel + p, block, length, buffer + p * kUnpacked, low + p * kUnpacked);
+    const Block packed = block_of(w, panel + p, block);
+    t.w[p] = unpack_block(w, packed.codes, length, buffer + p * kUnpacked, low + p * kUnpacked);
     t.low[p] = book ? low + p * kUnpacked : nullptr;
-    t.scale[p] = load_scales(w, (panel + p) * w->blocks + block);
-    t.zero[p] = load_zeros(w, (panel + p) * w->blocks + block);
+    t.scale[p] = load_scales(w, packed);
+    t.zero[p] = load_zeros(w, packed);
     if (!book) continue;
     // With one plane the sums are those of whole values, with two of 256ths.
     t.scale[p] = vf_mul(t.scale[p], vf_set1(a->planes == 2 ? w->factor : w->factor / 256));

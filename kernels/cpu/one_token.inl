@@ -4,12 +4,13 @@
 // Of 4-bit weights the high nibble is not shifted down: its sums are 16 times too large until the end of the
 // block. Four accumulators (low and high nibble, high and low plane) keep the dot unit busy.
 static inline VF int4_panel(const WeightView* w, int64_t panel, const ActView* a) {
-  const uint8_t* data = w->data + panel * w->panel_bytes;
   const int8_t* codes = a->codes;
   const W high_mask = w_set1(0xf0), low_mask = w_set1(0x0f);
   VF total = vf_set1(0);
-  for (int64_t b = 0; b < w->blocks; ++b) {
+  for (int64_t b = 0; b < w->shape.blocks; ++b) {
     const int64_t length = block_length(w, b);
+    const Block block = next_block(w, panel, b);
+    const uint8_t* data = block.codes;
     VI low_hi = vi_set1(0), low_lo = low_hi, high_hi = low_hi, high_lo = low_hi;
     for (int64_t k = 0; k < length; k += 8, data += 64) {
       fetch_ahead(data);
@@ -22,22 +23,20 @@ static inline VF int4_panel(const WeightView* w, int64_t panel, const ActView* a
     }
     codes += 2 * length;
     const VI hi = vi_add(low_hi, vi_sra(high_hi, 4)), lo = vi_add(low_lo, vi_sra(high_lo, 4));
-    const int64_t at = panel * w->blocks + b;
-    fetch_ahead(w, at);
-    const VF whole = vf_fnma(load_zeros(w, at), vf_set1(a->sums[b]), vf_from_vi(vi_add(vi_sll(hi, 8), lo)));
-    total = vf_fma(vf_mul(load_scales(w, at), vf_set1(a->scales[b])), whole, total);
+    total = add_block(w, block, a, b, vi_add(vi_sll(hi, 8), lo), total);
   }
   return total;
 }
 
 // 2-bit and 3-bit codes, unpacked in registers.
 static inline bool few_bits_panel(const WeightView* w, int64_t panel, const ActView* a, VF* out) {
-  const uint8_t* data = w->data + panel * w->panel_bytes;
   const int8_t* codes = a->codes;
   const int three = w->code == kInt3;
   VF total = vf_set1(0);
-  for (int64_t b = 0; b < w->blocks; ++b) {
+  for (int64_t b = 0; b < w->shape.blocks; ++b) {
     const int64_t length = block_length(w, b);
+    const Block block = next_block(w, panel, b);
+    const uint8_t* data = block.codes;
     VI hi0 = vi_set1(0), hi1 = hi0, lo0 = hi0, lo1 = hi0;
     for (int64_t k = 0; k < length; k += 16, data += three ? 96 : 64) {
       fetch_ahead(data);
@@ -52,22 +51,20 @@ static inline bool few_bits_panel(const WeightView* w, int64_t panel, const ActV
       }
     }
     codes += 2 * length;
-    const int64_t at = panel * w->blocks + b;
-    fetch_ahead(w, at);
     const VI whole = vi_add(vi_sll(vi_add(hi0, hi1), 8), vi_add(lo0, lo1));
-    const VF centred = vf_fnma(load_zeros(w, at), vf_set1(a->sums[b]), vf_from_vi(whole));
-    total = vf_fma(vf_mul(load_scales(w, at), vf_set1(a->scales[b])), centred, total);
+    total = add_block(w, block, a, b, whole, total);
   }
   *out = total;
   return true;
 }
 
 static inline VF int8_panel(const WeightView* w, int64_t panel, const ActView* a) {
-  const uint8_t* data = w->data + panel * w->panel_bytes;
   const int8_t* codes = a->codes;
   VF total = vf_set1(0);
-  for (int64_t b = 0; b < w->blocks; ++b) {
+  for (int64_t b = 0; b < w->shape.blocks; ++b) {
     const int64_t length = block_length(w, b);
+    const Block block = next_block(w, panel, b);
+    const uint8_t* data = block.codes;
     VI hi0 = vi_set1(0), hi1 = hi0, lo0 = hi0, lo1 = hi0;
     for (int64_t k = 0; k < length; k += 8, data += 128) {
       fetch_ahead(data);
@@ -79,24 +76,22 @@ static inline VF int8_panel(const WeightView* w, int64_t panel, const ActView* a
       lo1 = dot(lo1, second, codes + length + k + 4);
     }
     codes += 2 * length;
-    const int64_t at = panel * w->blocks + b;
-    fetch_ahead(w, at);
     const VI whole = vi_add(vi_sll(vi_add(hi0, hi1), 8), vi_add(lo0, lo1));
-    const VF centred = vf_fnma(load_zeros(w, at), vf_set1(a->sums[b]), vf_from_vi(whole));
-    total = vf_fma(vf_mul(load_scales(w, at), vf_set1(a->scales[b])), centred, total);
+    total = add_block(w, block, a, b, whole, total);
   }
   return total;
 }
 
 // A codebook over integer activations: see linear_int.inl for what is left out.
 static inline bool codebook_int_panel(const WeightView* w, int64_t panel, const ActView* a, VF* out) {
-  const uint8_t* data = w->data + panel * w->panel_bytes;
   const int8_t* codes = a->codes;
   const Bytes high_table = bytes_load(w->high_bytes), low_table = bytes_load(w->low_bytes);
   const VF zero = vf_set1(w->zero), factor = vf_set1(w->factor);
   VF total = vf_set1(0);
-  for (int64_t b = 0; b < w->blocks; ++b) {
+  for (int64_t b = 0; b < w->shape.blocks; ++b) {
     const int64_t length = block_length(w, b);
+    const Block block = next_block(w, panel, b);
+    const uint8_t* data = block.codes;
     VI hi0 = vi_set1(0), hi1 = hi0, cross0 = hi0, cross1 = hi0, cross2 = hi0, cross3 = hi0;
     for (int64_t k = 0; k < length; k += 8, data += 64) {
       fetch_ahead(data);
@@ -114,9 +109,7 @@ static inline bool codebook_int_panel(const WeightView* w, int64_t panel, const 
     const VI cross = vi_add(vi_add(cross0, cross1), vi_add(cross2, cross3));
     const VI whole = vi_add(vi_sll(vi_add(hi0, hi1), 8), cross);
     const VF centred = vf_fnma(zero, vf_set1(a->sums[b]), vf_from_vi(whole));
-    const int64_t at = panel * w->blocks + b;
-    fetch_ahead(w, at);
-    const VF scale = vf_mul(load_scales(w, at), factor);
+    const VF scale = vf_mul(load_scales(w, block), factor);
     total = vf_fma(vf_mul(scale, vf_set1(a->scales[b])), centred, total);
   }
   *out = total;

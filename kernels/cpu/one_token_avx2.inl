@@ -15,14 +15,6 @@ static inline void int4_step(Narrow* s, W w, const int8_t* hi, const int8_t* lo)
   add_words(&s->lo_b, _mm256_maddubs_epi16(w.b, l));
 }
 
-// What a block's sums in 32 bits, high and low plane, add to the rows.
-static inline VF int_block_sum(const WeightView* w, int64_t at, const ActView* a, int64_t block, VI hi, VI lo,
-                               VF total) {
-  fetch_ahead(w, at);
-  const VF whole = vf_fnma(load_zeros(w, at), vf_set1(a->sums[block]), vf_from_vi(vi_add(vi_sll(hi, 8), lo)));
-  return vf_fma(vf_mul(load_scales(w, at), vf_set1(a->scales[block])), whole, total);
-}
-
 static inline void widen(const Narrow& s, VI* hi, VI* lo) {
   const __m256i ones = _mm256_set1_epi16(1);
   *hi = vi_add(*hi, VI{_mm256_madd_epi16(s.hi_a, ones), _mm256_madd_epi16(s.hi_b, ones)});
@@ -30,12 +22,13 @@ static inline void widen(const Narrow& s, VI* hi, VI* lo) {
 }
 
 static inline VF int4_panel(const WeightView* w, int64_t panel, const ActView* a) {
-  const uint8_t* data = w->data + panel * w->panel_bytes;
   const int8_t* codes = a->codes;
   const __m256i none = _mm256_setzero_si256();
   VF total = vf_set1(0);
-  for (int64_t b = 0; b < w->blocks; ++b) {
+  for (int64_t b = 0; b < w->shape.blocks; ++b) {
     const int64_t length = block_length(w, b);
+    const Block block = next_block(w, panel, b);
+    const uint8_t* data = block.codes;
     VI hi = vi_set1(0), lo = hi;
     for (int64_t k = 0; k < length;) {
       const int64_t stop = length - k < 32 ? length : k + 32;
@@ -49,20 +42,21 @@ static inline VF int4_panel(const WeightView* w, int64_t panel, const ActView* a
       widen(s, &hi, &lo);
     }
     codes += 2 * length;
-    total = int_block_sum(w, panel * w->blocks + b, a, b, hi, lo, total);
+    total = add_block(w, block, a, b, vi_add(vi_sll(hi, 8), lo), total);
   }
   return total;
 }
 
 // 2-bit and 3-bit codes, unpacked in registers; four steps fill a quarter of what 16 bits hold.
 static inline bool few_bits_panel(const WeightView* w, int64_t panel, const ActView* a, VF* out) {
-  const uint8_t* data = w->data + panel * w->panel_bytes;
   const int8_t* codes = a->codes;
   const __m256i none = _mm256_setzero_si256();
   const int three = w->code == kInt3;
   VF total = vf_set1(0);
-  for (int64_t b = 0; b < w->blocks; ++b) {
+  for (int64_t b = 0; b < w->shape.blocks; ++b) {
     const int64_t length = block_length(w, b);
+    const Block block = next_block(w, panel, b);
+    const uint8_t* data = block.codes;
     VI hi = vi_set1(0), lo = hi;
     for (int64_t k = 0; k < length; k += 16, data += three ? 96 : 64) {
       fetch_ahead(data);
@@ -73,19 +67,20 @@ static inline bool few_bits_panel(const WeightView* w, int64_t panel, const ActV
       widen(s, &hi, &lo);
     }
     codes += 2 * length;
-    total = int_block_sum(w, panel * w->blocks + b, a, b, hi, lo, total);
+    total = add_block(w, block, a, b, vi_add(vi_sll(hi, 8), lo), total);
   }
   *out = total;
   return true;
 }
 
 static inline VF int8_panel(const WeightView* w, int64_t panel, const ActView* a) {
-  const uint8_t* data = w->data + panel * w->panel_bytes;
   const int8_t* codes = a->codes;
   const __m256i byte = _mm256_set1_epi16(255);
   VF total = vf_set1(0);
-  for (int64_t b = 0; b < w->blocks; ++b) {
+  for (int64_t b = 0; b < w->shape.blocks; ++b) {
     const int64_t length = block_length(w, b);
+    const Block block = next_block(w, panel, b);
+    const uint8_t* data = block.codes;
     VI even = vi_set1(0), odd = even;
     for (int64_t k = 0; k < length; k += 4, data += 64) {
       fetch_ahead(data);
@@ -101,10 +96,7 @@ static inline VF int8_panel(const WeightView* w, int64_t panel, const ActView* a
       odd.b = _mm256_add_epi32(odd.b, _mm256_madd_epi16(_mm256_srli_epi16(packed.b, 8), x_odd));
     }
     codes += 2 * length;
-    const int64_t at = panel * w->blocks + b;
-    fetch_ahead(w, at);
-    const VF centred = vf_fnma(load_zeros(w, at), vf_set1(a->sums[b]), vf_from_vi(vi_add(even, odd)));
-    total = vf_fma(vf_mul(load_scales(w, at), vf_set1(a->scales[b])), centred, total);
+    total = add_block(w, block, a, b, vi_add(even, odd), total);
   }
   return total;
 }

@@ -133,7 +133,7 @@ Status CpuPlan::prepare() {
       return error(Code::kArgument, "%s takes %lld inputs, more than any layer of this model makes",
                    name.c_str(), ll(linear.in_features));
     shape_.positions = std::max(shape_.positions, weight->positions());
-    shape_.blocks = std::max(shape_.blocks, weight->view().blocks);
+    shape_.blocks = std::max(shape_.blocks, weight->view().shape.blocks);
     return {};
   }));
   for (const Block& block : decoder_->blocks) {

@@ -46,6 +46,10 @@ int64_t column_bytes(int32_t code) {
       return 6;
     case kInt8:
       return 16;
+    case kF16:
+    case kBf16:
+    case kF32:
+      return kPanel * value_bytes(code);
     default:
       return 8;
   }
@@ -55,15 +59,15 @@ void cut_into_blocks(const WeightSpec& spec, Layout* layout) {
   const int64_t k = spec.in_features;
   if (layout->split) {
     layout->block = std::min<int64_t>(round_up(k, 8), kMaxBlock);
-    layout->blocks = (k + layout->block - 1) / layout->block;
-    layout->last_block = round_up(k - (layout->blocks - 1) * layout->block, 8);
-    layout->positions = (layout->blocks - 1) * layout->block + layout->last_block;
+    layout->panel.blocks = (k + layout->block - 1) / layout->block;
+    layout->last_block = round_up(k - (layout->panel.blocks - 1) * layout->block, 8);
+    layout->positions = (layout->panel.blocks - 1) * layout->block + layout->last_block;
     return;
   }
   if (spec.format == WeightFormat::kFloat) {
     layout->block = std::min<int64_t>(k, kMaxBlock);
-    layout->blocks = (k + layout->block - 1) / layout->block;
-    layout->last_block = k - (layout->blocks - 1) * layout->block;
+    layout->panel.blocks = (k + layout->block - 1) / layout->block;
+    layout->last_block = k - (layout->panel.blocks - 1) * layout->block;
     layout->positions = k;
     return;
   }
@@ -75,9 +79,9 @@ void cut_into_blocks(const WeightSpec& spec, Layout* layout) {
   const int64_t rest_blocks = (rest + block - 1) / block;
   layout->block = block;
   layout->blocks_per_group = pieces;
-  layout->blocks = (groups - 1) * pieces + rest_blocks;
+  layout->panel.blocks = (groups - 1) * pieces + rest_blocks;
   layout->last_block = round_up(rest - (rest_blocks - 1) * block, unit);
-  layout->positions = (layout->blocks - 1) * block + layout->last_block;
+  layout->positions = (layout->panel.blocks - 1) * block + layout->last_block;
   layout->in_order = groups == 1 || pieces * block == group;
 }
 
@@ -98,10 +102,7 @@ struct Packer {
   int64_t begin;
   const Layout* layout;
   uint8_t* data;
-  uint8_t* scales;
-  uint8_t* zeros;
-  uint8_t* low;  // a split head: the lower bytes, their scales, the slack of each row
-  uint8_t* low_scales;
+  uint8_t* low;  // a split head: the lower bytes, the slack of each row
   float* slack;
 
   void panel(int64_t index, uint8_t* codes) const {
@@ -126,13 +127,13 @@ struct Packer {
           few_bits_row(codes, r, 96, out);
           break;
         case kInt8:
-          for (int64_t k = 0; k < layout->positions; k += 4) std::memcpy(out + 16 * k + 4 * r, codes + k, 4);
+          byte_row(codes, r, out);
           break;
         default:
           nibble_row(codes, r, out);
           break;
       }
-      side_arrays(source, index, r);
+      side_row(source, r, out);
     }
   }
 
@@ -150,45 +151,64 @@ struct Packer {
     }
   }
 
-  void nibble_row(const uint8_t* codes, int r, uint8_t* out) const {
-    for (int64_t k = 0; k < layout->positions; k += 8) {
-      uint32_t low, high;
-      std::memcpy(&low, codes + k, 4);
-      std::memcpy(&high, codes + k + 4, 4);
-      const uint32_t both = (low & 0x0f0f0f0fu) | (high & 0x0f0f0f0fu) << 4;
-      std::memcpy(out + 8 * k + 4 * r, &both, 4);
-    }
+  // Calls work(codes of a block, their number, where the block's codes go in a panel).
+  template <typename Work>
+  void each_block(const uint8_t* codes, uint8_t* out, Work work) const {
+    for (int64_t b = 0; b < layout->panel.blocks; ++b)
+      work(codes + b * layout->block, b + 1 < layout->panel.blocks ? layout->block : layout->last_block,
+           out + place_of_block(&layout->panel, b).codes);
   }
 
-  void few_bits_row(const uint8_t* codes, int r, int64_t chunk, uint8_t* out) const {
-    for (int64_t k = 0; k < layout->positions; k += 16, out += chunk)
-      for (int j = 0; j < 4; ++j) {
-        uint8_t two = 0;
-        for (int i = 0; i < 4; ++i) {
-          const uint8_t code = codes[k + 4 * i + j];
-          two = static_cast<uint8_t>(two | (code & 3) << 2 * i);
-          const int bit = 4 * r + j;
-          if (chunk == 96 && (code & 4)) out[64 + 8 * i + bit / 8] |= static_cast<uint8_t>(1 << bit % 8);
-        }
-        out[4 * r + j] = two;
+  void byte_row(const uint8_t* row, int r, uint8_t* panel) const {
+    each_block(row, panel, [r](const uint8_t* codes, int64_t count, uint8_t* out) {
+      for (int64_t k = 0; k < count; k += 4) std::memcpy(out + 16 * k + 4 * r, codes + k, 4);
+    });
+  }
+
+  void nibble_row(const uint8_t* row, int r, uint8_t* panel) const {
+    each_block(row, panel, [r](const uint8_t* codes, int64_t count, uint8_t* out) {
+      for (int64_t k = 0; k < count; k += 8) {
+        uint32_t low, high;
+        std::memcpy(&low, codes + k, 4);
+        std::memcpy(&high, codes + k + 4, 4);
+        const uint32_t both = (low & 0x0f0f0f0fu) | (high & 0x0f0f0f0fu) << 4;
+        std::memcpy(out + 8 * k + 4 * r, &both, 4);
       }
+    });
   }
 
-  void side_arrays(const Row& source, int64_t index, int r) const {
+  void few_bits_row(const uint8_t* row, int r, int64_t chunk, uint8_t* panel) const {
+    each_block(row, panel, [r, chunk](const uint8_t* codes, int64_t count, uint8_t* out) {
+      for (int64_t k = 0; k < count; k += 16, out += chunk)
+        for (int j = 0; j < 4; ++j) {
+          uint8_t two = 0;
+          for (int i = 0; i < 4; ++i) {
+            const uint8_t code = codes[k + 4 * i + j];
+            two = static_cast<uint8_t>(two | (code & 3) << 2 * i);
+            const int bit = 4 * r + j;
+            if (chunk == 96 && (code & 4)) out[64 + 8 * i + bit / 8] |= static_cast<uint8_t>(1 << bit % 8);
+          }
+          out[4 * r + j] = two;
+        }
+    });
+  }
+
+  // The scales and zeros of a row.
+  void side_row(const Row& source, int r, uint8_t* panel) const {
     const QuantWeight& w = *source.part;
     const int64_t groups = w.groups();
-    for (int64_t b = 0; b < layout->blocks; ++b) {
+    for (int64_t b = 0; b < layout->panel.blocks; ++b) {
       const int64_t group = b / layout->blocks_per_group;
-      const int64_t at = (index * layout->blocks + b) * kPanel + r;
+      const BlockPlace place = place_of_block(&layout->panel, b);
       const float scale = w.scales[source.n * groups + group];
       if (layout->scale_type == kScaleF32) {
-        std::memcpy(scales + at * 4, &scale, 4);
+        std::memcpy(panel + place.scales + 4 * r, &scale, 4);
       } else {
         const uint16_t half = layout->scale_type == kScaleF16 ? float_to_f16(scale) : float_to_bf16(scale);
-        std::memcpy(scales + at * 2, &half, 2);
+        std::memcpy(panel + place.scales + 2 * r, &half, 2);
       }
-      if (layout->has_zeros)
-        zeros[at] =
+      if (layout->panel.zero_bytes > 0)
+        panel[place.zeros + r] =
             w.zeros.empty() ? static_cast<uint8_t>(1 << (w.bits - 1)) : w.zeros[source.n * groups + group];
     }
   }
@@ -197,13 +217,13 @@ struct Packer {
   // other.
   void split_row(const Row& source, int64_t index, int r) const {
     const QuantWeight& w = *source.part;
-    uint8_t* high_out = data + index * layout->panel_bytes + 4 * r;
-    uint8_t* low_out = low + index * layout->panel_bytes + 4 * r;
+    uint8_t* high_panel = data + index * layout->panel_bytes;
+    uint8_t* low_panel = low + index * layout->panel_bytes;
     const uint8_t* from =
         static_cast<const uint8_t*>(w.dense) + source.n * w.in_features * dtype_bytes(w.value_type);
     double lost = 0, size = 0;  // squares of what view() alone leaves out, and of the row
     float values[kMaxBlock];
-    for (int64_t b = 0; b < layout->blocks; ++b) {
+    for (int64_t b = 0; b < layout->panel.blocks; ++b) {
       const int64_t start = b * layout->block, count = std::min(layout->block, w.in_features - start);
       widen(w.value_type, from + start * dtype_bytes(w.value_type), count, values);
       for (int64_t i = 0; i < count; ++i) size += static_cast<double>(values[i]) * values[i];
@@ -224,15 +244,15 @@ struct Packer {
         low_bytes[i] = static_cast<uint8_t>(q);
         squares += rest * rest;
       }
+      const BlockPlace place = place_of_block(&layout->panel, b);
       for (int64_t i = 0; i < count; i += 4) {
-        std::memcpy(high_out + 16 * (start + i), high_bytes + i, 4);
-        std::memcpy(low_out + 16 * (start + i), low_bytes + i, 4);
+        std::memcpy(high_panel + place.codes + 16 * i + 4 * r, high_bytes + i, 4);
+        std::memcpy(low_panel + place.codes + 16 * i + 4 * r, low_bytes + i, 4);
       }
       lost += static_cast<double>(scale) * scale * squares;
-      const int64_t at = ((index * layout->blocks + b) * kPanel + r) * 2;
       const uint16_t low_scale = float_to_bf16(scale), high_scale = float_to_bf16(256 * scale);
-      std::memcpy(scales + at, &high_scale, 2);
-      std::memcpy(low_scales + at, &low_scale, 2);
+      std::memcpy(high_panel + place.scales + 2 * r, &high_scale, 2);
+      std::memcpy(low_panel + place.scales + 2 * r, &low_scale, 2);
     }
     // A little more, for the rounding of both sums in float32.
     slack[index * kPanel + r] = static_cast<float>(1.01 * std::sqrt(lost) + 2e-5 * std::sqrt(size));
@@ -312,15 +332,10 @@ Layout layout_of(const std::vector<WeightSpec>& parts, WeightRole role, CpuPreci
   for (const WeightSpec& part : parts) layout.rows += part.out_features;
   layout.panels = (layout.rows + kPanel - 1) / kPanel;
   cut_into_blocks(spec, &layout);
-  if (spec.format == WeightFormat::kFloat && !layout.split) {
-    layout.panel_bytes = layout.positions * kPanel * value_bytes(layout.code);
-    return layout;
-  }
-  layout.panel_bytes = layout.positions * column_bytes(layout.code);
-  const int64_t entries = layout.panels * layout.blocks * kPanel;
-  layout.scale_bytes = round_up(entries * (layout.scale_type == kScaleF32 ? 4 : 2), 64);
-  layout.has_zeros = spec.format == WeightFormat::kIntGroup && !spec.symmetric;
-  layout.zero_bytes = layout.has_zeros ? round_up(entries, 64) : 0;
+  layout.panel.block_bytes = layout.block * column_bytes(layout.code);
+  if (spec.format != WeightFormat::kFloat || layout.split) layout.panel.scale_bytes = kPanel * (layout.scale_type == kScaleF32 ? 4 : 2);
+  if (spec.format == WeightFormat::kIntGroup && !spec.symmetric) layout.panel.zero_bytes = kPanel;
+  layout.panel_bytes = place_of_block(&layout.panel, layout.panel.blocks - 1).codes + layout.last_block * column_bytes(layout.code);
   layout.slack_bytes = layout.split ? layout.panels * kPanel * 4 : 0;
   return layout;
 }
@@ -333,7 +348,7 @@ bool can_follow(const WeightSpec& first, const WeightSpec& part) {
 
 bool CpuWeight::same_input(const CpuWeight& other) const {
   return integers_ == other.integers_ && columns_ == other.columns_ && view_.block == other.view_.block &&
-         view_.blocks == other.view_.blocks && view_.last_block == other.view_.last_block &&
+         view_.shape.blocks == other.view_.shape.blocks && view_.last_block == other.view_.last_block &&
          order_ == other.order_ && spec().outlier_threshold == other.spec().outlier_threshold;
 }
 
@@ -368,23 +383,14 @@ Result<std::shared_ptr<const PackedWeight>> CpuWeight::pack(std::vector<WeightSp
   whole.out_features = layout.rows;
   std::shared_ptr<CpuWeight> weight(new CpuWeight(whole));
   weight->codebook_ = part->codebook;
-  const int64_t data_bytes = round_up(layout.panels * layout.panel_bytes, 64);
-  const int64_t plane_bytes = data_bytes + layout.scale_bytes + layout.zero_bytes;
+  const int64_t plane_bytes = round_up(layout.plane_bytes(), 64);
   weight->memory_ = arena.allocate(plane_bytes * (layout.split ? 2 : 1) + layout.slack_bytes);
   if (!weight->memory_)
     return error(Code::kNoMemory, "%s: no memory for %lld bytes of packed weights", describe(first).c_str(),
                  static_cast<long long>(layout.bytes()));
 
   uint8_t* data = weight->memory_.get();
-  Packer packer{part,
-                0,
-                &layout,
-                data,
-                data + data_bytes,
-                data + data_bytes + layout.scale_bytes,
-                data + plane_bytes,
-                data + plane_bytes + data_bytes,
-                reinterpret_cast<float*>(data + 2 * plane_bytes)};
+  Packer packer{part, 0, &layout, data, data + plane_bytes, reinterpret_cast<float*>(data + 2 * plane_bytes)};
   const int64_t scratch = round_up(layout.positions + 64, 64);
   std::vector<uint8_t> codes(static_cast<size_t>(scratch * pool.threads()));
   for (size_t i = 0; i < specs.size(); ++i) {
@@ -433,12 +439,10 @@ Result<std::shared_ptr<const PackedWeight>> CpuWeight::pack(std::vector<WeightSp
   }
   WeightView& view = weight->view_;
   view.data = data;
-  view.scales = layout.scale_bytes ? packer.scales : nullptr;
-  view.zeros = layout.has_zeros ? packer.zeros : nullptr;
   view.codebook = weight->codebook_.data();
   view.panel_bytes = layout.panel_bytes;
+  view.shape = layout.panel;
   view.rows = layout.rows;
-  view.blocks = layout.blocks;
   view.block = layout.block;
   view.last_block = layout.last_block;
   view.code = layout.code;
@@ -453,7 +457,6 @@ Result<std::shared_ptr<const PackedWeight>> CpuWeight::pack(std::vector<WeightSp
     view.zero = 127.5f;
     weight->low_ = view;
     weight->low_.data = packer.low;
-    weight->low_.scales = packer.low_scales;
     weight->low_.zero = 128.0f;
     weight->low_.adds = 1;
     weight->slack_ = packer.slack;

@@ -33,17 +33,16 @@ struct Layout {
   int32_t scale_type = kScaleF32;
   int64_t rows = 0, columns = 0;  // N of all parts, K
   int64_t panels = 0;
-  int64_t block = 0, blocks = 0, last_block = 0;
+  int64_t block = 0, last_block = 0;  // columns
   int64_t blocks_per_group = 1;
   int64_t positions = 0;  // K with its padding
   bool in_order = true;   // position p is column p of k_order
-  bool has_zeros = false;
   bool split = false;                                        // two byte planes: a head
-  int64_t panel_bytes = 0, scale_bytes = 0, zero_bytes = 0;  // of one plane
+  PanelShape panel{};
+  int64_t panel_bytes = 0;  // of one plane
   int64_t slack_bytes = 0;
-  int64_t bytes() const {
-    return (panels * panel_bytes + scale_bytes + zero_bytes) * (split ? 2 : 1) + slack_bytes;
-  }
+  int64_t plane_bytes() const { return panels * panel_bytes; }
+  int64_t bytes() const { return plane_bytes() * (split ? 2 : 1) + slack_bytes; }
 };
 
 Status check_spec(const WeightSpec& spec);
