@@ -46,6 +46,10 @@ TEST(Jinja, SortingKeepsTheOrderOfWhatHasNone) {
   EXPECT_EQ(render("{{ ['b', none] | sort }}").substr(0, 6), "ERROR ");
 }
 
+TEST(Jinja, NothingReversedIsNothing) {
+  EXPECT_EQ(render("{% for m in nope | reverse %}x{% else %}none{% endfor %}{{ d.x | reverse | list }}", R"({"d":{}})"), "none[]");
+}
+
 TEST(Jinja, ZerosOfAFormatFillWhereverTheTextStands) {
   EXPECT_EQ(render("{{ '{:05}|{:>05}|{:<05}|{:^05d}|{:*>05}'.format(-12, 12, 12, 12, 12) }}"), "-0012|00012|12000|01200|***12");
   EXPECT_EQ(render("{{ '{:05}|{:>05}'.format('ab', 'ab') }}"), "ab000|000ab");

@@ -48,7 +48,6 @@ Value reversed_text(Runtime& rt, const Value& text) {
 
 Result<Value> reverse(Runtime& rt, const Value& self, const Arguments&) {
   if (self.is_string()) return reversed_text(rt, self);
-  if (self.is_undefined()) return undefined_failure(self);
   const bool generated = self.is(Kind::kIterator);
   NBL_ASSIGN_OR_RETURN(std::vector<Value> items, items_of(rt, self));
   std::reverse(items.begin(), items.end());
