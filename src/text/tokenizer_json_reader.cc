@@ -1,5 +1,7 @@
 #include "text/tokenizer_json_reader.h"
 
+#include <algorithm>
+#include <charconv>
 #include <cstring>
 #include <nlohmann/json.hpp>
 
@@ -8,6 +10,47 @@ namespace {
 
 constexpr size_t kDeepest = 100;
 constexpr size_t kMostKeys = 4096;  // of an object outside the vocabulary: looking a key up is linear
+
+double power_of_ten(int exponent) {
+  const std::string text = "1e" + std::to_string(std::min(exponent, 308));
+  double power = 0;
+  std::from_chars(text.data(), text.data() + text.size(), power);
+  return power;
+}
+
+// A score as the `tokenizers` package reads it: the digits as a whole number, rounded, times or by a power of ten, rounded again.
+// Its last bit differs from the nearest double's once in seven times, and decides between ways to spell a text whose scores are
+// equal otherwise. Digits beyond 64 bits are left out.
+double score_of(std::string_view digits) {
+  uint64_t whole = 0;
+  int exponent = 0;
+  bool fraction = false, full = false, negative = false;
+  size_t at = 0;
+  for (; at < digits.size() && digits[at] != 'e' && digits[at] != 'E'; ++at) {
+    const char c = digits[at];
+    negative = negative || c == '-';
+    fraction = fraction || c == '.';
+    if (c < '0' || c > '9') continue;
+    const auto digit = static_cast<uint64_t>(c - '0');
+    full = full || whole > (UINT64_MAX - digit) / 10;
+    if (full) {
+      exponent += fraction ? 0 : 1;
+      continue;
+    }
+    whole = whole * 10 + digit;
+    exponent -= fraction ? 1 : 0;
+  }
+  if (at < digits.size()) {
+    const char* first = digits.data() + at + 1;
+    int written = 0;
+    std::from_chars(*first == '+' ? first + 1 : first, digits.data() + digits.size(), written);
+    exponent += std::clamp(written, -10000, 10000);
+  }
+  double score = static_cast<double>(whole);
+  for (; exponent < -308 && score != 0; exponent += 308) score /= 1e308;
+  score = exponent < 0 ? score / power_of_ten(-exponent) : score * power_of_ten(exponent);
+  return negative ? -score : score;
+}
 
 // nlohmann's SAX interface: builds a Json of what is outside the lists. A key given twice keeps its last value.
 class Reader final : public nlohmann::json_sax<nlohmann::json> {
@@ -30,8 +73,8 @@ class Reader final : public nlohmann::json_sax<nlohmann::json> {
     if (in_ == In::kDocument) return put(value);
     return number_integer(static_cast<int64_t>(value));
   }
-  bool number_float(number_float_t value, const string_t&) override {
-    if (in_ == In::kScoredToken) return add_score(value);
+  bool number_float(number_float_t value, const string_t& digits) override {
+    if (in_ == In::kScoredToken) return add_score(score_of(digits));
     return in_ == In::kDocument ? put(value) : refuse("a number with a fraction");
   }
   bool string(string_t& value) override {
