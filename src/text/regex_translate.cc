@@ -83,6 +83,9 @@ std::string word_items() {
          "\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}";
 }
 
+// Not every mark is alphabetic, unlike for \w. The categories are those of a newer Unicode than PCRE2's property.
+std::string alphabetic_items() { return property_items("L") + property_items("Nl") + "\\p{Alphabetic}"; }
+
 std::string lower(std::string_view text) {
   std::string out;
   for (const char c : text) {
@@ -110,8 +113,8 @@ std::string named_items(const std::string& name, bool& negated) {
       {"format", "Cf"}, {"digit", "Nd"}, {"upper", "Lu"}, {"lower", "Ll"}, {"uppercase", "Lu"}, {"lowercase", "Ll"}};
   if (name == "space" || name == "whitespace") return kSpaceItems;
   if (name == "word") return word_items();
-  if (name == "alpha" || name == "alphabetic") return property_items("L") + property_items("M") + property_items("Nl");
-  if (name == "alnum") return property_items("L") + property_items("M") + property_items("Nd") + property_items("Nl");
+  if (name == "alpha" || name == "alphabetic") return alphabetic_items();
+  if (name == "alnum") return alphabetic_items() + property_items("Nd");
   if (name == "punct") return property_items("P") + property_items("S");
   if (name == "blank") return "\\x09" + property_items("Zs");
   if (name == "cntrl") return property_items("Cc");

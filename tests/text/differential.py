@@ -134,7 +134,8 @@ def added_tokens(rng, model):
     for content in rng.sample(["<s>", "</s>", "<x>", "<X>", "ab", "the", "  ", "\n", "é", "ﬁ", "<|a|>", "dog", "12"], 5):
         flags = {k: rng.random() < .3 for k in ("single_word", "lstrip", "rstrip", "normalized", "special")}
         # One that a normalizer strips to nothing would be found between any two bytes by the library.
-        flags["normalized"] = flags["normalized"] and bool(content.strip())
+        # Of two that a normalizer makes equal the library finds now the one, now the other.
+        flags["normalized"] = flags["normalized"] and bool(content.strip()) and content != "<X>"
         out.append(added(content, size + len(out), **flags))
     return out
 

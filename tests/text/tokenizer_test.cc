@@ -305,6 +305,18 @@ TEST(Tokenizer, VocabAndMergesOfAnUnknownClassAreRefusedByName) {
   EXPECT_NE(tokenizer.status().message().find("CLIPTokenizer"), std::string::npos);
 }
 
+// "a" and "aa" in either order cost the same but for rounding: the `tokenizers` package says b a aa. With the nearest doubles of
+// these scores it would be b aa a.
+TEST(Tokenizer, ScoresAreRoundedAsThePackageRoundsThem) {
+  Folder folder;
+  folder.write("tokenizer.json", R"({"version":"1.0","added_tokens":[],"normalizer":null,"pre_tokenizer":null,"post_processor":null,
+    "decoder":null,"model":{"type":"Unigram","unk_id":0,"byte_fallback":false,"vocab":[["<unk>",0.0],["b",-5.682449531950523],
+    ["a",-3.6790847351650076],["aa",-3.6380884657962396]]}})");
+  const auto tokenizer = Tokenizer::open(folder.path());
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.status().message();
+  EXPECT_EQ(*(*tokenizer)->encode("baaa", EncodeOptions()), (std::vector<int32_t>{1, 2, 3}));
+}
+
 TEST(Tokenizer, DamagedModelsAreRefused) {
   for (const std::string& bytes :
        {std::string(), std::string("garbage"), std::string("\x0A\xFF\xFF\xFF\xFF\x0F", 6), std::string(1000, '\x0A')}) {
@@ -381,6 +393,8 @@ TEST(Regex, ReadsOnigurumasSpelling) {
   EXPECT_EQ(found("^b$", "a\nb\nc"), "b");                  // lines, always
   EXPECT_EQ(found("\\u0041", "xA"), "A");
   EXPECT_EQ(found("[[:alpha:]]+", "12\xC3\xA9t"), "\xC3\xA9t");
+  EXPECT_EQ(found("[[:alpha:]]+", "fac\xCC\xA7" "ade"), "fac");  // a cedilla on its own is a mark, and not alphabetic
+  EXPECT_EQ(found("[[:alnum:]]+", "-1\xE2\x92\xB6-"), "1\xE2\x92\xB6");  // a circled letter is
   EXPECT_EQ(found("{x}", "a{x}"), "{x}");
 }
 
