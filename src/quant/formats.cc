@@ -6,7 +6,7 @@
 
 namespace nbl {
 
-const Format* const kFormats[] = {&kAwqGemm, &kGptq, &kBitsandbytes4, &kBitsandbytes8, &kFloat};
+const Format* const kFormats[] = {&kAwqGemm, &kAwqGemv, &kAwqGemvFast, &kMarlin, &kGptq, &kBitsandbytes4, &kBitsandbytes8, &kFloat};
 const int kFormatCount = sizeof kFormats / sizeof kFormats[0];
 
 Status shape_error(const TensorView& tensor, const std::string& expected, const ModuleSource& source) {

@@ -42,6 +42,9 @@ extern const int kFormatCount;
 
 // One line for each format's file.
 extern const Format kAwqGemm;
+extern const Format kAwqGemv;
+extern const Format kAwqGemvFast;
+extern const Format kMarlin;
 extern const Format kGptq;
 extern const Format kBitsandbytes4;
 extern const Format kBitsandbytes8;

@@ -41,7 +41,7 @@ bool must_run(const Json& config) {
   const Json quantization = config.value("quantization_config", Json::object());
   const std::string method = quantization.value("quant_method", "");
   if (method.empty() || method == "bitsandbytes") return true;
-  if (method == "awq") return quantization.value("version", "") == "gemm" && !quantization.contains("backend");
+  if (method == "awq") return true;
   const std::string format = quantization.value("checkpoint_format", "gptq");
   return method == "gptq" && (format == "gptq" || format == "gptq_v2" || format == "gptq_p");
 }

@@ -12,8 +12,8 @@ namespace nbl {
 namespace {
 
 using testing::safetensors_bytes;
-using testing::tensor;
 using testing::TemporaryDirectory;
+using testing::tensor;
 using testing::TensorBytes;
 
 struct Written {
@@ -59,6 +59,82 @@ TEST(AwqLoader, NamesTheTensorThatDoesNotFit) {
   ASSERT_FALSE(weight.ok());
   EXPECT_EQ(weight.status().code(), Code::kFormat);
   EXPECT_NE(weight.status().message().find("x.qweight is I32 [8, 1], expected [8, 2]"), std::string::npos) << weight.status().message();
+}
+
+const char* kGemv = R"({"quantization_config":{"quant_method":"awq","bits":4,"group_size":64,"zero_point":true,"version":"gemv"}})";
+
+// Published: inputs 0..7 = 15,0,7,8,3,12,1,14 pack to 0xE1C3870F, zeros of groups the same way; columns beyond the groups are not used.
+TEST(AwqLoader, ReadsTheLayoutAlongTheInputs) {
+  const int published[8] = {15, 0, 7, 8, 3, 12, 1, 14};
+  std::vector<uint16_t> scales(2 * 16, 0);
+  for (int n = 0; n < 2; ++n) {
+    for (int g = 0; g < 3; ++g) scales[n * 16 + g] = static_cast<uint16_t>(0x3c00 + 0x400 * g);  // 1, 2, 4
+  }
+  const auto written = write(
+      kGemv, {tensor("x.qweight", "I32", {2, 24}, std::vector<uint32_t>(48, 0xE1C3870F)),
+              tensor<uint32_t>("x.qzeros", "I32", {2, 2}, {0x0000070F, 0, 0x0000070F, 0}), tensor("x.scales", "F16", {2, 16}, scales)});
+  const auto weight = written->loader->load("x", 2, 192);
+  ASSERT_TRUE(weight.ok()) << weight.status().message();
+  EXPECT_EQ(weight->group_size, 64);
+  for (int n = 0; n < 2; ++n) {
+    for (int k = 0; k < 192; ++k)
+      ASSERT_EQ(weight_value(*weight, n, k), (published[k % 8] - published[k / 64]) * (1 << k / 64)) << n << ", " << k;
+  }
+}
+
+// Published: the words of q[n,k] = (5n + k) mod 16. A zero is stored as -(scale * zero).
+TEST(AwqLoader, ReadsTilesOfFourOutputs) {
+  std::vector<uint16_t> words;
+  for (int first : {0x8080, 0xd5d5, 0x2a2a, 0x7f7f}) {
+    for (int twice = 0; twice < 2; ++twice) {
+      for (int i = 0; i < 8; ++i)
+        words.push_back(static_cast<uint16_t>((((first >> 12) + i) & 15) * 0x1010 + (((first >> 8 & 15) + i) & 15) * 0x0101));
+    }
+  }
+  ASSERT_EQ(words[16 + 3], 0x0808);
+  ASSERT_EQ(words[48 + 7], 0xe6e6);
+  for (const char* zeros : {"x.qzeros", "x.scaled_zeros"}) {
+    const auto written = write(
+        kGemv, {tensor("x.qweight", "I16", {1, 64}, words), tensor("x.scales", "F16", {16, 4}, std::vector<uint16_t>(64, 0x3800)),  // 0.5
+                tensor(zeros, "F16", {16, 4}, std::vector<uint16_t>(64, 0xc300))});  // -3.5, of zero 7
+    const auto weight = written->loader->load("x", 4, 64);
+    ASSERT_TRUE(weight.ok()) << weight.status().message();
+    for (int n = 0; n < 4; ++n) {
+      for (int k = 0; k < 64; ++k)
+        ASSERT_EQ(weight_value(*weight, n, k), 0.5f * static_cast<float>((5 * n + k) % 16 - 7)) << n << ", " << k;
+    }
+  }
+}
+
+// Published: words of q[k,n] = (3k + 5n + kn / 7) mod 16. The rest is packed here by the published rule.
+TEST(MarlinLoader, ReadsTilesAndPermutedScales) {
+  const auto code = [](int k, int n) { return static_cast<uint32_t>((3 * k + 5 * n + k * n / 7) % 16); };
+  constexpr int kOrder[8] = {0, 2, 4, 6, 1, 3, 5, 7};
+  std::vector<uint32_t> words(512, 0);
+  for (int w = 0; w < 512; ++w) {
+    for (int i = 0; i < 8; ++i) {
+      const int e = kOrder[i], t = w % 128 / 4;
+      words[w] |= code(2 * (t % 4) + e % 2 + e / 2 % 2 * 8, w / 128 * 64 + w % 4 * 16 + e / 4 * 8 + t / 4) << 4 * i;
+    }
+  }
+  EXPECT_EQ(words[0], 0xDCB39880u);
+  EXPECT_EQ(words[5], 0xEBAF844Au);
+  EXPECT_EQ(words[127], 0xFF5F33B4u);
+  EXPECT_EQ(words[511], 0xAF1F37B8u);
+  // The only row of scales goes in blocks of 32, whose place 8i + j has that of output 2i + p[j].
+  std::vector<uint16_t> scales(256);
+  constexpr int kPlaces[8] = {0, 1, 8, 9, 16, 17, 24, 25};
+  for (int place = 0; place < 256; ++place) {
+    scales[place] = float_to_f16(1.0f + static_cast<float>(place / 32 * 32 + place % 32 / 8 * 2 + kPlaces[place % 8]));
+  }
+  const auto written = write(R"({"quantization_config":{"quant_method":"awq","bits":4,"zero_point":false,"version":"marlin"}})",
+                             {tensor("x.qweight", "I32", {1, 512}, words), tensor("x.scales", "F16", {1, 256}, scales)});
+  const auto weight = written->loader->load("x", 256, 16);
+  ASSERT_TRUE(weight.ok()) << weight.status().message();
+  for (int n = 0; n < 256; ++n) {
+    for (int k = 0; k < 16; ++k)
+      ASSERT_EQ(weight_value(*weight, n, k), (static_cast<float>(code(k, n)) - 8) * static_cast<float>(n + 1)) << n << ", " << k;
+  }
 }
 
 std::string gptq_config(const std::string& more) {
