@@ -119,8 +119,11 @@ class Staging {
     }
   }
 
+  // Only zeros need sums: where codes have none, nothing is written there.
+  int sum_count() const { return has_zeros(op_.codes) ? op_.padded_k / 32 / op_.group_blocks : 0; }
+
   void run(cuda_host::Turns turns) {
-    const int columns = op_.padded_k, groups = op_.group_blocks == 0 ? 0 : columns / 32 / op_.group_blocks;
+    const int columns = op_.padded_k, groups = sum_count();
     const float nothing = std::numeric_limits<float>::quiet_NaN();
     x_.assign(columns + kGuard, __half(nothing));
     sums_.assign(groups + kGuard, nothing);
@@ -149,7 +152,7 @@ class Staging {
           expected[c] == 0. ? 0. : std::abs(expected[c]) * 0x1p-11 + 0x1p-25 + (std::abs(expected[c]) + slack[c]) * 1e-5;
       ASSERT_NEAR(found[c], expected[c], slack[c] + rounding) << "column " << c;
     }
-    const int columns = 32 * op_.group_blocks, groups = columns == 0 ? 0 : op_.padded_k / columns;
+    const int columns = 32 * op_.group_blocks, groups = sum_count();
     for (int g = 0; g < groups; ++g) {
       double sum = 0, size = 0;
       for (int c = g * columns; c < (g + 1) * columns; ++c) sum += found[c], size += std::abs(found[c]);
