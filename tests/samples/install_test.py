@@ -47,8 +47,7 @@ class Installed(unittest.TestCase):
         self.assertGreater(len(text.split()), 10)
 
     def test_by_pkg_config(self):
-        flags = run("pkg-config", "--define-variable=prefix=" + self.prefix, "--cflags", "--libs", "nibble",
-                    PKG_CONFIG_PATH=self.pkgconfig).split()
+        flags = run("pkg-config", "--cflags", "--libs", "nibble", PKG_CONFIG_PATH=self.pkgconfig).split()
         program = os.path.join(self.folder.name, "generate")
         run("cc", "-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror", GENERATE, "-o", program, *flags)
         self.assert_writes_text(program)
