@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <exception>
 #include <mutex>
-#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -27,8 +26,8 @@ void parallel_for(int64_t count, int64_t grain, const std::function<void(int64_t
   int64_t started = 1;
   try {
     for (; started < pieces; ++started) threads.emplace_back(run, started);
-  } catch (const std::system_error&) {
-    // No more threads to be had: the rest is done here.
+  } catch (...) {
+    // No more threads to be had, or no memory for one: the rest is done here. Those that run are joined below.
   }
   run(0);
   for (int64_t piece = started; piece < pieces; ++piece) run(piece);
