@@ -156,8 +156,10 @@ class Json::Iterator {
 // `where` names the text in messages ("config.json"). Nesting deeper than 256 is refused: it is never honest input.
 Result<Json> parse_json(std::string_view text, std::string_view where);
 
-// Reads a whole file; a missing one is kNotFound. Files over 256 MiB are refused.
+// Reads a whole file; a missing one is kNotFound. Files over 256 MiB are refused, and so are git-lfs's pointers.
 Result<std::string> read_text_file(const std::string& path);
+// Refuses the pointer that a clone without git-lfs has in a large file's place. `content` is the file or its beginning.
+Status check_no_lfs_pointer(std::string_view content, const std::string& path);
 Result<Json> read_json_file(const std::string& path);
 
 // Typed look-ups: `fallback` when the key is absent or null, an error naming `key` when the type is another.

@@ -114,7 +114,15 @@ Result<std::string> read_text_file(const std::string& path) {
   if (std::fread(text.data(), 1, text.size(), file.get()) != text.size()) {
     return error(Code::kIo, "reading %s failed before its end", path.c_str()).with("file", path);
   }
+  NBL_RETURN_IF_ERROR(check_no_lfs_pointer(text, path));
   return text;
+}
+
+Status check_no_lfs_pointer(std::string_view content, const std::string& path) {
+  constexpr std::string_view kBeginning = "version https://git-lfs.github.com/spec/";
+  if (content.substr(0, kBeginning.size()) != kBeginning) return {};
+  return error(Code::kFormat, "%s is a pointer of git-lfs and not the file itself: run `git lfs pull` there, or fetch the file", path.c_str())
+      .with("file", path);
 }
 
 Result<Json> read_json_file(const std::string& path) {

@@ -30,12 +30,11 @@ Result<Json> optional_json(const std::string& path) {
   return value;
 }
 
-std::vector<std::string> list_safetensors(const std::string& directory) {
+std::vector<std::string> list_files(const std::string& directory, std::string_view ending) {
   std::vector<std::string> names;
   if (DIR* handle = opendir(directory.c_str())) {
     while (const dirent* entry = readdir(handle)) {
       const std::string name = entry->d_name;
-      const std::string ending = ".safetensors";
       const bool fits = name.size() > ending.size() && name.compare(name.size() - ending.size(), ending.size(), ending) == 0;
       if (fits && name[0] != '.') names.push_back(name);
     }
@@ -43,6 +42,27 @@ std::vector<std::string> list_safetensors(const std::string& directory) {
   }
   std::sort(names.begin(), names.end());
   return names;
+}
+
+std::vector<std::string> list_safetensors(const std::string& directory) { return list_files(directory, ".safetensors"); }
+
+// What a directory without safetensors has instead, with the way out; empty where it has nothing of the kind.
+std::string other_weights(const std::string& directory) {
+  static constexpr struct {
+    const char* ending;
+    const char* what;
+    const char* way_out;
+  } kKinds[] = {
+      {".gguf", "GGUF", "fetch the checkpoint that it was made from"},
+      {".bin", "PyTorch pickles", "convert them to safetensors"},
+      {".pt", "PyTorch pickles", "convert them to safetensors"},
+      {".pth", "PyTorch pickles", "convert them to safetensors"},
+  };
+  for (const auto& kind : kKinds) {
+    const std::vector<std::string> files = list_files(directory, kind.ending);
+    if (!files.empty()) return "; it has " + std::string(kind.what) + " (" + files[0] + "), which nibble does not read: " + kind.way_out;
+  }
+  return exists(directory + "/pytorch_model.bin.index.json") ? "; it has the index of PyTorch pickles, which nibble does not read" : "";
 }
 
 class DirectoryCheckpoint : public Checkpoint {
@@ -86,6 +106,10 @@ class DirectoryCheckpoint : public Checkpoint {
 };
 
 Status DirectoryCheckpoint::read_configs() {
+  if (directory_.empty()) return error(Code::kNotFound, "the directory is an empty text; give the path of a checkpoint's directory");
+  if (const size_t at = directory_.find('\0'); at != std::string::npos) {
+    return error(Code::kArgument, "the directory has a NUL at offset %zu, which no path has", at).with("offset", static_cast<int64_t>(at));
+  }
   struct stat facts;
   if (stat(directory_.c_str(), &facts) != 0) {
     return error(Code::kNotFound, "%s: no such directory", directory_.c_str()).with("file", directory_);
@@ -172,9 +196,7 @@ Result<std::vector<std::string>> DirectoryCheckpoint::weight_files() const {
   }
   std::vector<std::string> all = list_safetensors(directory_);
   if (!all.empty()) return all;
-  const bool pickled = exists(directory_ + "/pytorch_model.bin") || exists(directory_ + "/pytorch_model.bin.index.json");
-  return error(Code::kNotFound, "%s has no .safetensors file%s", directory_.c_str(),
-               pickled ? "; it has PyTorch pickles (pytorch_model.bin), which nibble does not read: convert them to safetensors" : "")
+  return error(Code::kNotFound, "%s has no .safetensors file%s", directory_.c_str(), other_weights(directory_).c_str())
       .with("file", directory_);
 }
 

@@ -82,12 +82,15 @@ Status check_overlap(std::vector<TensorView>& tensors, const std::string& path) 
 
 Status parse_safetensors(const uint8_t* data, int64_t size, const std::string& path, std::vector<TensorView>& tensors,
                          std::vector<std::pair<std::string, std::string>>& metadata) {
-  if (size < 8) return bad(path, "", "has " + std::to_string(size) + " bytes, too few for a safetensors file");
+  if (size < 8) {
+    return bad(path, "", "has " + std::to_string(size) + " bytes, too few for a safetensors file; fetch it again");
+  }
+  NBL_RETURN_IF_ERROR(check_no_lfs_pointer({reinterpret_cast<const char*>(data), static_cast<size_t>(size)}, path));
   uint64_t header_bytes = 0;
   for (int i = 7; i >= 0; --i) header_bytes = header_bytes << 8 | data[i];
   if (header_bytes > static_cast<uint64_t>(kLargestHeader) || header_bytes > static_cast<uint64_t>(size - 8)) {
     return bad(path, "", "announces a header of " + std::to_string(header_bytes) + " bytes in a file of " + std::to_string(size) +
-                             ": not a safetensors file, or a truncated one");
+                             ": not a safetensors file, or a truncated one; fetch it again");
   }
   const std::string_view text(reinterpret_cast<const char*>(data) + 8, header_bytes);
   Result<Json> header = parse_json(text, path + ": header");

@@ -29,7 +29,7 @@ void apply_class_settings(const TokenizerConfig& config, PipelineParts& parts) {
 }
 
 Result<std::unique_ptr<Tokenizer>> open_tokenizer_json(const std::string& path, const std::string& text, const TokenizerConfig& config) {
-  Result<PipelineParts> parts = read_tokenizer_json(text, path);
+  Result<PipelineParts> parts = read_tokenizer_json(text);
   if (!parts.ok()) return parts.status().in(path).with("file", path);
   apply_class_settings(config, *parts);
   return Pipeline::make(std::move(parts).value(), config, "tokenizer.json");
@@ -59,7 +59,8 @@ Result<std::unique_ptr<Tokenizer>> Tokenizer::open(const std::string& directory)
     NBL_ASSIGN_OR_RETURN(PipelineParts parts, convert_vocab_and_merges(directory, config));
     return Pipeline::make(std::move(parts), config, "vocab.json and merges.txt");
   }
-  return error(Code::kNotFound, "%s holds no tokenizer.json, tokenizer.model, spiece.model or vocab.json with merges.txt",
+  return error(Code::kNotFound, "%s holds no tokenizer.json, tokenizer.model, spiece.model or vocab.json with merges.txt: copy them from "
+               "the original model, or use token ids",
                directory.c_str());
 }
 

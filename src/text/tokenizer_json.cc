@@ -147,9 +147,9 @@ Status add_token(PipelineParts& parts, AddedToken token) {
   return {};
 }
 
-Result<PipelineParts> read_tokenizer_json(std::string_view text, std::string_view where) {
+Result<PipelineParts> read_tokenizer_json(std::string_view text) {
   ModelLists lists;
-  NBL_ASSIGN_OR_RETURN(const Json document, read_document(text, where, lists));
+  NBL_ASSIGN_OR_RETURN(const Json document, read_document(text, lists));
   if (!document.is_object()) return error(Code::kFormat, "the tokenizer is no JSON object");
   NBL_RETURN_IF_ERROR(check_version(document));
   NBL_RETURN_IF_ERROR(check_keys(document));

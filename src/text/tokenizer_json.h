@@ -26,7 +26,8 @@ struct PipelineParts {
   AddedTokens added;
 };
 
-Result<PipelineParts> read_tokenizer_json(std::string_view text, std::string_view where);
+// The caller names the file in what goes wrong.
+Result<PipelineParts> read_tokenizer_json(std::string_view text);
 
 // Adds a token as the `tokenizers` package does: the vocabulary's id if it has the content, else the next free one.
 Status add_token(PipelineParts& parts, AddedToken token);

@@ -256,14 +256,13 @@ class Reader final : public nlohmann::json_sax<nlohmann::json> {
   Status status_;
 };
 
-Status parse(std::string_view text, std::string_view where, Reader& reader, ModelLists& lists) {
+Status parse(std::string_view text, Reader& reader, ModelLists& lists) {
   // nlohmann's parser skips a byte order mark; the files' own reader does not, nor does any writer make one.
-  if (text.substr(0, 3) == "\xEF\xBB\xBF")
-    return error(Code::kFormat, "%.*s begins with a byte order mark", static_cast<int>(where.size()), where.data());
+  if (text.substr(0, 3) == "\xEF\xBB\xBF") return error(Code::kFormat, "begins with a byte order mark");
   if (!nlohmann::json::sax_parse(text.begin(), text.end(), &reader)) {
     Status status = reader.status();
     if (status.ok()) status = error(Code::kFormat, "not valid JSON");
-    return status.in(where);
+    return status;
   }
   lists.vocabulary.finish();
   return {};
@@ -271,16 +270,16 @@ Status parse(std::string_view text, std::string_view where, Reader& reader, Mode
 
 }  // namespace
 
-Result<Json> read_document(std::string_view text, std::string_view where, ModelLists& lists) {
+Result<Json> read_document(std::string_view text, ModelLists& lists) {
   Reader reader(lists, false);
-  NBL_RETURN_IF_ERROR(parse(text, where, reader, lists));
+  NBL_RETURN_IF_ERROR(parse(text, reader, lists));
   return reader.take();
 }
 
 Status read_vocabulary(std::string_view text, std::string_view where, Vocabulary& out) {
   ModelLists lists;
   Reader reader(lists, true);
-  NBL_RETURN_IF_ERROR(parse(text, where, reader, lists));
+  if (Status status = parse(text, reader, lists); !status.ok()) return status.in(where);
   if (!lists.has_vocab)
     return error(Code::kFormat, "%.*s is no JSON object of tokens and ids", static_cast<int>(where.size()), where.data());
   out = std::move(lists.vocabulary);

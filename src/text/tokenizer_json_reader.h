@@ -21,8 +21,8 @@ struct ModelLists {
   bool has_merges = false;
 };
 
-// The document without those two lists. `where` names the file in messages.
-Result<Json> read_document(std::string_view text, std::string_view where, ModelLists& lists);
+// The document without those two lists. The caller names the file.
+Result<Json> read_document(std::string_view text, ModelLists& lists);
 
 // {"token": id} alone: vocab.json.
 Status read_vocabulary(std::string_view text, std::string_view where, Vocabulary& out);

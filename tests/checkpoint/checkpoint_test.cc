@@ -83,9 +83,35 @@ TEST(Checkpoint, SaysWhatIsMissing) {
   EXPECT_NE(problem_of(directory, Code::kNotFound).find("config.json"), std::string::npos);
   directory.write("config.json", "{}");
   directory.write("pytorch_model.bin", "x");
-  EXPECT_NE(problem_of(directory, Code::kNotFound).find("pickles"), std::string::npos);
+  EXPECT_NE(problem_of(directory, Code::kNotFound).find("pickles (pytorch_model.bin)"), std::string::npos);
+  std::filesystem::remove(directory.file("pytorch_model.bin"));
+  directory.write("model.Q4_K_M.gguf", "GGUF");
+  EXPECT_NE(problem_of(directory, Code::kNotFound).find("GGUF (model.Q4_K_M.gguf)"), std::string::npos);
   directory.write("config.json", "[1]");
   EXPECT_NE(problem_of(directory, Code::kFormat).find("not an object"), std::string::npos);
+}
+
+TEST(Checkpoint, APathThatIsNoneIsTold) {
+  const auto nothing = Checkpoint::open("");
+  ASSERT_FALSE(nothing.ok());
+  EXPECT_EQ(nothing.status().code(), Code::kNotFound);
+  EXPECT_NE(nothing.status().message().find("empty text"), std::string::npos);
+  const auto cut = Checkpoint::open(std::string(NIBBLE_TEST_DATA "/story-6m") + '\0' + "x");
+  ASSERT_FALSE(cut.ok());
+  EXPECT_EQ(cut.status().code(), Code::kArgument) << cut.status().message();
+}
+
+// What a clone without git-lfs has in the place of large files.
+TEST(Checkpoint, PointersOfGitLfsAreNamed) {
+  const std::string pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 456\n";
+  TemporaryDirectory directory;
+  directory.write("config.json", "{}");
+  directory.write("model.safetensors", pointer);
+  EXPECT_NE(problem_of(directory, Code::kFormat).find("model.safetensors is a pointer of git-lfs"), std::string::npos);
+  directory.write("tokenizer.json", pointer);
+  const auto text = read_text_file(directory.file("tokenizer.json"));
+  ASSERT_FALSE(text.ok());
+  EXPECT_NE(text.status().message().find("git lfs pull"), std::string::npos);
 }
 
 // Each header is wrong in one way; the message names what.

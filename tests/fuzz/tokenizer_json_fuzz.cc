@@ -14,7 +14,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string_view input(reinterpret_cast<const char*>(data), size);
   const std::string_view file = input.substr(0, std::min(input.find('\0'), size));
   const std::string_view text = file.size() < size ? input.substr(file.size() + 1) : std::string_view("ab c\xc3\xa9 12");
-  auto parts = nbl::read_tokenizer_json(file, "fuzz/tokenizer.json");
+  auto parts = nbl::read_tokenizer_json(file);
   if (!parts.ok()) return 0;
   const auto tokenizer = nbl::Pipeline::make(std::move(parts).value(), {}, "fuzz");
   std::vector<nbl::TokenSpan> spans;

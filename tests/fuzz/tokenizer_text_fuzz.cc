@@ -15,7 +15,7 @@ namespace {
 using nbl::Json;
 
 std::unique_ptr<nbl::Tokenizer> make(const Json& json) {
-  auto parts = nbl::read_tokenizer_json(nbl::to_text(json), "fuzz/tokenizer.json");
+  auto parts = nbl::read_tokenizer_json(nbl::to_text(json));
   if (!parts.ok()) std::abort();
   return nbl::Pipeline::make(std::move(parts).value(), {}, "fuzz");
 }
