@@ -108,6 +108,8 @@ def option_table(api):
     for option in api.options:
         if "values" in option:
             out += "static constexpr const char* kValues%d[] = {%s, nullptr};\n" % (option["value"], ", ".join(quote(v) for v in option["values"]))
+        if "foreign" in option:
+            out += "static constexpr const char* kForeign%d[] = {%s, nullptr};\n" % (option["value"], ", ".join(quote(v) for v in option["foreign"]))
         if "json" in option:
             out += "static constexpr const char* kKeys%d[] = {%s, nullptr};\n" % (option["value"], ", ".join(quote(v) for v in option["json"]))
     out += "\nconst OptionRow kOptions[] = {\n"
@@ -115,8 +117,9 @@ def option_table(api):
         low, high = o.get("min", "-kEndless"), o.get("max", "kEndless")
         default = o.get("default", "")
         default = str(default) if o["type"] != "list" else ""
-        out += "    {%d, %s, OptionType::%s, %s, %s, %s, %s, %s, %s, %s},\n" % (
+        out += "    {%d, %s, OptionType::%s, %s, %s, %s, %s, %s, %s, %s, %s, %s},\n" % (
             o["value"], quote(o["name"].lower()), kinds[o["type"]], low, high, quote(default), "kValues%d" % o["value"] if "values" in o else "nullptr",
+            "kForeign%d" % o["value"] if "foreign" in o else "nullptr", quote(o["foreign_hint"]) if "foreign" in o else "nullptr",
             "kKeys%d" % o["value"] if "json" in o else "nullptr", quote(o["for"]), quote(o["doc"]))
     out += "};\nconst int kOptionCount = %d;\n\n}  // namespace nbl::api\n" % len(api.options)
     return out

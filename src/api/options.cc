@@ -46,11 +46,11 @@ std::string known_values(const OptionRow& row) {
   return names;
 }
 
-// Kernels of the tools that checkpoints come from, which users ask for by name. None of nibble's is a translation of one.
-bool is_kernel_of_other_tools(std::string name) {
+// Whether the tools that checkpoints come from call something so, which users then ask for by name.
+bool is_foreign(const OptionRow& row, std::string name) {
   std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return c >= 'A' && c <= 'Z' ? c + 32 : c; });
-  for (const char* known : {"exllama", "marlin", "gemm", "gemv", "machete", "bitblas", "triton", "ipex"}) {
-    if (name.find(known) != std::string::npos) return true;
+  for (const char* const* known = row.foreign; known && *known; ++known) {
+    if (name.find(*known) != std::string::npos) return true;
   }
   return false;
 }
@@ -77,10 +77,7 @@ Status check_value(const OptionRow& row, const OptionValue& value) {
       if (text == *known) return {};
     }
     std::string problem = "is \"" + text + "\"";
-    if (row.id == NBL_OPT_KERNEL && is_kernel_of_other_tools(text)) {
-      problem += ", a kernel that is not part of nibble: on a GPU its layers run by nibble's own, resident for one token at a time, "
-                 "launches for more, cublas for long prompts, and auto takes what fits";
-    }
+    if (is_foreign(row, text)) problem += std::string(", ") + row.foreign_hint;
     return bad_value(row, problem + "; known are " + known_values(row));
   }
   if (row.type == OptionType::kText || row.type == OptionType::kList) return {};

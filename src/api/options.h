@@ -22,6 +22,8 @@ struct OptionRow {
   double min, max;
   const char* default_text;
   const char* const* values;       // what a text may be, ended by null; null: anything
+  const char* const* foreign;      // parts of names that other tools use there, in lower case, ended by null; may be null
+  const char* foreign_hint;        // what to say to such a name
   const char* const* json_keys;    // further names that merge_json takes; may be null
   const char* applies;
   const char* doc;
