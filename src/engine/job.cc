@@ -48,15 +48,26 @@ Job::~Job() {
   if (thread_.joinable()) thread_.join();
 }
 
+// Nothing may be thrown here: it would leave the thread and end the process.
+Status Job::internal(const char* problem) const noexcept {
+  try {
+    return Status(Code::kInternal, problem);
+  } catch (...) {
+    return no_memory_;
+  }
+}
+
 void Job::run(const Work& work) {
   Context context(*this);
   Status status;
   try {
     status = work(context);
   } catch (const std::bad_alloc&) {
-    status = Status(Code::kNoMemory, "out of memory");
+    status = no_memory_;
   } catch (const std::exception& problem) {
-    status = Status(Code::kInternal, problem.what());
+    status = internal(problem.what());
+  } catch (...) {
+    status = internal("an exception of an unknown type");
   }
   std::lock_guard<std::mutex> lock(mutex_);
   status_ = std::move(status);

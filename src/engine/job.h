@@ -50,7 +50,9 @@ class Job {
  private:
   Job() = default;
   void run(const Work& work);
+  Status internal(const char* problem) const noexcept;
 
+  const Status no_memory_{Code::kNoMemory, "out of memory; free other models and sessions, or ask for less"};  // made while there is some
   mutable std::mutex mutex_;
   mutable std::condition_variable finished_;
   bool done_ = false;

@@ -1,0 +1,53 @@
+// A job whose work finds no memory fails; it does not end the process, however little is left for telling so.
+#include "engine/job.h"
+
+#include <atomic>
+#include <cstdlib>
+#include <new>
+#include <stdexcept>
+
+#include <gtest/gtest.h>
+
+namespace {
+std::atomic<bool> exhausted{false};
+
+void* allocate(std::size_t size) {
+  if (exhausted.load()) throw std::bad_alloc();
+  if (void* memory = std::malloc(size ? size : 1)) return memory;
+  throw std::bad_alloc();
+}
+}  // namespace
+
+void* operator new(std::size_t size) { return allocate(size); }
+void operator delete(void* memory) noexcept { std::free(memory); }
+void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+
+namespace nbl {
+namespace {
+
+TEST(JobMemory, AJobThatFindsNoneFails) {
+  auto job = Job::start([](Job::Context&) -> Status {
+    exhausted = true;
+    throw std::bad_alloc();
+  });
+  ASSERT_TRUE(job.ok());
+  const Status status = (*job)->wait(-1);
+  exhausted = false;
+  EXPECT_EQ(status.code(), Code::kNoMemory);
+  EXPECT_NE(status.message().find("out of memory"), std::string::npos);
+}
+
+TEST(JobMemory, NorDoesAnotherFaultNeedAny) {
+  auto job = Job::start([](Job::Context&) -> Status {
+    static const std::logic_error fault("a fault");
+    exhausted = true;
+    throw fault;
+  });
+  ASSERT_TRUE(job.ok());
+  const Status status = (*job)->wait(-1);
+  exhausted = false;
+  EXPECT_EQ(status.code(), Code::kNoMemory);
+}
+
+}  // namespace
+}  // namespace nbl
