@@ -13,7 +13,7 @@ nbl_error& no_memory_error() {
   static nbl_error& only = *[] {
     auto* made = new nbl_error();
     made->status = NBL_E_NO_MEMORY;
-    made->message = "out of memory";
+    made->message = "out of memory; free other models and sessions, or ask for less (nbl_model_estimate tells how much a model takes)";
     made->detail = "{}";
     return made;
   }();

@@ -44,6 +44,19 @@ class WithoutCancel {
 
 }  // namespace
 
+namespace {
+
+// A session that there is no memory for, with what makes it smaller.
+Status about_scratch(Status refusal, const PlanLimits& limits) {
+  if (refusal.code() != Code::kNoMemory && refusal.code() != Code::kNoDeviceMemory) return refusal;
+  refusal.in("a session with a context of " + std::to_string(limits.max_context) + " that takes prompts by " +
+             std::to_string(limits.max_tokens) + " tokens (a shorter context or a smaller prefill_chunk takes less)");
+  refusal.with("context", limits.max_context).with("prefill_chunk", limits.max_tokens);
+  return refusal;
+}
+
+}  // namespace
+
 int64_t default_context(const DecoderConfig& config) {
   return config.max_position_embeddings > 0 ? std::min(kDefaultContext, config.max_position_embeddings) : kDefaultContext;
 }
@@ -68,7 +81,9 @@ Result<std::shared_ptr<Session>> Session::create(std::shared_ptr<Model> model, c
   limits.max_tokens = session->chunk_;
   limits.max_context = session->context_;
   limits.max_draws = 1;
-  NBL_ASSIGN_OR_RETURN(session->plan_, backend.compile(session->decoder_, limits));
+  auto plan = backend.compile(session->decoder_, limits);
+  if (!plan.ok()) return about_scratch(plan.status(), limits);
+  session->plan_ = std::move(plan).value();
 
   const int64_t vocab_size = m.config().vocab_size;
   const int64_t affordable = std::max<int64_t>(1, kRowsScratchBytes / (vocab_size * static_cast<int64_t>(sizeof(float))));

@@ -68,6 +68,7 @@ class Builder {
   Status embedding();
   Status head();
   Status norm(const std::string& tensor, int64_t width, Norm& out);
+  static Status about(const LinearPlan& plan, Status refusal);
   Status advance(const std::string& module);
   Status report(uint64_t done);
 
@@ -97,6 +98,15 @@ Status Builder::report(uint64_t done) {
   return {};
 }
 
+// What a backend refuses, with the module that it was given, which only the loader names by itself.
+Status Builder::about(const LinearPlan& plan, Status refusal) {
+  for (const std::string& name : plan.names) {
+    if (refusal.message().find(name) != std::string::npos) return refusal;
+  }
+  if (refusal.code() != Code::kCancelled) refusal.in(plan.names[0]).with("module", plan.names[0]);
+  return refusal;
+}
+
 // A weight that is not in the files' pages any more gives them back before it is packed.
 Result<QuantWeight> Builder::load(const std::string& module, int64_t rows, int64_t columns, bool keep_stored) const {
   NBL_ASSIGN_OR_RETURN(QuantWeight weight, loader_->load(module, rows, columns, keep_stored));
@@ -109,7 +119,9 @@ Status Builder::linear(const LinearPlan& plan, Linear& out) {
   {
     NBL_ASSIGN_OR_RETURN(const WeightSpec spec, loader_->spec(plan.names[0], rows, plan.in_features));
     NBL_ASSIGN_OR_RETURN(const QuantWeight weight, load(plan.names[0], rows, plan.in_features, backend_.takes_stored({spec})));
-    NBL_ASSIGN_OR_RETURN(out.weight, backend_.pack({&weight}, plan.role));
+    Result<std::shared_ptr<const PackedWeight>> packed = backend_.pack({&weight}, plan.role);
+    if (!packed.ok()) return about(plan, packed.status());
+    out.weight = std::move(packed).value();
   }
   NBL_ASSIGN_OR_RETURN(out.bias, loader_->bias(plan.names[0], rows));
   out.names = plan.names;
@@ -137,7 +149,7 @@ Result<bool> Builder::try_fused(const LinearPlan& plan, std::vector<Linear>& out
       },
       plan.role);
   if (!packed.ok() && packed.status().code() == Code::kState) return false;  // their k_orders differ
-  NBL_RETURN_IF_ERROR(packed.status());
+  if (!packed.ok()) return about(plan, packed.status());
   linear.weight = std::move(packed).value();
   linear.names = plan.names;
   linear.part_rows = plan.part_rows;

@@ -20,9 +20,16 @@ Result<int64_t> bounded(const Json& json, const char* key, int64_t fallback, int
   return value;
 }
 
+// A look-up whose error names the file.
+template <typename T>
+Result<T> in_config(Result<T> value) {
+  if (!value.ok()) value.status().in("config.json");
+  return value;
+}
+
 Result<Activation> activation_of(const Json& json) {
   std::string key = json.contains("hidden_act") ? "hidden_act" : "hidden_activation";
-  NBL_ASSIGN_OR_RETURN(const std::string name, json_str(json, key.c_str(), "silu"));
+  NBL_ASSIGN_OR_RETURN(const std::string name, in_config(json_str(json, key.c_str(), "silu")));
   if (name == "silu" || name == "swish") return Activation::kSilu;
   if (name == "gelu") return Activation::kGelu;
   if (name == "gelu_new" || name == "gelu_pytorch_tanh" || name == "gelu_fast") return Activation::kGeluTanh;
@@ -48,7 +55,7 @@ Status read_shape(const Json& json, DecoderConfig& c) {
   }
   NBL_ASSIGN_OR_RETURN(c.head_dim, bounded(json, "head_dim", c.hidden_size / c.num_attention_heads, 2, 4096));
   NBL_ASSIGN_OR_RETURN(c.max_position_embeddings, bounded(json, "max_position_embeddings", 2048, 1, int64_t{1} << 32));
-  NBL_ASSIGN_OR_RETURN(c.tie_word_embeddings, json_bool(json, "tie_word_embeddings", false));
+  NBL_ASSIGN_OR_RETURN(c.tie_word_embeddings, in_config(json_bool(json, "tie_word_embeddings", false)));
   if (c.num_attention_heads % c.num_key_value_heads != 0) {
     return error(Code::kFormat, "config.json: %lld attention heads cannot share %lld key/value heads evenly",
                  static_cast<long long>(c.num_attention_heads), static_cast<long long>(c.num_key_value_heads))
@@ -92,7 +99,7 @@ Result<ModelConfig> read_model_config(const Json& json) {
   config.decoder.model_type = architecture->model_type;
   NBL_RETURN_IF_ERROR(read_shape(json, config.decoder));
   NBL_ASSIGN_OR_RETURN(config.activation, activation_of(json));
-  NBL_ASSIGN_OR_RETURN(const double epsilon, json_f64(json, "rms_norm_eps", 1e-6));
+  NBL_ASSIGN_OR_RETURN(const double epsilon, in_config(json_f64(json, "rms_norm_eps", 1e-6)));
   if (!(epsilon >= 0 && epsilon < 1))
     return error(Code::kFormat, "config.json: \"rms_norm_eps\" is %g", epsilon).with("key", "rms_norm_eps");
   config.norm_epsilon = static_cast<float>(epsilon);
