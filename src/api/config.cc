@@ -18,7 +18,7 @@ Status config_set_str(nbl_config* c, nbl_option option, std::string_view value) 
 Status config_add_str(nbl_config* c, nbl_option option, std::string_view value) { return api::add_value(*c, option, value); }
 
 Status config_merge_json(nbl_config* c, std::string_view json) {
-  NBL_ASSIGN_OR_RETURN(const Json object, parse_json(json, "the options"));
+  NBL_ASSIGN_OR_RETURN(const Json object, parse_json(json, "the text of options"));
   return api::merge_json(*c, object);
 }
 

@@ -34,6 +34,10 @@ void log_failed(const std::string& what, const Status& status) {
 Result<std::shared_ptr<Model>> load(const std::string& dir, const LoadOptions& options, const Progress& progress = {}) {
   Result<std::shared_ptr<Model>> loaded = Model::load(dir, options, progress);
   if (loaded.ok()) {
+    Status start = api::check_sampling((*loaded)->default_sampling());
+    if (!start.ok()) loaded = start.in(dir + "/generation_config.json");
+  }
+  if (loaded.ok()) {
     log_placed("loaded " + dir, **loaded, (*loaded)->load_ns());
   } else {
     log_failed("loading " + dir, loaded.status());

@@ -83,8 +83,13 @@ Status check_value(const OptionRow& row, const OptionValue& value) {
   if (row.type == OptionType::kText || row.type == OptionType::kList) return {};
   const double number = row.type == OptionType::kI64 ? static_cast<double>(std::get<int64_t>(value)) : std::get<double>(value);
   if (number >= row.min && number <= row.max) return {};  // also refuses NaN
-  char text[96];
-  std::snprintf(text, sizeof text, "is %g, expected a number from %g to %g", number, row.min, row.max);
+  char text[128];
+  if (row.type == OptionType::kI64) {
+    std::snprintf(text, sizeof text, "is %lld, expected a whole number from %.0f to %.0f", static_cast<long long>(std::get<int64_t>(value)),
+                  row.min, row.max);
+  } else {
+    std::snprintf(text, sizeof text, "is %g, expected a number from %g to %g", number, row.min, row.max);
+  }
   return bad_value(row, text);
 }
 
@@ -186,15 +191,17 @@ Status merge_max_memory(nbl_config& config, const Json& value) {
   return set_value(config, NBL_OPT_MAX_MEMORY, std::move(list));
 }
 
-bool is_true(const Json& object, const char* key) {
-  const auto found = object.find(key);
-  return found != object.end() && found->is_boolean() && found->get<bool>();
-}
-
 // bitsandbytes' way of asking for a quantized load.
 Status merge_bitsandbytes(nbl_config& config, const Json& object) {
-  if (is_true(object, "load_in_8bit")) return set_value(config, NBL_OPT_LOAD_QUANT, std::string("int8"));
-  if (!is_true(object, "load_in_4bit")) return {};
+  const auto asked = [&object](const char* key) -> Result<bool> {
+    Result<bool> value = json_bool(object, key, false);
+    if (!value.ok()) return Status(Code::kOptionValue, value.status().message()).with("key", key);
+    return value;
+  };
+  NBL_ASSIGN_OR_RETURN(const bool in_8bit, asked("load_in_8bit"));
+  NBL_ASSIGN_OR_RETURN(const bool in_4bit, asked("load_in_4bit"));
+  if (in_8bit) return set_value(config, NBL_OPT_LOAD_QUANT, std::string("int8"));
+  if (!in_4bit) return {};
   NBL_ASSIGN_OR_RETURN(const std::string type, json_str(object, "bnb_4bit_quant_type", "fp4"));
   return set_value(config, NBL_OPT_LOAD_QUANT, type);
 }
@@ -202,7 +209,7 @@ Status merge_bitsandbytes(nbl_config& config, const Json& object) {
 }  // namespace
 
 Status merge_json(nbl_config& config, const Json& object) {
-  if (!object.is_object()) return error(Code::kArgument, "the options are %s, expected a JSON object", object.type_name());
+  if (!object.is_object()) return error(Code::kArgument, "the text of options is a JSON %s, expected an object", object.type_name());
   nbl_config merged;
   merged.values = config.values;  // all or nothing
   NBL_RETURN_IF_ERROR(merge_bitsandbytes(merged, object));
@@ -281,11 +288,13 @@ Enum enum_of(nbl_option id, const std::string& value) {
 }
 
 Result<std::vector<int64_t>> numbers_of(nbl_option id, const std::vector<std::string>& texts, int64_t least) {
+  constexpr int64_t kMost = 1 << 24;
   std::vector<int64_t> numbers;
   for (const std::string& text : texts) {
     int64_t number = 0;
-    if (!whole_number(text, least, 1 << 24, number)) {
-      return bad_value(*find_option(id), "has the entry \"" + text + "\", expected a whole number from " + std::to_string(least));
+    if (!whole_number(text, least, kMost, number)) {
+      return bad_value(*find_option(id), "has the entry \"" + text + "\", expected a whole number from " + std::to_string(least) + " to " +
+                                             std::to_string(kMost));
     }
     numbers.push_back(number);
   }
@@ -421,6 +430,16 @@ Status apply_generation(const nbl_config* config, GenerationOptions& out) {
     const OptionRow& row = *find_option(id);
     if (std::strstr(row.applies, "generation")) NBL_RETURN_IF_ERROR(apply_generation(row, *value, out));
   }
+  return {};
+}
+
+Status check_sampling(const SamplingOptions& sampling) {
+  const std::pair<nbl_option, OptionValue> values[] = {
+      {NBL_OPT_TEMPERATURE, sampling.temperature}, {NBL_OPT_TOP_K, sampling.top_k},
+      {NBL_OPT_TOP_P, sampling.top_p},             {NBL_OPT_MIN_P, sampling.min_p},
+      {NBL_OPT_TYPICAL_P, sampling.typical_p},     {NBL_OPT_REPETITION_PENALTY, sampling.repetition_penalty},
+  };
+  for (const auto& [id, value] : values) NBL_RETURN_IF_ERROR(check_value(*find_option(id), value));
   return {};
 }
 

@@ -53,6 +53,8 @@ Result<PerplexityOptions> perplexity_options(const nbl_config* config);
 // Applies one generation option; kOptionValue for an option of another kind.
 Status apply_generation(const OptionRow& row, const OptionValue& value, GenerationOptions& out);
 Status apply_generation(const nbl_config* config, GenerationOptions& out);
+// Whether what a checkpoint's generation_config.json says is within the ranges of the options.
+Status check_sampling(const SamplingOptions& sampling);
 // Gives one generation option back what `model` starts with.
 Status reset_generation(const OptionRow& row, const Model& model, GenerationOptions& out);
 

@@ -179,7 +179,7 @@ Result<Json> measure_perplexity(const std::shared_ptr<Model>& model, const Perpl
   int64_t windows = static_cast<int64_t>(ids.size()) / options.window;
   if (options.max_windows > 0) windows = std::min(windows, options.max_windows);
   if (windows == 0) {
-    return error(Code::kArgument, "the text has %zu tokens, fewer than one window of %lld", ids.size(),
+    return error(Code::kArgument, "the text has %zu tokens, fewer than one window of %lld; give a longer text, or a smaller window", ids.size(),
                  static_cast<long long>(options.window));
   }
   SessionOptions session_options;

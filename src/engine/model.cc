@@ -197,7 +197,11 @@ Status Model::open_text(const LoadOptions& options) {
 
 // As transformers' generate() does without arguments: greedy unless do_sample; temperature 1 and top_k 50 unless said.
 Status Model::read_generation_defaults() {
-  const Json& generation = checkpoint_->generation_config();
+  Status status = read_generation_config(checkpoint_->generation_config());
+  return status.in("generation_config.json");
+}
+
+Status Model::read_generation_config(const Json& generation) {
   eos_ids_ = eos_ids_of(generation);
   if (eos_ids_.empty()) eos_ids_ = eos_ids_of(checkpoint_->config());
   if (eos_ids_.empty() && tokenizer_ && tokenizer_->eos_id() >= 0) eos_ids_.push_back(tokenizer_->eos_id());
@@ -207,6 +211,7 @@ Status Model::read_generation_defaults() {
   if (!do_sample) return {};
   NBL_ASSIGN_OR_RETURN(sampling.temperature, json_f64(generation, "temperature", 1));
   NBL_ASSIGN_OR_RETURN(sampling.top_k, json_i64(generation, "top_k", 50));
+  if (sampling.top_k == -1) sampling.top_k = 0;  // as other engines write "all"
   NBL_ASSIGN_OR_RETURN(sampling.top_p, json_f64(generation, "top_p", 1));
   NBL_ASSIGN_OR_RETURN(sampling.min_p, json_f64(generation, "min_p", 0));
   NBL_ASSIGN_OR_RETURN(sampling.typical_p, json_f64(generation, "typical_p", 1));

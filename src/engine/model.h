@@ -103,6 +103,7 @@ class Model : public std::enable_shared_from_this<Model> {
   void take_first(std::shared_ptr<const Placement> placement);
   Status open_text(const LoadOptions& options);
   Status read_generation_defaults();
+  Status read_generation_config(const Json& generation);
 
   std::string directory_;
   LoadOptions options_;                           // of the load; another device does not change the others

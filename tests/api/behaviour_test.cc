@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <vector>
 
 #include "api_fixture.h"
@@ -140,6 +141,52 @@ TEST(Api, KernelsOfOtherToolsAreRefusedWithWhatTakesTheirLayers) {
   EXPECT_EQ(message_of(error), "the option kernel is \"fastest\"; known are auto, resident, launches, tiles, cublas");
   const std::string hints = R"({"quantization_config": {"use_exllama": false, "exllama_config": {"version": 2}, "version": "exllama"}})";
   EXPECT_EQ(nbl_config_merge_json(raw, hints.data(), hints.size(), nullptr), NBL_OK);
+}
+
+TEST(Api, AnOptionOutOfRangeIsToldWithItsRange) {
+  nbl_config* raw = nullptr;
+  ASSERT_EQ(nbl_config_create(&raw, nullptr), NBL_OK);
+  const Owned<nbl_config> config(raw);
+  nbl_error* error = nullptr;
+  EXPECT_EQ(nbl_config_set_i64(raw, NBL_OPT_CONTEXT, 16777217, &error), NBL_E_OPTION_VALUE);
+  EXPECT_EQ(message_of(error), "the option context is 16777217, expected a whole number from 0 to 16777216");
+  EXPECT_EQ(nbl_config_set_f64(raw, NBL_OPT_TOP_P, 1.5, &error), NBL_E_OPTION_VALUE);
+  EXPECT_EQ(message_of(error), "the option top_p is 1.5, expected a number from 0 to 1");
+  EXPECT_EQ(nbl_config_merge_json(raw, R"({"load_in_4bit": "yes"})", NBL_NTS, &error), NBL_E_OPTION_VALUE);
+  EXPECT_NE(message_of(error).find("\"load_in_4bit\" is \"yes\""), std::string::npos);
+  ASSERT_EQ(nbl_config_add_str(raw, NBL_OPT_STOP_IDS, "99999999", NBL_NTS, nullptr), NBL_OK);
+  nbl_session* session = nullptr;
+  EXPECT_EQ(nbl_session_create(api::model(), raw, &session, &error), NBL_E_OPTION_VALUE);
+  EXPECT_NE(message_of(error).find("from 0 to 16777216"), std::string::npos);
+}
+
+// generation_config.json is held to the ranges of the options, and named.
+TEST(Api, SamplingThatACheckpointCannotMeanIsRefused) {
+  const nbl::testing::TemporaryDirectory directory;
+  for (const char* name : {"config.json", "model.safetensors", "tokenizer.json"}) {
+    std::filesystem::create_symlink(std::string(NIBBLE_TEST_DATA "/story-6m/") + name, directory.file(name));
+  }
+  const struct {
+    const char* json;
+    const char* expected;  // null: it loads
+  } cases[] = {
+      {R"({"do_sample": true, "top_p": 7})", "the option top_p is 7"},
+      {R"({"do_sample": true, "top_k": "many"})", "\"top_k\" is \"many\""},
+      {R"({"repetition_penalty": 0})", "the option repetition_penalty is 0"},
+      {R"({"do_sample": true, "top_k": -1})", nullptr},
+  };
+  for (const auto& c : cases) {
+    directory.write("generation_config.json", c.json);
+    nbl_model* model = nullptr;
+    nbl_error* error = nullptr;
+    const nbl_status status = nbl_model_load(directory.path().c_str(), NBL_NTS, nullptr, &model, &error);
+    const std::string message = message_of(error);
+    nbl_model_release(model);
+    EXPECT_EQ(status == NBL_OK, c.expected == nullptr) << message;
+    if (!c.expected) continue;
+    EXPECT_NE(message.find("generation_config.json: "), std::string::npos) << message;
+    EXPECT_NE(message.find(c.expected), std::string::npos) << message;
+  }
 }
 
 // What no session could be made with is not estimated either.
