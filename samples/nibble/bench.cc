@@ -209,6 +209,13 @@ void print_comparison(const Json& results) {
   }
 }
 
+// A field of CSV: a quote inside is doubled.
+std::string quoted(const std::string& text) {
+  std::string out = "\"";
+  for (const char c : text) out += c == '"' ? "\"\"" : std::string(1, c);
+  return out + "\"";
+}
+
 void print_csv(const Json& results) {
   static const char* const of_result[] = {"weight_bytes", "read_bandwidth_bytes_per_second", "multiply_operations_per_second"};
   static const char* const of_row[] = {"batch", "prompt_tokens", "decode_tokens", "prefill_ns", "prefill_tokens_per_second",
@@ -220,7 +227,7 @@ void print_csv(const Json& results) {
   std::printf("\n");
   for (const Json& result : results) {
     for (const Json& row : result["rows"]) {
-      std::printf("%s,\"%s\"", result["model"].get<std::string>().c_str(), result["format"].get<std::string>().c_str());
+      std::printf("%s,%s", quoted(result["model"].get<std::string>()).c_str(), quoted(result["format"].get<std::string>()).c_str());
       for (const char* key : of_row) std::printf(",%s", row.contains(key) ? row[key].dump().c_str() : "");
       for (const char* key : of_result) std::printf(",%s", result.contains(key) ? result[key].dump().c_str() : "");
       std::printf("\n");
@@ -230,7 +237,8 @@ void print_csv(const Json& results) {
 
 void run(BenchFlags flags) {
   if (flags.directories.empty() == flags.shape.empty()) throw std::runtime_error("bench needs directories, or --shape (see --help)");
-  const int threads = flags.load.threads > 0 ? static_cast<int>(flags.load.threads) : bandwidth::usable_cores();
+  const int64_t threads_asked = flags.load.threads.value_or(0);
+  const int threads = threads_asked > 0 ? static_cast<int>(threads_asked) : bandwidth::usable_cores();
   const bool probes = !flags.no_probe && (flags.load.device == "cpu" || (flags.load.device == "auto" && nbl_device_count() == 0));
   if (flags.directories.empty()) flags.directories.push_back("");
   Json results = Json::array();
@@ -260,7 +268,9 @@ void add_bench(CLI::App& program) {
                       "Random weights of this shape instead: smollm2-135m, qwen2.5-0.5b, tinyllama-1.1b, mistral-7b, ...");
   command->add_option("--format", flags->format, "Their format: awq-g128, gptq-g128, nf4, fp4, f16, ...")->capture_default_str();
   command->add_option("--prompt", flags->prompts, "Prompt lengths")->delimiter(',')->capture_default_str();
-  command->add_option("--decode", flags->decode, "Tokens to generate after each prompt; 0: as many as it has")->capture_default_str();
+  command->add_option("--decode", flags->decode, "Tokens to generate after each prompt; 0: as many as it has")
+      ->check(not_negative)
+      ->capture_default_str();
   command->add_option("--batch", flags->batches, "Sequences decoded together")->delimiter(',')->capture_default_str();
   command->add_option("--repeats", flags->repeats, "Measurements of each row; the median is shown")->capture_default_str();
   command->add_flag("--no-probe", flags->no_probe, "Do not measure the read bandwidth of the CPU");

@@ -11,6 +11,7 @@
 #include "facts.h"
 #include "model_options.h"
 #include "terminal.h"
+#include "text_file.h"
 
 namespace commands {
 namespace {
@@ -42,6 +43,7 @@ class Conversation {
       : model_(std::move(model)), session_(flags.sampling.make_session(model_.get())), max_tokens_(flags.max_tokens),
         shows_facts_(flags.stats) {
     description_ = Json::parse(client::text_of(nbl_model_describe, model_.get()));
+    if (description_["tokenizer"].is_null()) throw std::runtime_error(description_["tokenizer_problem"].get<std::string>());
     if (description_["chat_template"].is_null()) {
       const std::string reason = description_.value("chat_template_problem", "the directory has none");
       throw std::runtime_error("the model has no chat template (" + reason + "); use `nibble run --raw`");
@@ -52,6 +54,7 @@ class Conversation {
   const Json& description() const { return description_; }
 
   void set_system(const std::string& text) {
+    text_file::check_utf8(text, "the system message");
     messages_ = Json::array();
     if (!text.empty()) messages_.push_back({{"role", "system"}, {"content", text}});
   }
@@ -64,6 +67,7 @@ class Conversation {
 
   // A turn that fails leaves no trace: the message can be sent again.
   void turn(const std::string& message) {
+    text_file::check_utf8(message, "the message");
     messages_.push_back({{"role", "user"}, {"content", message}});
     std::string answer;
     try {
@@ -90,6 +94,13 @@ class Conversation {
     const Json saved = Json::parse(file, nullptr, false);
     if (!saved.is_object() || !saved.contains("messages") || !saved["messages"].is_array()) {
       throw std::runtime_error(path + " is not a saved conversation: expected {\"messages\": [...]}");
+    }
+    for (const Json& message : saved["messages"]) {
+      const auto is_text = [&message](const char* key) { return message.contains(key) && message[key].is_string(); };
+      if (!message.is_object() || !is_text("role") || !is_text("content")) {
+        throw std::runtime_error(path + " is not a saved conversation: a message is " + message.dump() +
+                                 ", expected {\"role\": \"...\", \"content\": \"...\"}");
+      }
     }
     messages_ = saved["messages"];
     std::printf("loaded %zu messages\n", messages_.size());

@@ -1,6 +1,7 @@
 // nibble inspect, describe, estimate, devices: what is in a directory, in a model, in the memory it will take, in the machine.
 #include <cstdio>
 #include <memory>
+#include <optional>
 
 #include <nlohmann/json.hpp>
 
@@ -100,7 +101,7 @@ Json devices() {
 struct Flags {
   LoadFlags load;
   bool json = false;
-  int64_t context = 0;
+  std::optional<int64_t> context;
 };
 
 }  // namespace
@@ -138,11 +139,11 @@ void add_estimate(CLI::App& program) {
   auto flags = std::make_shared<Flags>();
   CLI::App* command = program.add_subcommand("estimate", "Memory that a model and a session will take, without reading weights");
   flags->load.add_to(command);
-  command->add_option("--context", flags->context, "Positions of the session; 0: the default of the model");
+  command->add_option("--context", flags->context, "Tokens of the session; 0: the smaller of 4096 and what the model was trained for");
   add_json_flag(command, &flags->json);
   command->callback([flags] {
     const client::Config config = flags->load.config();
-    if (flags->context > 0) client::set(config, NBL_OPT_CONTEXT, flags->context);
+    if (flags->context) client::set(config, NBL_OPT_CONTEXT, *flags->context);
     const std::string& directory = flags->load.directory;
     print(Json::parse(client::text_of(nbl_model_estimate, directory.data(), directory.size(), config.get())), flags->json);
   });

@@ -40,5 +40,6 @@ int main(int argc, char** argv) {
   } catch (const std::exception& error) {
     return fail(1, error.what());
   }
+  if (std::fflush(stdout) != 0 || std::ferror(stdout)) return fail(1, "standard output could not be written");
   return 0;
 }

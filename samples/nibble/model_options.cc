@@ -20,7 +20,7 @@ void LoadFlags::add_to(CLI::App* command, bool with_directory) {
 client::Config LoadFlags::config() const {
   client::Config out = client::make_config();
   client::set(out, NBL_OPT_DEVICE, device);
-  if (threads > 0) client::set(out, NBL_OPT_N_THREADS, threads);
+  if (threads) client::set(out, NBL_OPT_N_THREADS, *threads);
   if (!isa.empty()) client::set(out, NBL_OPT_CPU_ISA, isa);
   if (!precision.empty()) client::set(out, NBL_OPT_CPU_PRECISION, precision);
   if (!kernel.empty()) client::set(out, NBL_OPT_KERNEL, kernel);
@@ -63,6 +63,8 @@ client::Session SamplingFlags::make_session(nbl_model* model) const {
   for (const std::string& text : stop) client::add(config, NBL_OPT_STOP, text);
   return client::make<client::Session>(nbl_session_create, model, config.get());
 }
+
+std::string not_negative(const std::string& number) { return number[0] == '-' ? "is " + number + ", expected 0 or more" : ""; }
 
 void add_json_flag(CLI::App* command, bool* json) { command->add_flag("--json", *json, "For programs: JSON on standard output"); }
 

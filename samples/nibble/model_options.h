@@ -15,7 +15,7 @@ namespace commands {
 struct LoadFlags {
   std::string directory;
   std::string device = "auto";       // auto, cpu, ref, cuda, cuda:N
-  int64_t threads = 0;               // 0: all physical cores
+  std::optional<int64_t> threads;    // 0: all physical cores, as without it
   std::string isa;                   // empty: the best there is
   std::string precision;             // empty: the library's default
   std::string kernel;                // of a GPU; empty: auto
@@ -38,6 +38,9 @@ struct SamplingFlags {
   // What was not asked for is as the model's generation_config.json says.
   client::Session make_session(nbl_model* model) const;
 };
+
+// A check of CLI11's for numbers from 0 on, whose own one tells the largest double.
+std::string not_negative(const std::string& number);
 
 // --json, where a program reads.
 void add_json_flag(CLI::App* command, bool* json);

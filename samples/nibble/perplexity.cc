@@ -4,6 +4,7 @@
 // the incomplete tail dropped; each window alone from position 0; perplexity = exp(mean of -ln p over ids 1 .. window-1).
 #include <cstdio>
 #include <memory>
+#include <optional>
 
 #include <nlohmann/json.hpp>
 
@@ -22,7 +23,7 @@ struct PerplexityFlags {
   LoadFlags load;
   std::string file;
   int64_t window = 512;
-  int64_t max_windows = 0;
+  std::optional<int64_t> max_windows;
   int64_t characters = 0;
   bool json = false;
 };
@@ -33,7 +34,7 @@ void run(const PerplexityFlags& flags) {
   const client::Model model = load(flags.load);
   const client::Config config = client::make_config();
   client::set(config, NBL_OPT_PERPLEXITY_WINDOW, flags.window);
-  if (flags.max_windows > 0) client::set(config, NBL_OPT_PERPLEXITY_MAX_WINDOWS, flags.max_windows);
+  if (flags.max_windows) client::set(config, NBL_OPT_PERPLEXITY_MAX_WINDOWS, *flags.max_windows);
   const auto job = client::make<client::Job>(nbl_perplexity_start, model.get(), config.get(), text.data(), text.size());
   terminal::wait(job.get(), "scoring " + flags.file);
   Json result = Json::parse(client::text_of(nbl_job_result, job.get()));
@@ -59,7 +60,7 @@ void add_perplexity(CLI::App& program) {
   command->add_option("-f,--file", flags->file, "Text file, UTF-8")->required();
   command->add_option("--window", flags->window, "Ids in a window")->capture_default_str();
   command->add_option("--max-windows", flags->max_windows, "Only the first so many windows");
-  command->add_option("--characters", flags->characters, "Only the first so many characters of the file");
+  command->add_option("--characters", flags->characters, "Only the first so many characters of the file")->check(not_negative);
   add_json_flag(command, &flags->json);
   command->callback([flags] { run(*flags); });
 }

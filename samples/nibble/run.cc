@@ -3,6 +3,7 @@
 #include <iostream>
 #include <iterator>
 #include <memory>
+#include <optional>
 
 #include <unistd.h>
 
@@ -10,6 +11,7 @@
 #include "facts.h"
 #include "model_options.h"
 #include "terminal.h"
+#include "text_file.h"
 
 namespace commands {
 namespace {
@@ -20,7 +22,7 @@ using terminal::Style;
 struct RunFlags {
   LoadFlags load;
   SamplingFlags sampling;
-  std::string prompt;
+  std::optional<std::string> prompt;
   std::string system;
   int64_t max_tokens = 256;
   bool raw = false;
@@ -29,7 +31,7 @@ struct RunFlags {
 
 // Standard input is the prompt when there is none on the command line, so that `nibble run DIR < file` works.
 std::string prompt_of(const RunFlags& flags) {
-  if (!flags.prompt.empty() && flags.prompt != "-") return flags.prompt;
+  if (flags.prompt && *flags.prompt != "-") return *flags.prompt;
   if (isatty(STDIN_FILENO)) throw CLI::RequiredError("a prompt (as an argument, or on standard input)");
   return {std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>()};
 }
@@ -43,9 +45,15 @@ Json request_of(const RunFlags& flags, const std::string& prompt) {
 
 void run(const RunFlags& flags) {
   const std::string prompt = prompt_of(flags);
+  text_file::check_utf8(prompt, "the prompt");
+  text_file::check_utf8(flags.system, "the system message");
   const client::Model model = load(flags.load);
   const client::Session session = flags.sampling.make_session(model.get());
   const Json description = Json::parse(client::text_of(nbl_model_describe, model.get()));
+  // A model that was made to continue texts has none. One that cannot be read is a fault: the bare text would be another prompt.
+  if (!flags.raw && description.contains("chat_template_problem")) {
+    throw std::runtime_error(description["chat_template_problem"].get<std::string>() + "; --raw continues the text without it");
+  }
   const bool chat = !flags.raw && !description["chat_template"].is_null();
 
   std::string answer;
@@ -82,6 +90,9 @@ void run(const RunFlags& flags) {
   }
   std::printf("\n");
   std::fflush(stdout);
+  if (speed.stop_reason == "context full") {
+    std::fprintf(stderr, "%s\n", terminal::styled(2, Style::kDim, "[the context is full: --context asks for more]").c_str());
+  }
   std::fprintf(stderr, "%s\n", terminal::styled(2, Style::kDim, facts::line(description, speed)).c_str());
 }
 

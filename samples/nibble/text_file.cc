@@ -4,12 +4,26 @@
 #include <iterator>
 #include <stdexcept>
 
+#include <nlohmann/json.hpp>
+
 namespace text_file {
 
 std::string read(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   if (!file) throw std::runtime_error("cannot read " + path);
-  return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  try {
+    return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  } catch (const std::ios_base::failure&) {  // a directory opens, and cannot be read
+    throw std::runtime_error("cannot read " + path);
+  }
+}
+
+void check_utf8(const std::string& text, const std::string& what) {
+  try {
+    static_cast<void>(nlohmann::json(text).dump());
+  } catch (const nlohmann::json::exception&) {
+    throw std::runtime_error(what + " is not UTF-8");
+  }
 }
 
 std::string first_characters(const std::string& text, int64_t count) {

@@ -3,6 +3,7 @@
 #include <iostream>
 #include <iterator>
 #include <memory>
+#include <optional>
 
 #include <nlohmann/json.hpp>
 
@@ -16,7 +17,7 @@ using Json = nlohmann::ordered_json;
 
 struct Flags {
   LoadFlags load;
-  std::string text;
+  std::optional<std::string> text;
   bool no_special = false;
   bool json = false;
 };
@@ -53,8 +54,8 @@ std::string bytes_of(const nbl_model* model, nbl_token id) {
 }
 
 void run(const Flags& flags) {
-  std::string text = flags.text;
-  if (text.empty() || text == "-") text.assign(std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>());
+  std::string text = flags.text.value_or("-");
+  if (text == "-") text.assign(std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>());
   const client::Model model = load(flags.load);
   const auto ids = client::tokenize(model.get(), text, flags.no_special ? 0 : uint32_t{NBL_TOKENIZE_ADD_SPECIAL});
   if (flags.json) {

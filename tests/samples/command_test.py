@@ -81,6 +81,42 @@ class Run(unittest.TestCase):
         result = nibble("run", STORY, "hello", "--isa", "abacus")
         self.assertEqual(result.returncode, 1)
         self.assertIn("abacus", result.stderr)
+        result = nibble("run", STORY, "hello", "--threads", "-1")
+        self.assertEqual(result.returncode, 1)
+        self.assertIn("n_threads is -1", result.stderr)
+        result = nibble("run", STORY, b"\xff")
+        self.assertEqual((result.returncode, result.stderr), (1, "nibble: the prompt is not UTF-8\n"))
+        result = nibble("perplexity", STORY, "--file", SOURCE)
+        self.assertEqual((result.returncode, result.stderr), (1, "nibble: cannot read %s\n" % SOURCE))
+
+    def test_an_empty_prompt_is_a_prompt(self):
+        result = nibble("run", STORY, "", "-n", "4", "--json", text="not this")
+        self.assertEqual(json.loads(result.stdout)["prompt"], "")
+        self.assertEqual(json.loads(nibble("tokenize", STORY, "", "--no-special", "--json", text="not this").stdout)["ids"], [])
+
+    def test_a_full_context_is_told(self):
+        result = nibble("run", STORY, "Tell me a story.", "--context", "16")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertIn("the context is full", result.stderr)
+
+    def test_what_cannot_be_written_is_a_failure(self):
+        with open("/dev/full", "w") as full:
+            result = subprocess.run((NIBBLE, "inspect", STORY), stdout=full, stderr=subprocess.PIPE, encoding="utf-8")
+        self.assertEqual((result.returncode, result.stderr), (1, "nibble: standard output could not be written\n"))
+
+    def test_a_faulty_chat_template_is_no_other_prompt(self):
+        with tempfile.TemporaryDirectory() as folder:
+            for name in ("config.json", "model.safetensors", "tokenizer.json"):
+                os.symlink(os.path.join(STORY, name), os.path.join(folder, name))
+            with open(os.path.join(folder, "chat_template.jinja"), "w", encoding="utf-8") as file:
+                file.write("{% for message in messages %}")
+            for command in (("run", folder, "hello"), ("chat", folder)):
+                result = nibble(*command, text="")
+                self.assertEqual(result.returncode, 1)
+                self.assertIn("Unexpected end of template", result.stderr)
+            self.assertEqual(nibble("run", folder, "hello", "--raw", "-n", "2").returncode, 0)
+            os.remove(os.path.join(folder, "tokenizer.json"))
+            self.assertIn("holds no tokenizer.json", nibble("chat", folder, text="").stderr)
 
 
 class OtherCommands(unittest.TestCase):
@@ -263,6 +299,13 @@ class Chat(unittest.TestCase):
                 messages = json.load(file)["messages"]
         self.assertEqual([message["content"] for message in messages if message["role"] == "user"], ["one\ntwo", "three \nfour"])
 
+    def test_a_message_that_is_refused_leaves_no_trace(self):
+        result = subprocess.run((NIBBLE, "chat", STORY, "--seed", "1", "-n", "8"), input=b"\xff\nTell me a story.\n", capture_output=True, timeout=60)
+        refusal, answer = result.stdout.decode().split("\n", 1)
+        self.assertEqual(refusal, "the message is not UTF-8")
+        self.assertGreater(len(answer.split()), 3)
+        self.assertNotIn("UTF-8", answer)
+
     def test_from_a_pipe_with_a_saved_conversation(self):
         with tempfile.TemporaryDirectory() as folder:
             path = os.path.join(folder, "chat.json")
@@ -272,6 +315,9 @@ class Chat(unittest.TestCase):
             self.assertIn("loaded 2 messages", second.stdout)
             with open(path, encoding="utf-8") as one, open(path + "2", encoding="utf-8") as two:
                 self.assertEqual(json.load(one), json.load(two))
+            with open(path + "3", "w", encoding="utf-8") as file:
+                file.write('{"messages": [{"role": "user", "content": 3}]}')
+            self.assertIn("a message is", nibble("chat", STORY, text="/load %s\n" % (path + "3")).stdout)
             third = nibble("chat", STORY, text="/load /no/such/file\n/load %s\n/quit\n" % NIBBLE)
             self.assertIn("cannot read /no/such/file", third.stdout)
             self.assertIn("not a saved conversation", third.stdout)
