@@ -15,6 +15,11 @@ int fail(int code, const std::string& message) {
   return code;
 }
 
+// What is odd about a checkpoint, though it could be dealt with; failures come back from the call.
+void NBL_CALL warn(int32_t level, const char* text, size_t size, void*) {
+  if (level == NBL_LOG_WARNING) std::fprintf(stderr, "nibble: %.*s\n", static_cast<int>(size), text);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -31,6 +36,8 @@ int main(int argc, char** argv) {
   commands::add_bench(program);
   commands::add_perplexity(program);
   commands::add_devices(program);
+  nbl_log_callback(warn, nullptr);
+  nbl_log_level(NBL_LOG_WARNING);
   try {
     program.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -144,6 +144,7 @@ Status Model::place_on(BackendKind kind, int device, const LoadOptions& options,
     NBL_ASSIGN_OR_RETURN(decoder, build_decoder(loader, *backend, progress));
     placement.quantization = loader->description();
     placement.warnings.insert(placement.warnings.end(), loader->warnings().begin(), loader->warnings().end());
+    if (const std::string warning = layers_not_read(*checkpoint_, decoder->config); !warning.empty()) placement.warnings.push_back(warning);
   } else {
     NBL_ASSIGN_OR_RETURN(decoder, synthesize_decoder(synthesis_, *backend));
     placement.quantization = synthesis_;
@@ -316,6 +317,9 @@ Result<Json> Model::inspect(const std::string& directory) {
   if (!checkpoint->quantization_source().empty()) out["quantization_source"] = checkpoint->quantization_source();
   if (loader.ok()) out["warnings"] = loader.value()->warnings();
   const auto parsed = read_model_config(config);
+  if (loader.ok() && parsed.ok()) {
+    if (const std::string warning = layers_not_read(*checkpoint, parsed->decoder); !warning.empty()) out["warnings"].push_back(warning);
+  }
   out["loadable"] = loader.ok() && parsed.ok();
   if (!loader.ok()) {
     out["problem"] = loader.status().message();

@@ -48,6 +48,16 @@ Result<int64_t> packed_model_bytes(const WeightLoader& loader, const Backend& ba
   return bytes;
 }
 
+std::string layers_not_read(const Checkpoint& checkpoint, const DecoderConfig& c) {
+  const std::string next = "model.layers." + std::to_string(c.num_hidden_layers) + ".";
+  const auto& tensors = checkpoint.tensors();  // sorted by name
+  const auto at = std::lower_bound(tensors.begin(), tensors.end(), next,
+                                   [](const TensorView& tensor, const std::string& wanted) { return tensor.name < wanted; });
+  if (at == tensors.end() || at->name.compare(0, next.size(), next) != 0) return "";
+  return "config.json counts " + std::to_string(c.num_hidden_layers) + " layers (num_hidden_layers), but there is " + at->name +
+         ", which is not read: an answer may make no sense";
+}
+
 LinearPlan plan_head(const DecoderConfig& c) { return {WeightRole::kHead, {"lm_head"}, {c.vocab_size}, c.hidden_size}; }
 
 namespace {

@@ -17,6 +17,9 @@ namespace nbl {
 // Bytes done and in all; false cancels.
 using BuildProgress = std::function<bool(uint64_t done, uint64_t total)>;
 
+// What to warn of where the files have layers beyond those that config.json counts, which nothing will read; else empty.
+std::string layers_not_read(const Checkpoint& checkpoint, const DecoderConfig& config);
+
 Result<std::shared_ptr<const Decoder>> build_decoder(std::shared_ptr<const WeightLoader> loader, const Backend& backend,
                                                      const BuildProgress& progress);
 

@@ -69,6 +69,18 @@ TEST(BuildDecoder, TiesTheHeadWhereItIsNotStored) {
   EXPECT_EQ((*decoder)->blocks[0].attention.qkv[0].part_rows, (std::vector<int64_t>{16, 8, 8}));
 }
 
+TEST(BuildDecoder, LayersBeyondTheCountOfTheConfigAreTold) {
+  const auto opened = open(small_tensors());
+  const auto config = read_model_config(opened->loader->checkpoint().config());
+  ASSERT_TRUE(config.ok()) << config.status().message();
+  DecoderConfig shape = config->decoder;
+  EXPECT_EQ(layers_not_read(opened->loader->checkpoint(), shape), "");
+  shape.num_hidden_layers = 1;
+  const std::string warning = layers_not_read(opened->loader->checkpoint(), shape);
+  EXPECT_NE(warning.find("counts 1 layers"), std::string::npos) << warning;
+  EXPECT_NE(warning.find("model.layers.1.input_layernorm.weight"), std::string::npos) << warning;
+}
+
 TEST(BuildDecoder, EachMissingTensorIsNamed) {
   const std::vector<TensorBytes> all = small_tensors();
   const auto backend = make_ref_backend();

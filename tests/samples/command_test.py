@@ -104,6 +104,20 @@ class Run(unittest.TestCase):
             result = subprocess.run((NIBBLE, "inspect", STORY), stdout=full, stderr=subprocess.PIPE, encoding="utf-8")
         self.assertEqual((result.returncode, result.stderr), (1, "nibble: standard output could not be written\n"))
 
+    def test_what_is_odd_about_a_checkpoint_is_told(self):
+        with tempfile.TemporaryDirectory() as folder:
+            for name in ("model.safetensors", "tokenizer.json"):
+                os.symlink(os.path.join(STORY, name), os.path.join(folder, name))
+            with open(os.path.join(STORY, "config.json"), encoding="utf-8") as file:
+                config = dict(json.load(file), num_hidden_layers=5)
+            with open(os.path.join(folder, "config.json"), "w", encoding="utf-8") as file:
+                json.dump(config, file)
+            result = nibble("run", folder, "hello", "-n", "2", "--json")
+            self.assertEqual(result.returncode, 0, result.stderr)
+            self.assertIn("config.json counts 5 layers", result.stderr)
+            json.loads(result.stdout)
+            self.assertIn("counts 5 layers", json.loads(nibble("inspect", folder, "--json").stdout)["warnings"][0])
+
     def test_a_faulty_chat_template_is_no_other_prompt(self):
         with tempfile.TemporaryDirectory() as folder:
             for name in ("config.json", "model.safetensors", "tokenizer.json"):
