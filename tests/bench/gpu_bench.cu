@@ -27,18 +27,18 @@
 #include "kernels/cuda/draws.h"
 #include "kernels/cuda/matmul.h"
 #include "kernels/cuda/weight.h"
+#include "tests/support/decoder_parts.h"
 
 namespace {
 
 using namespace nbl;
 
-struct Shape {
+struct Shape : testing::DecoderShape {
   const char* name;
-  int64_t hidden, inner, layers, heads, kv_heads, head_dim, vocab;
 };
-const Shape kMistral = {"mistral-7b", 4096, 14336, 32, 32, 8, 128, 32000};
-const Shape kQwenHalf = {"qwen2.5-0.5b", 896, 4864, 24, 14, 2, 64, 151936};
-const Shape kQwenOneHalf = {"qwen2.5-1.5b", 1536, 8960, 28, 12, 2, 128, 151936};
+const Shape kMistral = {{4096, 14336, 32, 32, 8, 128, 32000}, "mistral-7b"};
+const Shape kQwenHalf = {{896, 4864, 24, 14, 2, 64, 151936}, "qwen2.5-0.5b"};
+const Shape kQwenOneHalf = {{1536, 8960, 28, 12, 2, 128, 151936}, "qwen2.5-1.5b"};
 
 struct Format {
   const char* name;
@@ -83,32 +83,20 @@ Result<Linear> make_linear(const Backend& backend, const Format& f, std::vector<
   std::vector<QuantWeight> parts;
   for (int64_t n : rows) parts.push_back(make_weight(f, n, k, seed++));
   std::vector<const QuantWeight*> pointers;
-  Linear linear;
-  for (const QuantWeight& part : parts) pointers.push_back(&part), linear.out_features += part.out_features;
-  linear.part_rows = rows;
-  linear.in_features = k;
-  NBL_ASSIGN_OR_RETURN(linear.weight, backend.pack(pointers, role));
-  return linear;
+  for (const QuantWeight& part : parts) pointers.push_back(&part);
+  return testing::pack_linear(backend, pointers, role);
 }
 
 struct Model {
-  std::shared_ptr<Decoder> decoder = std::make_shared<Decoder>();
+  std::shared_ptr<Decoder> decoder;
   std::vector<uint16_t> table;
   int64_t bytes = 0;  // read by a decode step: blocks and head
 };
 
 Result<std::unique_ptr<Model>> make_model(const Backend& backend, const Shape& s, const Format& f) {
   auto model = std::make_unique<Model>();
+  model->decoder = testing::decoder_of_shape(s, 1e6);
   Decoder& d = *model->decoder;
-  d.config.vocab_size = s.vocab;
-  d.config.hidden_size = s.hidden;
-  d.config.intermediate_size = s.inner;
-  d.config.num_hidden_layers = s.layers;
-  d.config.num_attention_heads = s.heads;
-  d.config.num_key_value_heads = s.kv_heads;
-  d.config.head_dim = s.head_dim;
-  d.rope.rotary_dim = s.head_dim;
-  for (int64_t i = 0; i < s.head_dim / 2; ++i) d.rope.inv_freq.push_back(static_cast<float>(1 / std::pow(1e6, 2.0 * i / s.head_dim)));
   model->table.resize(static_cast<size_t>(s.vocab * s.hidden));
   uint32_t seed = 1;
   for (uint16_t& v : model->table) v = float_to_f16((static_cast<int>(next_random(seed) % 2001) - 1000) * 1e-3f);
@@ -120,11 +108,11 @@ Result<std::unique_ptr<Model>> make_model(const Backend& backend, const Shape& s
     block.attention.scale = 1.f / std::sqrt(static_cast<float>(s.head_dim));
     NBL_ASSIGN_OR_RETURN(Linear qkv, make_linear(backend, f, {s.heads * s.head_dim, s.kv_heads * s.head_dim, s.kv_heads * s.head_dim}, s.hidden,
                                                  WeightRole::kQkv, seed += 9));
-    NBL_ASSIGN_OR_RETURN(Linear gate_up, make_linear(backend, f, {s.inner, s.inner}, s.hidden, WeightRole::kGateUp, seed += 9));
+    NBL_ASSIGN_OR_RETURN(Linear gate_up, make_linear(backend, f, {s.intermediate, s.intermediate}, s.hidden, WeightRole::kGateUp, seed += 9));
     block.attention.qkv.push_back(std::move(qkv));
     block.mlp.gate_up.push_back(std::move(gate_up));
     NBL_ASSIGN_OR_RETURN(block.attention.output, make_linear(backend, f, {s.hidden}, s.heads * s.head_dim, WeightRole::kAttentionOutput, seed += 9));
-    NBL_ASSIGN_OR_RETURN(block.mlp.down, make_linear(backend, f, {s.hidden}, s.inner, WeightRole::kDown, seed += 9));
+    NBL_ASSIGN_OR_RETURN(block.mlp.down, make_linear(backend, f, {s.hidden}, s.intermediate, WeightRole::kDown, seed += 9));
   }
   for (int64_t i = 0; i < s.layers; ++i) {
     d.blocks.push_back(kinds[i % 2]);

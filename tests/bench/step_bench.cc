@@ -16,19 +16,20 @@
 #include <vector>
 
 #include "kernels/backend.h"
+#include "tests/support/decoder_parts.h"
 
 namespace {
 
 using namespace nbl;
 
-struct Shape {
+struct Shape : testing::DecoderShape {
   const char* name;
-  int64_t hidden, intermediate, layers, heads, kv_heads, head_dim, vocab, group;
+  int64_t group;
 };
 constexpr Shape kShapes[] = {
-    {"qwen2.5-0.5b", 896, 4864, 24, 14, 2, 64, 151936, 128},
-    {"tinyllama", 2048, 5632, 22, 32, 4, 64, 32000, 128},
-    {"smollm2-135m", 576, 1536, 30, 9, 3, 64, 49152, 64},
+    {{896, 4864, 24, 14, 2, 64, 151936}, "qwen2.5-0.5b", 128},
+    {{2048, 5632, 22, 32, 4, 64, 32000}, "tinyllama", 128},
+    {{576, 1536, 30, 9, 3, 64, 49152}, "smollm2-135m", 64},
 };
 
 double now() {
@@ -110,34 +111,16 @@ struct Built {
 
 Built build(const Shape& s, const Backend& backend) {
   Built built;
-  built.decoder = std::make_shared<Decoder>();
+  built.decoder = testing::decoder_of_shape(s, 10000);
   Decoder& d = *built.decoder;
-  d.config.vocab_size = s.vocab;
-  d.config.hidden_size = s.hidden;
-  d.config.intermediate_size = s.intermediate;
-  d.config.num_hidden_layers = s.layers;
-  d.config.num_attention_heads = s.heads;
-  d.config.num_key_value_heads = s.kv_heads;
-  d.config.head_dim = s.head_dim;
-  d.rope.rotary_dim = s.head_dim;
-  for (int64_t i = 0; i < s.head_dim / 2; ++i)
-    d.rope.inv_freq.push_back(static_cast<float>(
-        std::pow(10000.0, -2.0 * static_cast<double>(i) / static_cast<double>(s.head_dim))));
   const auto linear = [&](std::vector<const QuantWeight*> parts, WeightRole role) {
-    Linear l;
-    l.in_features = parts[0]->in_features;
-    for (const QuantWeight* w : parts) {
-      l.part_rows.push_back(w->out_features);
-      l.out_features += w->out_features;
-    }
-    Result<std::shared_ptr<const PackedWeight>> packed = backend.pack(parts, role);
+    Result<Linear> packed = testing::pack_linear(backend, parts, role);
     if (!packed.ok()) {
       std::fprintf(stderr, "%s\n", packed.status().message().c_str());
       std::exit(1);
     }
-    l.weight = packed.value();
-    built.bytes += l.weight->bytes();
-    return l;
+    built.bytes += packed->weight->bytes();
+    return std::move(packed).value();
   };
   Norm norm;
   norm.weight.assign(static_cast<size_t>(s.hidden), 1.0f);

@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "kernels/rope.h"
+#include "tests/support/decoder_parts.h"
 
 namespace nbl::gpu_test {
 
@@ -129,14 +130,8 @@ Norm random_norm(int64_t width, bool layer, uint32_t seed) {
 
 Result<Linear> make_linear(const Backend& backend, const std::vector<const QuantWeight*>& parts, WeightRole role, bool bias,
                            uint32_t seed) {
-  Linear linear;
-  for (const QuantWeight* part : parts) {
-    linear.names.push_back("test");
-    linear.part_rows.push_back(part->out_features);
-    linear.out_features += part->out_features;
-  }
-  linear.in_features = parts[0]->in_features;
-  NBL_ASSIGN_OR_RETURN(linear.weight, backend.pack(parts, role));
+  NBL_ASSIGN_OR_RETURN(Linear linear, testing::pack_linear(backend, parts, role));
+  linear.names.assign(parts.size(), "test");
   if (bias) linear.bias = random_values(linear.out_features, 0.1f, seed);
   return linear;
 }
@@ -165,20 +160,8 @@ double apply_activation(Activation kind, double v) {
 
 Result<std::unique_ptr<TestModel>> TestModel::create(const Backend& backend, const ModelOptions& o) {
   std::unique_ptr<TestModel> model(new TestModel);
-  model->decoder_ = std::make_shared<Decoder>();
+  model->decoder_ = testing::decoder_of_shape({o.hidden, o.inner, o.layers, o.heads, o.kv_heads, o.head_dim, o.vocab}, 10000, o.rotary_dim);
   Decoder& d = *model->decoder_;
-  d.config.vocab_size = o.vocab;
-  d.config.hidden_size = o.hidden;
-  d.config.intermediate_size = o.inner;
-  d.config.num_hidden_layers = o.layers;
-  d.config.num_attention_heads = o.heads;
-  d.config.num_key_value_heads = o.kv_heads;
-  d.config.head_dim = o.head_dim;
-  d.rope.rotary_dim = o.rotary_dim < 0 ? o.head_dim : o.rotary_dim;
-  d.rope.theta = 10000;
-  for (int64_t i = 0; i < d.rope.rotary_dim / 2; ++i) {
-    d.rope.inv_freq.push_back(static_cast<float>(1 / std::pow(10000.0, 2.0 * i / d.rope.rotary_dim)));
-  }
   d.rope.dynamic = o.dynamic_rope;
   d.rope.factor = 2;
   d.rope.original_length = 8;
