@@ -320,12 +320,11 @@ Result<Json> Model::inspect(const std::string& directory) {
   if (loader.ok() && parsed.ok()) {
     if (const std::string warning = layers_not_read(*checkpoint, parsed->decoder); !warning.empty()) out["warnings"].push_back(warning);
   }
-  out["loadable"] = loader.ok() && parsed.ok();
-  if (!loader.ok()) {
-    out["problem"] = loader.status().message();
-  } else if (!parsed.ok()) {
-    out["problem"] = parsed.status().message();
-  }
+  Status problem = loader.ok() ? parsed.status() : loader.status();
+  // What the tensors of every module are, which a load would ask first.
+  if (problem.ok()) problem = packed_model_bytes(*loader.value(), *make_ref_backend(), parsed->decoder).status();
+  out["loadable"] = problem.ok();
+  if (!problem.ok()) out["problem"] = problem.message();
   Json files = Json::array();
   for (const char* name : {"tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "tokenizer_config.json",
                            "generation_config.json", "chat_template.jinja"}) {

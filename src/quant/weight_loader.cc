@@ -132,8 +132,11 @@ class CheckpointLoader : public WeightLoader {
     if (present.empty())
       return error(Code::kFormat, "%s has no tensors in %s", source.module.c_str(), checkpoint_->directory().c_str())
           .with("tensor", source.module);
-    return error(Code::kUnsupported, "%s is stored in a format that is not known here: it has %s (configuration: %s %s)",
-                 source.module.c_str(), present.c_str(), config_.method.c_str(), config_.format.c_str())
+    std::string known;
+    for (int i = 0; i < kFormatCount; ++i) known += (i > 0 ? ", " : "") + std::string(kFormats[i]->name);
+    return error(Code::kUnsupported,
+                 "%s is stored in a format that is not known here: it has %s (configuration: %s %s); known are %s", source.module.c_str(),
+                 present.c_str(), config_.method.c_str(), config_.format.c_str(), known.c_str())
         .with("tensor", source.module);
   }
 

@@ -145,6 +145,18 @@ class OtherCommands(unittest.TestCase):
         self.assertEqual(result["architectures"], ["LlamaForCausalLM"])
         self.assertEqual(result["quantization"]["quant_method"], "awq")
 
+    def test_inspect_tells_what_a_load_would_refuse(self):
+        with tempfile.TemporaryDirectory() as folder:
+            os.symlink(os.path.join(STORY, "config.json"), os.path.join(folder, "config.json"))
+            with open(os.path.join(STORY, "model.safetensors"), "rb") as file:
+                weights = file.read()
+            with open(os.path.join(folder, "model.safetensors"), "wb") as file:
+                file.write(weights.replace(b".layers.5.mlp.up_proj.qweight", b".layers.5.mlp.up_proj.xweight"))
+            result = json.loads(nibble("inspect", folder, "--json").stdout)
+            self.assertFalse(result["loadable"])
+            self.assertIn("model.layers.5.mlp.up_proj is stored in a format that is not known here", result["problem"])
+            self.assertIn(result["problem"], nibble("describe", folder).stderr)
+
     def test_describe_names_every_linear_layer(self):
         description = json.loads(nibble("describe", STORY, "--json").stdout)
         names = [name for module in description["modules"] for name in module["names"]]
