@@ -72,6 +72,12 @@ Status check_text(const char* text, size_t length, const char* name) {
       .with("offset", static_cast<int64_t>(bad));
 }
 
+Status check_flags(uint32_t flags, uint32_t known) {
+  if ((flags & ~known) == 0) return {};
+  return error(Code::kArgument, "the argument \"flags\" is 0x%x, of which 0x%x is not known here; known are 0x%x", flags, flags & ~known, known)
+      .with("argument", "flags");
+}
+
 EncodeOptions encode_options(uint32_t flags) {
   EncodeOptions options;
   options.add_special = (flags & NBL_TOKENIZE_ADD_SPECIAL) != 0;

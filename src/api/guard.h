@@ -79,7 +79,10 @@ class Exclusive {
   bool held_;
 };
 
-// NBL_TOKENIZE_* flags.
+// Refuses flags that say nothing yet: a later version may give them a meaning, and a program built against it a wrong answer here.
+Status check_flags(uint32_t flags, uint32_t known);
+constexpr uint32_t kTokenizeFlags = NBL_TOKENIZE_ADD_SPECIAL | NBL_TOKENIZE_SPELL_SPECIAL;
+// NBL_TOKENIZE_* flags that have been checked.
 EncodeOptions encode_options(uint32_t flags);
 
 // Copies into memory that nbl_free frees, with a NUL behind it.

@@ -153,6 +153,7 @@ Status model_move(nbl_model* m, int32_t device) {
 }
 
 Status tokenize(const nbl_model* m, std::string_view text, uint32_t flags, nbl_token* ids, size_t ids_capacity, size_t* ids_count) {
+  NBL_RETURN_IF_ERROR(api::check_flags(flags, api::kTokenizeFlags));
   NBL_ASSIGN_OR_RETURN(const Tokenizer* tokenizer, tokenizer_of(m));
   NBL_ASSIGN_OR_RETURN(const std::vector<int32_t> found, tokenizer->encode(text, api::encode_options(flags)));
   return api::fill_array(found.data(), found.size(), ids, ids_capacity, ids_count);
@@ -160,6 +161,7 @@ Status tokenize(const nbl_model* m, std::string_view text, uint32_t flags, nbl_t
 
 Status tokenize_spans(const nbl_model* m, std::string_view text, uint32_t flags, nbl_token* ids, size_t ids_capacity, size_t* ids_count,
                       uint64_t* begin, uint64_t* end) {
+  NBL_RETURN_IF_ERROR(api::check_flags(flags, api::kTokenizeFlags));
   NBL_ASSIGN_OR_RETURN(const Tokenizer* tokenizer, tokenizer_of(m));
   std::vector<TokenSpan> spans;
   NBL_ASSIGN_OR_RETURN(const std::vector<int32_t> found, tokenizer->encode(text, api::encode_options(flags), &spans));
@@ -173,6 +175,7 @@ Status tokenize_spans(const nbl_model* m, std::string_view text, uint32_t flags,
 
 Status detokenize(const nbl_model* m, const nbl_token* ids, size_t ids_count, uint32_t flags, char* buf, size_t buf_capacity,
                   size_t* buf_len) {
+  NBL_RETURN_IF_ERROR(api::check_flags(flags, NBL_DETOKENIZE_SKIP_SPECIAL));
   NBL_ASSIGN_OR_RETURN(const Tokenizer* tokenizer, tokenizer_of(m));
   return api::fill_buffer(tokenizer->decode(ids, ids_count, (flags & NBL_DETOKENIZE_SKIP_SPECIAL) != 0), buf, buf_capacity, buf_len);
 }

@@ -66,6 +66,7 @@ Status session_append(nbl_session* s, const nbl_token* ids, size_t ids_count) {
 }
 
 Status session_append_text(nbl_session* s, std::string_view text, uint32_t flags) {
+  NBL_RETURN_IF_ERROR(api::check_flags(flags, api::kTokenizeFlags));
   return s->session->append_text(text, api::encode_options(flags));
 }
 

@@ -88,6 +88,21 @@ TEST(Api, TextThatIsNotUtf8IsRefusedWithItsOffset) {
   nbl_error_release(error);
 }
 
+TEST(Api, FlagsThatAreNotKnownAreRefused) {
+  nbl_token ids[8];
+  char text[64];
+  uint64_t begin[8], end[8];
+  size_t count = 0;
+  auto session = api::session();
+  nbl_error* error = nullptr;
+  EXPECT_EQ(nbl_tokenize(api::model(), "hello", NBL_NTS, 5, ids, 8, &count, &error), NBL_E_ARGUMENT);
+  EXPECT_EQ(message_of(error), "the argument \"flags\" is 0x5, of which 0x4 is not known here; known are 0x3");
+  EXPECT_EQ(nbl_tokenize_spans(api::model(), "hello", NBL_NTS, 4, ids, 8, &count, begin, end, nullptr), NBL_E_ARGUMENT);
+  EXPECT_EQ(nbl_session_append_text(session.get(), "hello", NBL_NTS, 1u << 31, nullptr), NBL_E_ARGUMENT);
+  ids[0] = 1;
+  EXPECT_EQ(nbl_detokenize(api::model(), ids, 1, 2, text, sizeof text, &count, nullptr), NBL_E_ARGUMENT);
+}
+
 TEST(Api, AMissingDirectoryIsNotFound) {
   nbl_model* model = nullptr;
   nbl_error* error = nullptr;
