@@ -84,7 +84,30 @@ std::string word_items() {
 }
 
 // Not every mark is alphabetic, unlike for \w. The categories are those of a newer Unicode than PCRE2's property.
-std::string alphabetic_items() { return property_items("L") + property_items("Nl") + "\\p{Alphabetic}"; }
+std::string alphabetic_items() {
+  return property_items("L") + property_items("Nl") + "\\p{Alphabetic}"
+         // The marks that Unicode 15 and 16 made alphabetic.
+         "\\x{363}-\\x{36f}\\x{897}\\x{c04}\\x{cf3}\\x{f82}-\\x{f83}\\x{1dd3}-\\x{1de6}\\x{10d69}\\x{10efc}\\x{11080}-\\x{11081}"
+         "\\x{11241}\\x{113b8}-\\x{113c0}\\x{113c2}\\x{113c5}\\x{113c7}-\\x{113ca}\\x{113cc}-\\x{113cd}"
+         "\\x{11f00}-\\x{11f01}\\x{11f03}\\x{11f34}-\\x{11f3a}"
+         "\\x{11f3e}-\\x{11f40}\\x{1611e}-\\x{1612e}\\x{1e08f}";
+}
+
+// Unicode's Uppercase and Lowercase are the letters of these cases and what only looks like them: Roman numerals, circled and
+// superscript letters.
+std::string uppercase_items() {
+  return property_items("Lu") +
+         "\\x{2160}-\\x{216f}\\x{24b6}-\\x{24cf}\\x{1f130}-\\x{1f149}\\x{1f150}-\\x{1f169}\\x{1f170}-\\x{1f189}";
+}
+
+std::string lowercase_items() {
+  return property_items("Ll") +
+         "\\x{aa}\\x{ba}\\x{2b0}-\\x{2b8}\\x{2c0}-\\x{2c1}\\x{2e0}-\\x{2e4}\\x{345}\\x{37a}\\x{10fc}\\x{1d2c}-\\x{1d6a}"
+         "\\x{1d78}\\x{1d9b}-\\x{1dbf}\\x{2071}\\x{207f}\\x{2090}-\\x{209c}\\x{2170}-\\x{217f}\\x{24d0}-\\x{24e9}"
+         "\\x{2c7c}-\\x{2c7d}\\x{a69c}-\\x{a69d}"
+         "\\x{a770}\\x{a7f2}-\\x{a7f4}\\x{a7f8}-\\x{a7f9}\\x{ab5c}-\\x{ab5f}\\x{ab69}\\x{10780}\\x{10783}-\\x{10785}\\x{10787}-\\x{107b0}"
+         "\\x{107b2}-\\x{107ba}\\x{1e030}-\\x{1e06d}";
+}
 
 std::string lower(std::string_view text) {
   std::string out;
@@ -110,12 +133,14 @@ std::string named_items(const std::string& name, bool& negated) {
       {"finalpunctuation", "Pf"}, {"otherpunctuation", "Po"}, {"symbol", "S"}, {"mathsymbol", "Sm"},
       {"currencysymbol", "Sc"}, {"modifiersymbol", "Sk"}, {"othersymbol", "So"}, {"separator", "Z"},
       {"spaceseparator", "Zs"}, {"lineseparator", "Zl"}, {"paragraphseparator", "Zp"}, {"control", "Cc"},
-      {"format", "Cf"}, {"digit", "Nd"}, {"upper", "Lu"}, {"lower", "Ll"}, {"uppercase", "Lu"}, {"lowercase", "Ll"}};
+      {"format", "Cf"}, {"digit", "Nd"}};
   if (name == "space" || name == "whitespace") return kSpaceItems;
   if (name == "word") return word_items();
   if (name == "alpha" || name == "alphabetic") return alphabetic_items();
+  if (name == "upper" || name == "uppercase") return uppercase_items();
+  if (name == "lower" || name == "lowercase") return lowercase_items();
   if (name == "alnum") return alphabetic_items() + property_items("Nd");
-  if (name == "punct") return property_items("P") + property_items("S");
+  if (name == "punct") return property_items("P");
   if (name == "blank") return "\\x09" + property_items("Zs");
   if (name == "cntrl") return property_items("Cc");
   if (name == "xdigit") return "0-9a-fA-F";
@@ -435,6 +460,7 @@ class Translator {
           name.erase(0, 1);
         }
         bracket.items = named_items(lower(name), bracket.negated);
+        if (lower(name) == "punct") bracket.items += property_items("S");  // only the bracket has symbols too
         if (bracket.items.empty()) return problem("an unknown POSIX bracket");
         at_ = end + 2;
         add(set, std::move(bracket));

@@ -395,6 +395,10 @@ TEST(Regex, ReadsOnigurumasSpelling) {
   EXPECT_EQ(found("[[:alpha:]]+", "12\xC3\xA9t"), "\xC3\xA9t");
   EXPECT_EQ(found("[[:alpha:]]+", "fac\xCC\xA7" "ade"), "fac");  // a cedilla on its own is a mark, and not alphabetic
   EXPECT_EQ(found("[[:alnum:]]+", "-1\xE2\x92\xB6-"), "1\xE2\x92\xB6");  // a circled letter is
+  EXPECT_EQ(found("[[:punct:]]+", "a-+b"), "-+");  // the bracket has symbols, the property has not
+  EXPECT_EQ(found("\\p{Punct}+", "a-+b"), "-");
+  EXPECT_EQ(found("[[:upper:]]+", "a\xE2\x85\xA3" "B"), "\xE2\x85\xA3" "B");  // a Roman four
+  EXPECT_EQ(found("\\p{Lower}+", "A\xC2\xAA" "b"), "\xC2\xAA" "b");  // a feminine ordinal
   EXPECT_EQ(found("{x}", "a{x}"), "{x}");
 }
 
