@@ -25,8 +25,8 @@ Pool::Pool(int threads, bool spin) : most_spin_us_(spin ? kMostSpin : kLeastSpin
   for (int i = 1; i < threads; ++i) {
     try {
       workers_.emplace_back([this, i] { work(i); });
-    } catch (const std::system_error&) {
-      break;  // the system allows no more: fewer threads give the same results
+    } catch (...) {
+      break;  // the system allows no more, or there is no memory for one: fewer threads give the same results
     }
     ++threads_;
   }
