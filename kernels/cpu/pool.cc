@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <fstream>
 #include <string>
-#include <system_error>
 
 namespace nbl {
 namespace cpu {
