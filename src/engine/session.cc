@@ -42,10 +42,6 @@ class WithoutCancel {
   bool cancelled_;
 };
 
-}  // namespace
-
-namespace {
-
 // A session that there is no memory for, with what makes it smaller.
 Status about_scratch(Status refusal, const PlanLimits& limits) {
   if (refusal.code() != Code::kNoMemory && refusal.code() != Code::kNoDeviceMemory) return refusal;

@@ -30,22 +30,13 @@ Result<WeightSpec> spec(const ModuleSource& source) {
   if (n % 8 != 0 || qweight.shape != std::vector<int64_t>{k, n / 8}) {
     return shape_error(qweight, shape_text({k, n / 8}) + " for 4-bit AWQ", source);
   }
-  const int64_t groups = scales.shape[0];
-  if (groups <= 0 || k % groups != 0 || scales.shape[1] != n) {
-    return shape_error(scales, "[groups, " + std::to_string(n) + "] with groups dividing " + std::to_string(k), source);
-  }
+  NBL_ASSIGN_OR_RETURN(const int64_t group_size, group_size_by(scales, source));
+  const int64_t groups = k / group_size;
   if (qzeros.dtype != DType::kI32 || qzeros.shape != std::vector<int64_t>{groups, n / 8}) {
     return shape_error(qzeros, shape_text({groups, n / 8}) + " I32", source);
   }
-  if (!is_float(scales.dtype) || scales.dtype == DType::kF64) return shape_error(scales, "F16, BF16 or F32", source);
-  WeightSpec out;
-  out.format = WeightFormat::kIntGroup;
-  out.out_features = n;
-  out.in_features = k;
-  out.bits = 4;
-  out.group_size = k / groups;
-  out.value_type = out.scale_type = scales.dtype;
-  out.source = "awq gemm";
+  NBL_RETURN_IF_ERROR(check_scale_type(scales, source));
+  WeightSpec out = int_group_spec(source, 4, group_size, scales.dtype, "awq gemm");
   const int64_t said = source.config.group_size;
   if (said > 0 && said != out.group_size && source.warnings) {
     source.warnings->push_back(source.module + ": the tensors have groups of " + std::to_string(out.group_size) +

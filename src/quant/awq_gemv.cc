@@ -29,15 +29,7 @@ Result<WeightSpec> grouped_spec(const ModuleSource& source, const char* name) {
                  static_cast<long long>(group_size), static_cast<long long>(k), source.module.c_str())
         .with("key", "group_size");
   }
-  WeightSpec out;
-  out.format = WeightFormat::kIntGroup;
-  out.out_features = source.out_features;
-  out.in_features = k;
-  out.bits = 4;
-  out.group_size = group_size;
-  out.value_type = out.scale_type = source.find(".scales")->dtype;
-  out.source = name;
-  return out;
+  return int_group_spec(source, 4, group_size, source.find(".scales")->dtype, name);
 }
 
 QuantWeight empty_weight(const WeightSpec& spec) {
@@ -68,7 +60,7 @@ Result<WeightSpec> spec_gemv(const ModuleSource& source) {
   if (out.in_features % 8 != 0 || qweight.shape != std::vector<int64_t>{out.out_features, out.in_features / 8}) {
     return shape_error(qweight, shape_text({out.out_features, out.in_features / 8}) + " for 4-bit AWQ", source);
   }
-  if (scales.dtype == DType::kF64 || !is_float(scales.dtype)) return shape_error(scales, "F16, BF16 or F32", source);
+  NBL_RETURN_IF_ERROR(check_scale_type(scales, source));
   if (scales.shape[1] < out.groups())
     return shape_error(scales, "a column for each of " + std::to_string(out.groups()) + " groups", source);
   return out;
@@ -116,7 +108,7 @@ Result<WeightSpec> spec_fast(const ModuleSource& source) {
     return shape_error(qweight, shape_text({n / 4, k}) + ", 64 inputs to a tile", source);
   }
   for (const TensorView* tensor : {source.find(".scales"), scaled_zeros(source)}) {
-    if (tensor->dtype == DType::kF64 || !is_float(tensor->dtype)) return shape_error(*tensor, "F16, BF16 or F32", source);
+    NBL_RETURN_IF_ERROR(check_scale_type(*tensor, source));
     if (tensor->shape.size() != 2 || tensor->shape[0] < out.groups() || tensor->shape[1] != n) {
       return shape_error(*tensor, shape_text({out.groups(), n}) + " or more rows", source);
     }

@@ -1,6 +1,7 @@
 #include "quant/formats.h"
 
 #include <cstring>
+#include <utility>
 
 #include "base/dtype.h"
 
@@ -22,6 +23,30 @@ Status shape_error(const TensorView& tensor, const std::string& expected, const 
 Status missing_tensor(const ModuleSource& source, std::string_view suffix) {
   const std::string name = source.module + std::string(suffix);
   return error(Code::kFormat, "%s is missing in %s", name.c_str(), source.checkpoint.directory().c_str()).with("tensor", name);
+}
+
+Status check_scale_type(const TensorView& scales, const ModuleSource& source) {
+  return is_float(scales.dtype) && scales.dtype != DType::kF64 ? Status() : shape_error(scales, "F16, BF16 or F32", source);
+}
+
+Result<int64_t> group_size_by(const TensorView& scales, const ModuleSource& source) {
+  const int64_t n = source.out_features, k = source.in_features, groups = scales.shape[0];
+  if (groups <= 0 || k % groups != 0 || scales.shape[1] != n) {
+    return shape_error(scales, "[groups, " + std::to_string(n) + "] with groups dividing " + std::to_string(k), source);
+  }
+  return k / groups;
+}
+
+WeightSpec int_group_spec(const ModuleSource& source, int bits, int64_t group_size, DType scale_type, std::string name) {
+  WeightSpec out;
+  out.format = WeightFormat::kIntGroup;
+  out.out_features = source.out_features;
+  out.in_features = source.in_features;
+  out.bits = bits;
+  out.group_size = group_size;
+  out.value_type = out.scale_type = scale_type;
+  out.source = std::move(name);
+  return out;
 }
 
 Result<std::vector<float>> floats_of(const TensorView& tensor) {

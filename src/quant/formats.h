@@ -1,6 +1,7 @@
 // The checkpoint formats: one row for each in formats.cc, one file for each that does the work.
 #pragma once
 
+#include <cstring>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -53,6 +54,18 @@ extern const Format kFloat;
 // "TENSOR is [1, 2], expected [3, 4] for N outputs ..." with file and tensor in the detail.
 Status shape_error(const TensorView& tensor, const std::string& expected, const ModuleSource& source);
 Status missing_tensor(const ModuleSource& source, std::string_view suffix);
+// Refuses scales of any type but F16, BF16 and F32.
+Status check_scale_type(const TensorView& scales, const ModuleSource& source);
+// The inputs of a group by the scales [groups, N], where all groups are equally long.
+Result<int64_t> group_size_by(const TensorView& scales, const ModuleSource& source);
+// Integer codes in groups of inputs, a weight rounded to the type of its scales; `name` says what wrote them.
+WeightSpec int_group_spec(const ModuleSource& source, int bits, int64_t group_size, DType scale_type, std::string name);
+// Word `index` of little-endian words, which may be unaligned.
+inline uint32_t word_at(const uint8_t* words, int64_t index) {
+  uint32_t word;
+  std::memcpy(&word, words + 4 * index, 4);
+  return word;
+}
 // The plain codes of a stored matrix: out[n * K + k], one to a byte.
 void unpack_codes(const StoredCodes& stored, int64_t n, int64_t k, int bits, uint8_t* out);
 // [groups, N] of a float type as out[n * groups + g].

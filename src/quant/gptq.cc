@@ -18,12 +18,6 @@
 namespace nbl {
 namespace {
 
-uint32_t word_at(const uint8_t* data, int64_t index) {
-  uint32_t word;
-  std::memcpy(&word, data + 4 * index, 4);
-  return word;
-}
-
 // Bits follow from the shapes; the configuration is only compared.
 int64_t bits_of(const ModuleSource& source) {
   const int64_t rows = source.find(".qweight")->shape[0];
@@ -86,25 +80,20 @@ Result<WeightSpec> spec(const ModuleSource& source) {
   }
   const bool planar = is_planar(source, bits);
   if (planar && (n % 32 != 0 || k % 32 != 0)) return shape_error(qweight, "inputs and outputs in multiples of 32", source);
-  if (!is_float(scales.dtype) || scales.dtype == DType::kF64) return shape_error(scales, "F16, BF16 or F32", source);
-  WeightSpec out;
-  out.format = WeightFormat::kIntGroup;
-  out.out_features = n;
-  out.in_features = k;
-  out.bits = raise_of(bits) ? 8 : static_cast<int>(bits);
+  NBL_RETURN_IF_ERROR(check_scale_type(scales, source));
   const int64_t said = source.config.group_size;
   const bool said_fits = said > 0 && (k + said - 1) / said == groups;
-  out.group_size = groups == 1 ? k : said_fits ? said : (k + groups - 1) / groups;
-  if ((k + out.group_size - 1) / out.group_size != groups) {
+  const int64_t group_size = groups == 1 ? k : said_fits ? said : (k + groups - 1) / groups;
+  if ((k + group_size - 1) / group_size != groups) {
     return shape_error(scales, "a number of groups that fits " + std::to_string(k) + " inputs", source);
   }
-  out.scale_type = scales.dtype;
+  const std::string name = planar ? "gptq planar, stored in " + std::to_string(bits) + " bits"
+                                  : source.config.format == "gptq_v2" ? "gptq v2" : "gptq v1";
+  WeightSpec out = int_group_spec(source, raise_of(bits) ? 8 : static_cast<int>(bits), group_size, scales.dtype, name);
   // GPTQModel rounds a dequantized weight once to the scales' type; AutoGPTQ multiplies in the type of the activations,
   // so that in float32 nothing is rounded.
   out.value_type = source.config.written_by_gptqmodel ? scales.dtype : DType::kF32;
   out.permuted = !group_index(source, groups, out.group_size).empty();
-  out.source = source.config.format == "gptq_v2" ? "gptq v2" : "gptq v1";
-  if (planar) out.source = "gptq planar, stored in " + std::to_string(bits) + " bits";
   return out;
 }
 
@@ -262,20 +251,20 @@ Result<QuantWeight> load(const ModuleSource& source) {
   const TensorView& scales = *source.find(".scales");
   const StoredCodes codes{StoredCodes::Layout::kAlongInputs, source.find(".qweight")->data};
   const int64_t bits = bits_of(source);
-  const bool planar = is_planar(source, bits);
+  const bool planar = is_planar(source, bits), keeps = source.keep_stored && !planar;
   if (planar) {
     load_planar(source, static_cast<int>(bits), weight);
   } else {
     load_zeros(source, facts, weight);
-  }
-  if (source.keep_stored && !planar) {
-    weight.stored = codes;
-    weight.stored_scales = {scales.data, scales.dtype};
-  } else {
-    if (!planar) {
+    if (!keeps) {
       weight.codes.resize(n * k);
       unpack_codes(codes, n, k, facts.bits, weight.codes.data());
     }
+  }
+  if (keeps) {
+    weight.stored = codes;
+    weight.stored_scales = {scales.data, scales.dtype};
+  } else {
     NBL_ASSIGN_OR_RETURN(weight.scales, transposed_scales(scales, n, groups));
   }
   if (facts.permuted) NBL_RETURN_IF_ERROR(permute(source, group_index(source, groups, facts.group_size), weight));

@@ -5,8 +5,6 @@
 //   scales  fp16  [G, N]      each row permuted, in blocks of 64; of 32 where a row is the only one
 //
 // W[n,k] = (q - 8) * s, rounded once to the scales' type; the group size follows from the shapes.
-#include <cstring>
-
 #include "base/parallel.h"
 #include "quant/formats.h"
 
@@ -36,20 +34,10 @@ Result<WeightSpec> spec(const ModuleSource& source) {
   if (k % 16 != 0 || n % 64 != 0 || codes->shape != std::vector<int64_t>{k / 16, 2 * n}) {
     return shape_error(*codes, shape_text({k / 16, 2 * n}) + ", outputs in multiples of 64", source);
   }
-  const int64_t groups = scales->shape[0];
-  if (groups <= 0 || k % groups != 0 || scales->shape[1] != n) {
-    return shape_error(*scales, "[groups, " + std::to_string(n) + "] with groups dividing " + std::to_string(k), source);
-  }
-  if (scales->dtype == DType::kF64 || !is_float(scales->dtype)) return shape_error(*scales, "F16, BF16 or F32", source);
-  WeightSpec out;
-  out.format = WeightFormat::kIntGroup;
-  out.out_features = n;
-  out.in_features = k;
-  out.bits = 4;
-  out.group_size = k / groups;
-  out.value_type = out.scale_type = scales->dtype;
+  NBL_ASSIGN_OR_RETURN(const int64_t group_size, group_size_by(*scales, source));
+  NBL_RETURN_IF_ERROR(check_scale_type(*scales, source));
+  WeightSpec out = int_group_spec(source, 4, group_size, scales->dtype, "marlin");
   out.symmetric = true;
-  out.source = "marlin";
   return out;
 }
 
@@ -60,8 +48,7 @@ void unpack_tiles(const uint8_t* words, int64_t n, int64_t k, uint8_t* out) {
   parallel_for(k / 16, (1 << 14) / n + 1, [&](int64_t first, int64_t last) {
     for (int64_t row = first; row < last; ++row) {
       for (int64_t w = 0; w < 2 * n; ++w) {
-        uint32_t word;
-        std::memcpy(&word, words + 4 * (row * 2 * n + w), 4);
+        const uint32_t word = word_at(words, row * 2 * n + w);
         const int64_t t = w % 128 / 4, input = 16 * row + 2 * (t % 4), output = 64 * (w / 128) + 16 * (w % 4) + t / 4;
         for (int i = 0; i < 8; ++i) {
           const int e = kOrder[i];

@@ -10,12 +10,6 @@ namespace {
 
 constexpr int64_t kGrain = 1 << 20;  // codes that are worth a thread
 
-uint32_t word_at(const uint8_t* data, int64_t index) {
-  uint32_t word;
-  std::memcpy(&word, data + 4 * index, 4);
-  return word;
-}
-
 void unpack_along_inputs(const uint8_t* words, int64_t n, int64_t k, int bits, uint8_t* out) {
   const uint32_t mask = (1u << bits) - 1;
   constexpr int64_t kColumns = 64;  // at a time: the reads of a block of columns share cache lines
