@@ -2,27 +2,23 @@
 #include "base/parallel.h"
 
 #include <atomic>
-#include <cstdlib>
 #include <new>
 #include <thread>
 #include <vector>
 
 #include <gtest/gtest.h>
 
+#include "support/watched_new.h"
+
 namespace {
 thread_local int fail_in = -1;  // the allocation of this thread so many from now fails, as all after it; negative: none does
-
-void* allocate(std::size_t size) {
-  if (fail_in == 0) throw std::bad_alloc();
-  if (fail_in > 0) --fail_in;
-  if (void* memory = std::malloc(size ? size : 1)) return memory;
-  throw std::bad_alloc();
-}
 }  // namespace
 
-void* operator new(std::size_t size) { return allocate(size); }
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+bool nbl::testing::may_allocate() noexcept {
+  if (fail_in == 0) return false;
+  if (fail_in > 0) --fail_in;
+  return true;
+}
 
 namespace nbl {
 namespace {

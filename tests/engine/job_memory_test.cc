@@ -2,25 +2,18 @@
 #include "engine/job.h"
 
 #include <atomic>
-#include <cstdlib>
 #include <new>
 #include <stdexcept>
 
 #include <gtest/gtest.h>
 
+#include "support/watched_new.h"
+
 namespace {
 std::atomic<bool> exhausted{false};
-
-void* allocate(std::size_t size) {
-  if (exhausted.load()) throw std::bad_alloc();
-  if (void* memory = std::malloc(size ? size : 1)) return memory;
-  throw std::bad_alloc();
-}
 }  // namespace
 
-void* operator new(std::size_t size) { return allocate(size); }
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+bool nbl::testing::may_allocate() noexcept { return !exhausted.load(); }
 
 namespace nbl {
 namespace {

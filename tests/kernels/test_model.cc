@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "kernels/rope.h"
+#include "support/decoder_parts.h"
 
 namespace nbl {
 
@@ -96,20 +97,9 @@ std::vector<Linear> TestModel::linears(const std::string& name, std::vector<int6
 }
 
 TestModel::TestModel(const ModelCase& test, unsigned seed) : case_(test), random_(seed) {
-  DecoderConfig& c = decoder_.config;
-  c.vocab_size = test.vocab;
-  c.hidden_size = test.hidden;
-  c.intermediate_size = test.intermediate;
-  c.num_hidden_layers = test.layers;
-  c.num_attention_heads = test.heads;
-  c.num_key_value_heads = test.kv_heads;
-  c.head_dim = test.head_dim;
+  decoder_ = *testing::decoder_of_shape(
+      {test.hidden, test.intermediate, test.layers, test.heads, test.kv_heads, test.head_dim, test.vocab}, 10000, test.rotary_dim);
   Rope& rope = decoder_.rope;
-  rope.rotary_dim = test.rotary_dim < 0 ? test.head_dim : test.rotary_dim;
-  rope.theta = 10000;
-  for (int64_t i = 0; i < rope.rotary_dim / 2; ++i)
-    rope.inv_freq.push_back(static_cast<float>(
-        std::pow(rope.theta, -2.0 * static_cast<double>(i) / static_cast<double>(rope.rotary_dim))));
   rope.dynamic = test.dynamic_rope;
   rope.factor = 2;
   rope.original_length = 8;
