@@ -63,19 +63,31 @@ Status parse_entry(const std::string& name, const Json& entry, const uint8_t* da
   return {};
 }
 
-// Tensors may have gaps between them, but no byte may belong to two of them.
-Status check_overlap(std::vector<TensorView>& tensors, const std::string& path) {
+// Every byte of the data belongs to exactly one tensor, as the reference implementation asks: what is more or less than the
+// header says was not written with it.
+Status check_coverage(const std::vector<TensorView>& tensors, const uint8_t* data, int64_t data_bytes, const std::string& path) {
   std::vector<const TensorView*> by_place;
-  for (const TensorView& tensor : tensors) {
-    if (tensor.bytes > 0) by_place.push_back(&tensor);
-  }
-  std::sort(by_place.begin(), by_place.end(), [](const TensorView* a, const TensorView* b) { return a->data < b->data; });
-  for (size_t i = 1; i < by_place.size(); ++i) {
-    if (by_place[i]->data < by_place[i - 1]->data + by_place[i - 1]->bytes) {
-      return bad(path, by_place[i]->name, "overlaps " + by_place[i - 1]->name);
+  for (const TensorView& tensor : tensors) by_place.push_back(&tensor);
+  std::sort(by_place.begin(), by_place.end(), [](const TensorView* a, const TensorView* b) {
+    return a->data != b->data ? a->data < b->data : a->bytes < b->bytes;  // one without bytes lies in front of its neighbour
+  });
+  const std::string way_out = "; fetch the file again, or write it anew with the safetensors library";
+  int64_t covered = 0;
+  const TensorView* before = nullptr;
+  for (const TensorView* tensor : by_place) {
+    const int64_t begin = tensor->data - data;
+    const std::string end_of_before = before ? "the end of " + before->name : "the beginning of the data";
+    if (begin != covered) {
+      return bad(path, tensor->name, "begins at byte " + std::to_string(begin) + " of the data, expected " + std::to_string(covered) + ", " +
+                                         end_of_before + ": " + (begin < covered ? "it overlaps " + before->name : "bytes between tensors") +
+                                         way_out);
     }
+    covered += tensor->bytes;
+    before = tensor;
   }
-  return {};
+  if (covered == data_bytes) return {};
+  return bad(path, "", "has " + std::to_string(data_bytes) + " bytes of data, expected " + std::to_string(covered) + ", where " +
+                           (before ? "the last tensor, " + before->name + "," : "a header without tensors") + " ends" + way_out);
 }
 
 }  // namespace
@@ -110,7 +122,7 @@ Status parse_safetensors(const uint8_t* data, int64_t size, const std::string& p
     NBL_RETURN_IF_ERROR(parse_entry(name, entry, tensor_data, tensor_bytes, path, view));
     tensors.push_back(std::move(view));
   }
-  return check_overlap(tensors, path);
+  return check_coverage(tensors, tensor_data, tensor_bytes, path);
 }
 
 Result<SafetensorsFile> open_safetensors(const std::string& path) {

@@ -2,7 +2,8 @@
 //
 //   {"name": {"dtype": "F16", "shape": [4096, 512], "data_offsets": [begin, end]}, ..., "__metadata__": {"k": "v"}}
 //
-// Offsets count from the end of the header. Every number is checked against the file before a view is made of it.
+// Offsets count from the end of the header. Every number is checked against the file before a view is made of it, and the
+// tensors must cover the data without holes.
 #pragma once
 
 #include <memory>

@@ -132,7 +132,17 @@ TEST(Checkpoint, HostileHeadersAreOrdinaryInput) {
       {safetensors_bytes(R"({"a":{"dtype":"F32","shape":[4],"data_offsets":[16,0]}})", data), "truncated"},
       {safetensors_bytes(R"({"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]},"b":{"dtype":"F32","shape":[4],"data_offsets":[8,24]}})",
                          data),
-       "overlaps"},
+       "overlaps a"},
+      {safetensors_bytes(R"({"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}})", data),
+       "model.safetensors: has 64 bytes of data, expected 16, where the last tensor, a, ends"},
+      {safetensors_bytes("{}", data), "has 64 bytes of data, expected 0"},
+      {safetensors_bytes(R"({"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]},"b":{"dtype":"F32","shape":[8],"data_offsets":[32,64]}})",
+                         data),
+       "tensor b begins at byte 32 of the data, expected 16, the end of a"},
+      {safetensors_bytes(R"({"a":{"dtype":"F32","shape":[12],"data_offsets":[16,64]}})", data), "tensor a begins at byte 16 of the data, expected 0"},
+      {safetensors_bytes(R"({"a":{"dtype":"F32","shape":[16],"data_offsets":[0,64]},"b":{"dtype":"U8","shape":[0],"data_offsets":[32,32]}})",
+                         data),
+       "tensor b begins at byte 32"},
       {safetensors_bytes(R"({"a":{"dtype":"U8","shape":[1,1,1,1,1,1,1,1,1,1],"data_offsets":[0,1]}})", data), "at most 8"},
       {safetensors_bytes(std::string(1000, '[') + std::string(1000, ']'), ""), "nests deeper"},
   };
@@ -142,6 +152,18 @@ TEST(Checkpoint, HostileHeadersAreOrdinaryInput) {
     directory.write("model.safetensors", c.bytes);
     EXPECT_NE(problem_of(directory, Code::kFormat).find(c.expected), std::string::npos) << c.expected;
   }
+}
+
+// Where a tensor without bytes lies does not matter as long as it is between two others, or at an end.
+TEST(Checkpoint, TensorsWithoutBytesLieBetweenOthers) {
+  TemporaryDirectory directory;
+  directory.write("config.json", "{}");
+  directory.write("model.safetensors", safetensors_bytes({tensor<uint8_t>("first", "U8", {0}, {}), tensor("z", "F32", {6}, kSix),
+                                                          tensor<uint8_t>("middle", "U8", {0}, {}), tensor("a", "F32", {6}, kSix),
+                                                          tensor<uint8_t>("last", "F32", {4, 0}, {})}));
+  const auto checkpoint = Checkpoint::open(directory.path());
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status().message();
+  EXPECT_EQ((*checkpoint)->tensors().size(), 5u);
 }
 
 TEST(Checkpoint, ATensorInTwoFilesIsAnError) {
