@@ -128,6 +128,7 @@ Status DirectoryCheckpoint::read_configs() {
   if (!config->is_object()) return error(Code::kFormat, "%s/config.json is not an object", directory_.c_str());
   config_ = std::move(config).value();
   NBL_ASSIGN_OR_RETURN(generation_config_, optional_json(directory_ + "/generation_config.json"));
+  if (!generation_config_.is_object()) return error(Code::kFormat, "%s/generation_config.json is not an object", directory_.c_str());
   return find_quantization();
 }
 

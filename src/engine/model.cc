@@ -60,18 +60,37 @@ const char* format_name(WeightFormat format) {
   return "?";
 }
 
-// end-of-text ids: generation_config.json, else config.json; a number or a list.
-std::vector<int32_t> eos_ids_of(const Json& object) {
+// The ids under a key: a number or a list of numbers; none where it is absent or null.
+Result<std::vector<int32_t>> token_ids(const Json& object, const char* key) {
   std::vector<int32_t> ids;
-  if (!object.is_object() || !object.contains("eos_token_id")) return ids;
-  const Json& value = object["eos_token_id"];
-  if (value.is_number_integer()) ids.push_back(value.get<int32_t>());
-  if (value.is_array()) {
-    for (const Json& id : value) {
-      if (id.is_number_integer()) ids.push_back(id.get<int32_t>());
+  if (!object.contains(key) || object[key].is_null()) return ids;
+  const Json& value = object[key];
+  const Json single = Json::array({value});
+  for (const Json& id : value.is_array() ? value : single) {
+    const bool whole = id.is_number_integer() && !(id.is_number_unsigned() && id.get<uint64_t>() > INT32_MAX);
+    if (!whole || id.get<int64_t>() < INT32_MIN) {
+      return error(Code::kFormat, "\"%s\" is %s, expected a token id, a list of token ids, or null", key, to_text(value).c_str())
+          .with("key", key);
     }
+    ids.push_back(id.get<int32_t>());
   }
   return ids;
+}
+
+// Those that end a text: by generation_config.json, else by config.json. Of the other tokens nothing is taken from there, but
+// a file that has them wrong is the wrong file.
+Result<std::vector<int32_t>> eos_ids_of(const Checkpoint& checkpoint) {
+  std::vector<int32_t> eos_ids;
+  const auto read = [&](const Json& object) -> Status {
+    for (const char* key : {"bos_token_id", "pad_token_id", "eos_token_id"}) {
+      NBL_ASSIGN_OR_RETURN(std::vector<int32_t> ids, token_ids(object, key));
+      if (std::string_view(key) == "eos_token_id" && !ids.empty()) eos_ids = std::move(ids);
+    }
+    return {};
+  };
+  NBL_RETURN_IF_ERROR(read(checkpoint.config()).in("config.json"));
+  NBL_RETURN_IF_ERROR(read(checkpoint.generation_config()).in("generation_config.json"));
+  return eos_ids;
 }
 
 }  // namespace
@@ -198,14 +217,12 @@ Status Model::open_text(const LoadOptions& options) {
 
 // As transformers' generate() does without arguments: greedy unless do_sample; temperature 1 and top_k 50 unless said.
 Status Model::read_generation_defaults() {
-  Status status = read_generation_config(checkpoint_->generation_config());
-  return status.in("generation_config.json");
+  NBL_ASSIGN_OR_RETURN(eos_ids_, eos_ids_of(*checkpoint_));
+  if (eos_ids_.empty() && tokenizer_ && tokenizer_->eos_id() >= 0) eos_ids_.push_back(tokenizer_->eos_id());
+  return read_generation_config(checkpoint_->generation_config()).in("generation_config.json");
 }
 
 Status Model::read_generation_config(const Json& generation) {
-  eos_ids_ = eos_ids_of(generation);
-  if (eos_ids_.empty()) eos_ids_ = eos_ids_of(checkpoint_->config());
-  if (eos_ids_.empty() && tokenizer_ && tokenizer_->eos_id() >= 0) eos_ids_.push_back(tokenizer_->eos_id());
   SamplingOptions& sampling = default_sampling_;
   NBL_ASSIGN_OR_RETURN(sampling.repetition_penalty, json_f64(generation, "repetition_penalty", 1));
   NBL_ASSIGN_OR_RETURN(const bool do_sample, json_bool(generation, "do_sample", false));
@@ -323,6 +340,7 @@ Result<Json> Model::inspect(const std::string& directory) {
   Status problem = loader.ok() ? parsed.status() : loader.status();
   // What the tensors of every module are, which a load would ask first.
   if (problem.ok()) problem = packed_model_bytes(*loader.value(), *make_ref_backend(), parsed->decoder).status();
+  if (problem.ok()) problem = eos_ids_of(*checkpoint).status();
   out["loadable"] = problem.ok();
   if (!problem.ok()) out["problem"] = problem.message();
   Json files = Json::array();

@@ -87,8 +87,10 @@ TEST(Checkpoint, SaysWhatIsMissing) {
   std::filesystem::remove(directory.file("pytorch_model.bin"));
   directory.write("model.Q4_K_M.gguf", "GGUF");
   EXPECT_NE(problem_of(directory, Code::kNotFound).find("GGUF (model.Q4_K_M.gguf)"), std::string::npos);
+  directory.write("generation_config.json", "[1]");
+  EXPECT_NE(problem_of(directory, Code::kFormat).find("generation_config.json is not an object"), std::string::npos);
   directory.write("config.json", "[1]");
-  EXPECT_NE(problem_of(directory, Code::kFormat).find("not an object"), std::string::npos);
+  EXPECT_NE(problem_of(directory, Code::kFormat).find("/config.json is not an object"), std::string::npos);
 }
 
 TEST(Checkpoint, APathThatIsNoneIsTold) {

@@ -1,0 +1,69 @@
+// What a Model takes from a directory beside its weights, and what it refuses.
+#include "engine/model.h"
+
+#include <gtest/gtest.h>
+
+#include "support/temporary_checkpoint.h"
+
+namespace nbl {
+namespace {
+
+using testing::TemporaryDirectory;
+
+const std::string kStory = NIBBLE_TEST_DATA "/story-6m/";
+
+// The story model, with files of its own beside the weights.
+class Directory {
+ public:
+  Directory() {
+    for (const char* name : {"model.safetensors", "tokenizer.json", "tokenizer_config.json"}) std::filesystem::create_symlink(kStory + name, files.file(name));
+    write("config.json", config);
+  }
+  void write(const std::string& name, const Json& json) const { files.write(name, to_text(json)); }
+  Result<std::shared_ptr<Model>> load() const {
+    LoadOptions options;
+    options.backend = BackendKind::kCpu;
+    return Model::load(files.path(), options);
+  }
+
+  TemporaryDirectory files;
+  const Json config = *read_json_file(kStory + "config.json");
+};
+
+// The ids that end an answer: a number, a list, or nothing; an answer that does not end is not what anybody meant.
+TEST(Model, TokenIdsOfTheConfigsAreNumbersOrLists) {
+  const struct {
+    const char *key, *value;
+    std::vector<int32_t> ids;  // what ends an answer; none: it is refused
+  } cases[] = {
+      {"eos_token_id", "7", {7}},       {"eos_token_id", "[7, 9]", {7, 9}},  {"eos_token_id", "null", {0}},    {"pad_token_id", "-1", {0}},
+      {"eos_token_id", "\"7\"", {}},    {"eos_token_id", "[7, \"9\"]", {}},  {"eos_token_id", "2.5", {}},      {"eos_token_id", "true", {}},
+      {"eos_token_id", "{}", {}},       {"eos_token_id", "4294967298", {}},  {"eos_token_id", "[[7]]", {}},    {"bos_token_id", "\"<s>\"", {}},
+      {"pad_token_id", "{\"id\":0}", {}},
+  };
+  const Directory directory;
+  for (const std::string file : {"config.json", "generation_config.json"}) {
+    for (const auto& c : cases) {
+      SCOPED_TRACE(file + ": " + c.key + " " + c.value);
+      directory.write("config.json", directory.config);
+      directory.write("generation_config.json", Json::object());
+      Json object = file == "config.json" ? directory.config : Json::object();
+      object[c.key] = *parse_json(c.value, "the test");
+      directory.write(file, object);
+      const auto model = directory.load();
+      if (!c.ids.empty()) {
+        ASSERT_TRUE(model.ok()) << model.status().message();
+        EXPECT_EQ((*model)->eos_ids(), c.ids);
+        continue;
+      }
+      ASSERT_FALSE(model.ok());
+      EXPECT_EQ(model.status().code(), Code::kFormat);
+      const std::string& message = model.status().message();
+      EXPECT_NE(message.find(file + ": \"" + c.key + "\" is " + to_text(object[c.key])), std::string::npos) << message;
+      EXPECT_EQ((*Model::inspect(directory.files.path()))["problem"], message);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace nbl
