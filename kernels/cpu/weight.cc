@@ -12,8 +12,12 @@ namespace {
 int64_t round_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
 
 std::string describe(const WeightSpec& spec) {
-  return spec.source + " [" + std::to_string(spec.out_features) + ", " + std::to_string(spec.in_features) +
-         "], " + std::to_string(spec.bits) + " bits, groups of " + std::to_string(spec.group_size);
+  const std::string matrix =
+      spec.source + " [" + std::to_string(spec.out_features) + ", " + std::to_string(spec.in_features) + "], ";
+  if (spec.format != WeightFormat::kFloat)
+    return matrix + std::to_string(spec.bits) + " bits, groups of " + std::to_string(spec.group_size);
+  const DType type = spec.value_type;
+  return matrix + (type == DType::kF16 ? "float16" : type == DType::kBF16 ? "bfloat16" : type == DType::kF32 ? "float32" : dtype_name(type));
 }
 
 int32_t code_of(const WeightSpec& spec) {

@@ -172,6 +172,25 @@ TEST(Linear, RefusesWhatItCannotPack) {
   }
 }
 
+TEST(Linear, WhatIsRefusedIsNamedByItsType) {
+  const struct {
+    DType type;
+    const char* expected;
+  } cases[] = {{DType::kF16, "[16, 32], float16: no values"}, {DType::kBF16, "[16, 32], bfloat16: no values"}, {DType::kF32, "[16, 32], float32: no values"}};
+  const auto cpu = make_cpu_backend({});
+  ASSERT_TRUE(cpu.ok()) << cpu.status().message();
+  for (const auto& c : cases) {
+    QuantWeight weight;  // whose values nobody has set
+    weight.format = WeightFormat::kFloat;
+    weight.out_features = 16;
+    weight.in_features = 32;
+    weight.value_type = c.type;
+    const auto packed = (*cpu)->pack({&weight}, WeightRole::kOther);
+    ASSERT_FALSE(packed.ok());
+    EXPECT_NE(packed.status().message().find(c.expected), std::string::npos) << packed.status().message();
+  }
+}
+
 TEST(Linear, ExtremeInputsNeitherCrashNorVanish) {
   std::mt19937 random(6);
   const QuantWeight w = random_weight(format_cases()[0], 16, 256, random);
