@@ -108,11 +108,8 @@ Status Builder::report(uint64_t done) {
   return {};
 }
 
-// What a backend refuses, with the module that it was given, which only the loader names by itself.
+// What a backend refuses, with the module that it was given. The loader names the tensor itself.
 Status Builder::about(const LinearPlan& plan, Status refusal) {
-  for (const std::string& name : plan.names) {
-    if (refusal.message().find(name) != std::string::npos) return refusal;
-  }
   if (refusal.code() != Code::kCancelled) refusal.in(plan.names[0]).with("module", plan.names[0]);
   return refusal;
 }
@@ -151,13 +148,17 @@ Result<bool> Builder::try_fused(const LinearPlan& plan, std::vector<Linear>& out
   if (!backend_.can_fuse(specs)) return false;
   const bool keep_stored = backend_.takes_stored(specs);
   Linear linear;
+  Status unreadable;  // what the loader said of a part, which then comes back through the backend
   auto packed = backend_.pack_in_turn(
       specs,
       [&](size_t i) {
         if (i > 0 && !keep_stored) loader_->release(plan.names[i - 1]);
-        return load(plan.names[i], plan.part_rows[i], plan.in_features, keep_stored);
+        Result<QuantWeight> part = load(plan.names[i], plan.part_rows[i], plan.in_features, keep_stored);
+        if (!part.ok()) unreadable = part.status();
+        return part;
       },
       plan.role);
+  NBL_RETURN_IF_ERROR(unreadable);
   if (!packed.ok() && packed.status().code() == Code::kState) return false;  // their k_orders differ
   if (!packed.ok()) return about(plan, packed.status());
   linear.weight = std::move(packed).value();

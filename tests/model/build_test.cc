@@ -107,6 +107,50 @@ TEST(BuildDecoder, AWrongShapeIsNamedWithBothShapes) {
   EXPECT_NE(message.find("model.layers.1.mlp.down_proj.weight is F32 [24, 16], expected [16, 24]"), std::string::npos) << message;
 }
 
+// The reference backend, but for heads, which it refuses.
+class WithoutHeads : public Backend {
+ public:
+  std::string name() const override { return "headless"; }
+  std::string description() const override { return "headless"; }
+  bool can_fuse(const std::vector<WeightSpec>& parts) const override { return ref_->can_fuse(parts); }
+  Result<std::shared_ptr<const PackedWeight>> pack(const std::vector<const QuantWeight*>& parts, WeightRole role) const override {
+    if (role == WeightRole::kHead) return error(Code::kUnsupported, "what model.embed_tokens and lm_head are to others is nothing here");
+    return ref_->pack(parts, role);
+  }
+  int64_t packed_bytes(const std::vector<WeightSpec>&, WeightRole) const override { return 0; }
+  Result<std::unique_ptr<Plan>> compile(std::shared_ptr<const Decoder>, const PlanLimits&) const override { return Status(Code::kUnsupported, ""); }
+  Result<std::unique_ptr<KvCache>> make_kv_cache(const Decoder&, const KvOptions&) const override { return Status(Code::kUnsupported, ""); }
+  int64_t kv_bytes(const DecoderConfig&, const KvOptions&) const override { return 0; }
+  int64_t plan_bytes(const DecoderConfig&, const PlanLimits&) const override { return 0; }
+  Status matmul(const PackedWeight&, const float*, int64_t, float*) const override { return {}; }
+
+ private:
+  std::unique_ptr<Backend> ref_ = make_ref_backend();
+};
+
+// Whatever its words: which module was refused does not depend on them.
+TEST(BuildDecoder, ARefusalOfTheBackendIsToldWithItsModule) {
+  const auto opened = open(small_tensors());
+  const auto decoder = build_decoder(opened->loader, WithoutHeads(), nullptr);
+  ASSERT_FALSE(decoder.ok());
+  EXPECT_EQ(decoder.status().message().find("model.embed_tokens: what model.embed_tokens and"), 0u) << decoder.status().message();
+  EXPECT_NE(decoder.status().detail().find("\"module\":\"model.embed_tokens\""), std::string::npos);
+}
+
+// Of parts that become one matrix, the one that cannot be read is named, and named once.
+TEST(BuildDecoder, APartThatCannotBeReadIsNamedAlone) {
+  std::vector<TensorBytes> tensors = small_tensors();
+  for (TensorBytes& t : tensors) {
+    if (t.name == "model.layers.0.self_attn.k_proj.weight") t.dtype = "I32";  // as many bytes
+  }
+  const auto opened = open(tensors);
+  const auto decoder = build_decoder(opened->loader, *make_ref_backend(), nullptr);
+  ASSERT_FALSE(decoder.ok());
+  const std::string& message = decoder.status().message();
+  EXPECT_EQ(message.find("model.layers.0.self_attn.k_proj"), 0u) << message;
+  EXPECT_EQ(message.find("q_proj"), std::string::npos) << message;
+}
+
 TEST(BuildDecoder, ProgressEndsAtTheTotalAndCanCancel) {
   const auto opened = open(small_tensors());
   const auto backend = make_ref_backend();
