@@ -11,9 +11,14 @@ namespace nbl {
 namespace {
 
 struct Named {
-  std::string name;
+  std::string name, source;  // source: the file it came from
   std::unique_ptr<jinja::Template> parsed;
 };
+
+// What is wrong with a template, which says its line, with where that template stands.
+Status about(const std::string& name, const std::string& source, Status problem) {
+  return problem.in("the chat template \"" + name + "\" of " + source).with("template", name).with("source", source);
+}
 
 // A file that may be missing: "" or {} then.
 Result<Json> optional_json(const std::string& path) {
@@ -45,8 +50,10 @@ class Templates : public ChatTemplates {
   std::string source() const override { return source_; }
 
   Result<std::string> render(const Json& request) const override {
-    NBL_ASSIGN_OR_RETURN(const jinja::Template* chosen, choose(request));
-    return render_chat(*chosen, request, special_tokens_);
+    NBL_ASSIGN_OR_RETURN(const Named* chosen, choose(request));
+    Result<std::string> rendered = render_chat(*chosen->parsed, request, special_tokens_);
+    if (!rendered.ok() && rendered.status().code() == Code::kTemplate) return about(chosen->name, chosen->source, rendered.status());
+    return rendered;
   }
 
   Status read_special_tokens(const std::string& directory) {
@@ -101,24 +108,24 @@ class Templates : public ChatTemplates {
 
   Status add(const std::string& name, std::string_view text, const std::string& source) {
     auto parsed = jinja::Template::parse(text);
-    if (!parsed.ok()) return parsed.status().in("the chat template \"" + name + "\" of " + source).with("template", name);
+    if (!parsed.ok()) return about(name, source, parsed.status());
     const auto same = std::find_if(templates_.begin(), templates_.end(), [&](const Named& entry) { return entry.name == name; });
     if (same != templates_.end()) templates_.erase(same);
-    templates_.push_back({name, std::move(parsed).value()});
+    templates_.push_back({name, source, std::move(parsed).value()});
     if (source_.empty() || name == "default") source_ = source;
     return {};
   }
 
  private:
-  const jinja::Template* find(const std::string& name) const {
+  const Named* find(const std::string& name) const {
     for (const Named& entry : templates_) {
-      if (entry.name == name) return entry.parsed.get();
+      if (entry.name == name) return &entry;
     }
     return nullptr;
   }
 
   // The one that is asked for; else "tool_use" where there are tools; else "default".
-  Result<const jinja::Template*> choose(const Json& request) const {
+  Result<const Named*> choose(const Json& request) const {
     if (templates_.empty()) {
       return error(Code::kUnsupported,
                    "the checkpoint has no chat template (looked in tokenizer_config.json and chat_template.jinja); give one by "
@@ -126,14 +133,14 @@ class Templates : public ChatTemplates {
     }
     if (request.is_object() && request.contains("template") && request["template"].is_string()) {
       const std::string name = request["template"].get<std::string>();
-      if (const jinja::Template* found = find(name)) return found;
+      if (const Named* found = find(name)) return found;
       return error(Code::kNotFound, "there is no chat template \"%s\"; there are: %s", name.c_str(), joined_names().c_str());
     }
     const bool tools = request.is_object() && request.contains("tools") && request["tools"].is_array() && !request["tools"].empty();
     if (tools) {
-      if (const jinja::Template* found = find("tool_use")) return found;
+      if (const Named* found = find("tool_use")) return found;
     }
-    if (const jinja::Template* found = find("default")) return found;
+    if (const Named* found = find("default")) return found;
     return error(Code::kArgument, "the checkpoint has several chat templates and no default; name one by \"template\": %s",
                  joined_names().c_str());
   }

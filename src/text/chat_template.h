@@ -30,7 +30,7 @@ class ChatTemplates {
   virtual std::string source() const = 0;              // for `describe`: the file it came from
   // request: {"messages":[{"role","content"}...], "tools"?, "documents"?, "add_generation_prompt"? (default true),
   // "continue_final_message"?, "template"? (a name), and any further key: a variable of the template}.
-  // kTemplate with the template's line when it fails; kArgument when the request is not of that form.
+  // kTemplate with the template's file and line when it fails; kArgument when the request is not of that form.
   virtual Result<std::string> render(const Json& request) const = 0;
 };
 

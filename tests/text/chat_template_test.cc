@@ -202,5 +202,38 @@ TEST(ChatTemplate, ABrokenTemplateNamesItsLine) {
   EXPECT_NE(rendered.status().detail().find("\"line\":3"), std::string::npos) << rendered.status().detail();
 }
 
+// A line is of use with its file: a directory may have several, and a program may have passed its own.
+TEST(ChatTemplate, WhatFailsIsToldWithItsFile) {
+  const std::string text = "a\n{{ raise_exception('no') }}";
+  const Json in_config = {{"chat_template", text}};
+  const Json named = {{"chat_template", Json::array({Json{{"name", "rag"}, {"template", text}}})}};
+  TemporaryDirectory config, list, file, folder;
+  config.write("tokenizer_config.json", to_text(in_config));
+  list.write("tokenizer_config.json", to_text(named));
+  file.write("tokenizer_config.json", to_text(in_config));
+  file.write("chat_template.jinja", text);
+  std::filesystem::create_directory(folder.file("additional_chat_templates"));
+  folder.write("additional_chat_templates/rag.jinja", text);
+  Json by_name = *parse_json(kTurns, "test");
+  by_name["template"] = "rag";
+  const struct {
+    Result<std::unique_ptr<ChatTemplates>> templates;
+    Json request;
+    const char* expected;
+  } cases[] = {
+      {ChatTemplates::open(config.path()), *parse_json(kTurns, "test"), "the chat template \"default\" of tokenizer_config.json: "},
+      {ChatTemplates::open(list.path()), by_name, "the chat template \"rag\" of tokenizer_config.json: "},
+      {ChatTemplates::open(file.path()), *parse_json(kTurns, "test"), "the chat template \"default\" of chat_template.jinja: "},
+      {ChatTemplates::open(folder.path()), by_name, "the chat template \"rag\" of additional_chat_templates/rag.jinja: "},
+      {ChatTemplates::from_text(text, config.path()), *parse_json(kTurns, "test"), "the chat template \"default\" of NBL_OPT_CHAT_TEMPLATE: "},
+  };
+  for (const auto& c : cases) {
+    ASSERT_TRUE(c.templates.ok()) << c.templates.status().message();
+    const auto rendered = (*c.templates)->render(c.request);
+    EXPECT_EQ(rendered.status().code(), Code::kTemplate);
+    EXPECT_EQ(rendered.status().message().find(c.expected), 0u) << rendered.status().message();
+  }
+}
+
 }  // namespace
 }  // namespace nbl
