@@ -56,22 +56,42 @@ Result<Charsmap> Charsmap::from_bytes(std::string_view bytes) {
   return map;
 }
 
-const char* Charsmap::replacement(std::string_view text) const {
+template <typename Found>
+void Charsmap::each_key(std::string_view text, Found found) const {
   size_t node = offset_of(units_[0]);
-  for (const char c : text) {
-    const uint8_t byte = static_cast<uint8_t>(c);
-    if (byte == 0) return nullptr;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const uint8_t byte = static_cast<uint8_t>(text[i]);
+    if (byte == 0) return;
     node ^= byte;
-    if (node >= units_.size() || label_of(units_[node]) != byte) return nullptr;
+    if (node >= units_.size() || label_of(units_[node]) != byte) return;
     const bool leaf = has_leaf(units_[node]);
     node ^= offset_of(units_[node]);
-    if (leaf) {
-      if (node >= units_.size()) return nullptr;
-      const uint32_t at = value_of(units_[node]);
-      return at < replacements_.size() ? replacements_.c_str() + at : nullptr;
-    }
+    if (!leaf) continue;
+    if (node >= units_.size()) return;
+    const uint32_t at = value_of(units_[node]);
+    if (!found(at < replacements_.size() ? replacements_.c_str() + at : nullptr, i + 1)) return;
   }
-  return nullptr;
+}
+
+const char* Charsmap::replacement(std::string_view text) const {
+  const char* first = nullptr;
+  each_key(text, [&](const char* found, size_t) {
+    first = found;
+    return false;
+  });
+  return first;
+}
+
+const char* Charsmap::longest(std::string_view text, size_t& length) const {
+  const char* last = nullptr;
+  each_key(text, [&](const char* found, size_t bytes) {
+    if (found) {
+      last = found;
+      length = bytes;
+    }
+    return true;
+  });
+  return last;
 }
 
 bool Charsmap::is_sound() const {

@@ -20,10 +20,18 @@ class Charsmap {
   // The replacement of the shortest key that `text` begins with, as the `tokenizers` package takes it; null if none.
   const char* replacement(std::string_view text) const;
 
+  // The replacement of the longest key that `text` begins with, as sentencepiece takes it, and the key's length; null if
+  // none.
+  const char* longest(std::string_view text, size_t& length) const;
+
   // True if no text at all can lead outside the trie or the replacements: for readers that do not check.
   bool is_sound() const;
 
  private:
+  // Calls found(replacement, length) for every key that `text` begins with, the shortest first, until it gives false.
+  template <typename Found>
+  void each_key(std::string_view text, Found found) const;
+
   std::vector<uint32_t> units_;
   std::string replacements_;
 };

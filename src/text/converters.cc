@@ -4,6 +4,7 @@
 #include <array>
 
 #include "text/bpe.h"
+#include "text/sentencepiece_normalizer.h"
 #include "text/tokenizer_json_reader.h"
 #include "text/unigram.h"
 
@@ -115,7 +116,8 @@ struct Spaces {
 };
 
 // Every part between added tokens gets its own metaspace in front in the legacy way, only the very first otherwise.
-Spaces llama_spaces(bool add_prefix, bool legacy) {
+// The decoder takes back the space in front, which a model without extra spaces has not either.
+Spaces llama_spaces(bool add_prefix, bool legacy, bool strip) {
   Spaces spaces;
   Json decoders = {replace({{"String", kMetaspace}}, " "), step("ByteFallback"), step("Fuse")};
   if (legacy) {
@@ -127,7 +129,7 @@ Spaces llama_spaces(bool add_prefix, bool legacy) {
     spaces.pre_tokenizer = Json{{"type", "Metaspace"}, {"replacement", kMetaspace},
                                 {"prepend_scheme", add_prefix ? "first" : "never"}, {"split", false}};
   }
-  if (add_prefix) decoders.push_back(Json{{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}});
+  if (strip) decoders.push_back(Json{{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}});
   spaces.decoder = sequence("decoders", std::move(decoders));
   return spaces;
 }
@@ -199,11 +201,15 @@ Result<PipelineParts> convert_sentencepiece(const SentencePieceModel& model, con
   NBL_ASSIGN_OR_RETURN(int64_t extra_ids, json_i64(config.document, "extra_ids",
                                                    family == Family::kGeneric && config.tokenizer_class == "T5Tokenizer" ? 100 : 0));
   if (extra_ids < 0 || extra_ids > 10000) return error(Code::kFormat, "extra_ids is %lld", static_cast<long long>(extra_ids));
+  const bool add_prefix = add_prefix_space && model.add_dummy_prefix;
   const Spaces spaces = family == Family::kGemma   ? gemma_spaces()
-                        : family == Family::kLlama ? llama_spaces(add_prefix_space && model.add_dummy_prefix, legacy)
+                        : family == Family::kLlama ? llama_spaces(add_prefix, legacy, add_prefix || model.remove_extra_whitespaces)
                                                    : generic_spaces(model, legacy);
   PipelineParts parts;
   NBL_RETURN_IF_ERROR(set_steps(spaces.normalizer, spaces.pre_tokenizer, spaces.decoder, parts));
+  if (family == Family::kLlama && (!model.precompiled_charsmap.empty() || model.remove_extra_whitespaces)) {
+    NBL_ASSIGN_OR_RETURN(parts.normalizer, sentencepiece_normalizer(model, add_prefix, legacy));
+  }
   NBL_ASSIGN_OR_RETURN(parts.model, make_sentencepiece_model(model, extra_ids));
   const std::string bos = config.bos_token.value_or(piece_text(model, model.bos_id));
   const std::string eos = config.eos_token.value_or(piece_text(model, model.eos_id));

@@ -1,8 +1,10 @@
 // What holds for tokenizers on any machine: small ones that the tests write themselves, and the one of tests/data.
 #include <gtest/gtest.h>
 
+#include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <random>
 #include <thread>
 
@@ -315,6 +317,114 @@ TEST(Tokenizer, ScoresAreRoundedAsThePackageRoundsThem) {
   const auto tokenizer = Tokenizer::open(folder.path());
   ASSERT_TRUE(tokenizer.ok()) << tokenizer.status().message();
   EXPECT_EQ(*(*tokenizer)->encode("baaa", EncodeOptions()), (std::vector<int32_t>{1, 2, 3}));
+}
+
+// SentencePiece's ModelProto, as far as these tests need one: BPE, pieces with falling scores, a character map.
+class ModelProto {
+ public:
+  static std::string field(int number, std::string_view bytes) {
+    return varint(number << 3 | 2) + varint(bytes.size()) + std::string(bytes);
+  }
+  static std::string number(int field, uint64_t value) { return varint(field << 3) + varint(value); }
+
+  void add(std::string_view text, int type = 1) {
+    const float score = static_cast<float>(-count_++);
+    std::string bytes(sizeof(score), '\0');
+    std::memcpy(bytes.data(), &score, sizeof(score));
+    pieces_ += field(1, field(1, text) + varint(2 << 3 | 5) + bytes + number(3, static_cast<uint64_t>(type)));
+  }
+  std::string bytes(std::string_view charsmap, bool add_dummy_prefix, bool remove_extra_whitespaces) const {
+    return pieces_ + field(2, number(3, 2)) +
+           field(3, field(2, charsmap) + number(3, add_dummy_prefix) + number(4, remove_extra_whitespaces) + number(5, 1));
+  }
+
+ private:
+  static std::string varint(uint64_t value) {
+    std::string bytes;
+    for (; value >= 0x80; value >>= 7) bytes += static_cast<char>(value | 0x80);
+    return bytes + static_cast<char>(value);
+  }
+
+  std::string pieces_;
+  int count_ = 0;
+};
+
+// A precompiled_charsmap: every node of the trie has a block of 256 units of its own.
+std::string charsmap(const std::vector<std::pair<std::string, std::string>>& keys) {
+  std::vector<uint32_t> units(256);
+  std::string replacements;
+  const auto give_block = [&](size_t node) {
+    const auto base = static_cast<uint32_t>(units.size());
+    units.resize(units.size() + 256);
+    units[node] |= (static_cast<uint32_t>(node) ^ base) << 10;
+    return base;
+  };
+  std::map<std::string, size_t> nodes = {{"", 0}};
+  std::map<size_t, uint32_t> bases = {{0, give_block(0)}};
+  for (const auto& [key, value] : keys) {
+    for (size_t length = 1; length <= key.size(); ++length) {
+      const auto [at, fresh] = nodes.emplace(key.substr(0, length), 0);
+      if (!fresh) continue;
+      const auto byte = static_cast<uint8_t>(key[length - 1]);
+      at->second = bases[nodes[key.substr(0, length - 1)]] ^ byte;
+      units[at->second] = byte;
+      bases[at->second] = give_block(at->second);
+    }
+    units[nodes[key]] |= 1u << 8;
+    units[bases[nodes[key]]] = 1u << 31 | static_cast<uint32_t>(replacements.size());
+    replacements += value + '\0';
+  }
+  std::string bytes;
+  const auto put = [&](uint32_t word) {
+    for (int i = 0; i < 4; ++i) bytes += static_cast<char>(word >> 8 * i);
+  };
+  put(static_cast<uint32_t>(4 * units.size()));
+  for (const uint32_t unit : units) put(unit);
+  return bytes + replacements;
+}
+
+// What tokenizer_config.json makes of a tokenizer.model must be what sentencepiece reads in it: OpenLLaMA's changes
+// characters and drops extra spaces.
+TEST(Tokenizer, ATokenizerModelIsReadAsSentencePieceReadsIt) {
+  const std::string map =
+      charsmap({{"A", "a"}, {"A\xCC\x80", "\xC3\xA0"}, {"\xEF\xAC\x81", "fi"}, {"\t", " "}, {"\xC2\xAD", ""}, {"\xE3\x80\x80", "  "}});
+  ModelProto model;
+  model.add("<unk>", 2);
+  model.add("<s>", 3);
+  model.add("</s>", 3);
+  for (const char* piece : {"ab", "fi",
+                            "\xE2\x96\x81"
+                            "a",
+                            "\xE2\x96\x81"
+                            "fi",
+                            "aba", "\xE2\x96\x81\xE2\x96\x81", "a", "b", "f", "i", "\xC3\xA0", "\xE2\x96\x81"}) {
+    model.add(piece);
+  }
+  const std::vector<std::string> parts = {"a", "b",  "A",  "\xCC\x80", "\xEF\xAC\x81", "\xE2\x96\x81", "\t", "\xC2\xAD", "\xE3\x80\x80",
+                                          " ", "  ", "fi", "x"};
+  std::mt19937 random(3);
+  for (int settings = 0; settings < 8; ++settings) {
+    const std::string bytes = model.bytes(settings & 1 ? map : "", settings & 2, settings & 4);
+    Folder bare, converted;
+    bare.write("tokenizer.model", bytes);
+    converted.write("tokenizer.model", bytes).write("tokenizer_config.json", R"({"tokenizer_class": "LlamaTokenizer"})");
+    const auto expected = Tokenizer::open(bare.path()), actual = Tokenizer::open(converted.path());
+    if (expected.status().code() == Code::kUnsupported) GTEST_SKIP() << expected.status().message();
+    ASSERT_TRUE(expected.ok()) << expected.status().message();
+    ASSERT_TRUE(actual.ok()) << actual.status().message();
+    for (int i = 0; i < 200; ++i) {
+      std::string text;
+      for (size_t count = random() % 9; count > 0; --count) text += parts[random() % parts.size()];
+      std::vector<TokenSpan> spans;
+      const auto ids = (*actual)->encode(text, EncodeOptions(), &spans);
+      ASSERT_EQ(*ids, *(*expected)->encode(text, EncodeOptions())) << settings << " \"" << text << "\"";
+      for (const TokenSpan& span : spans) EXPECT_LE(span.end, text.size());
+    }
+    const auto ids = *(*actual)->encode("  ab \xEF\xAC\x81  ", EncodeOptions());
+    if (settings == 5 || settings == 7) {
+      EXPECT_EQ((*actual)->decode(ids.data(), ids.size(), true), "ab fi") << settings;
+    }
+  }
 }
 
 TEST(Tokenizer, DamagedModelsAreRefused) {
