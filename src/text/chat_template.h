@@ -29,7 +29,8 @@ class ChatTemplates {
   virtual std::vector<std::string> names() const = 0;  // "default", "tool_use", ...
   virtual std::string source() const = 0;              // for `describe`: the file it came from
   // request: {"messages":[{"role","content"}...], "tools"?, "documents"?, "add_generation_prompt"? (default true),
-  // "continue_final_message"?, "template"? (a name), and any further key: a variable of the template}.
+  // "continue_final_message"? (true, or the key of the message to go on with), "template"? (a name), and any further
+  // key: a variable of the template}.
   // kTemplate with the template's file and line when it fails; kArgument when the request is not of that form.
   virtual Result<std::string> render(const Json& request) const = 0;
 };

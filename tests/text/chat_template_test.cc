@@ -171,15 +171,34 @@ TEST(ChatTemplate, TheVocabularyTellsThePublishedFormats) {
   EXPECT_NE((*templates)->source().find("ChatML"), std::string::npos);
 }
 
+// As transformers 5.23 answers the same.
 TEST(ChatTemplate, ContinuesTheFinalMessage) {
   TemporaryDirectory directory;
-  const auto templates =
-      ChatTemplates::from_text("{% for m in messages %}<{{ m.role }}>{{ m.content }}</{{ m.role }}>{% endfor %}", directory.path());
-  ASSERT_TRUE(templates.ok());
-  const auto rendered = (*templates)->render(*parse_json(
-      R"({"messages":[{"role":"user","content":"hi"},{"role":"assistant","content":"Sure, "}],"continue_final_message":true})", "test"));
-  ASSERT_TRUE(rendered.ok()) << rendered.status().message();
-  EXPECT_EQ(*rendered, "<user>hi</user><assistant>Sure, ");
+  const auto continued = [&](const char* content, const char* final_message, const char* field = "true") -> std::string {
+    const auto templates =
+        ChatTemplates::from_text(std::string("{% for m in messages %}<{{ m.role }}{{ '|' + m.thinking if m.thinking }}>") + content +
+                                     "</{{ m.role }}>{% endfor %}Hi",
+                                 directory.path());
+    if (!templates.ok()) return templates.status().message();
+    const auto rendered = (*templates)
+                              ->render(*parse_json(std::string(R"({"messages":[{"role":"user","content":"Hi"},)") + final_message +
+                                                       R"(],"continue_final_message":)" + field + "}",
+                                                   "test"));
+    return rendered.ok() ? *rendered : "error: " + rendered.status().message();
+  };
+  EXPECT_EQ(continued("{{ m.content }}", R"({"role":"assistant","content":"Sure, "})"), "<user>Hi</user><assistant>Sure, ");
+  EXPECT_EQ(continued("{{ m.content | trim }}", R"({"role":"assistant","content":" Sure, \n"})"), "<user>Hi</user><assistant>Sure,");
+  // What stands elsewhere too, or is nothing.
+  EXPECT_EQ(continued("{{ m.content }}", R"({"role":"assistant","content":"Hi"})"), "<user>Hi</user><assistant>Hi");
+  EXPECT_EQ(continued("{{ m.content }}", R"({"role":"assistant","content":""})"), "<user>Hi</user><assistant>");
+  EXPECT_EQ(continued("{{ m.content[0].text if m.content[0].text is defined else m.content }}",
+                      R"({"role":"assistant","content":[{"type":"text","text":"So"},{"type":"image"}]})"),
+            "<user>Hi</user><assistant>So");
+  EXPECT_EQ(continued("{{ m.content }}", R"({"role":"assistant","content":"","reasoning":"Well"})", R"("reasoning")"),
+            "<user>Hi</user><assistant|Well");
+  EXPECT_NE(continued("x", R"({"role":"assistant","content":"Hi"})").find("does not stand in"), std::string::npos);
+  EXPECT_NE(continued("{{ m.content }}", R"({"role":"assistant","content":null})").find("no text in \"content\""), std::string::npos);
+  EXPECT_NE(continued("{{ m.content }}", R"({"role":"assistant","content":"Hi"})", "1").find("true, false or"), std::string::npos);
 }
 
 TEST(ChatTemplate, RequestsOfAnotherFormAreRefused) {
