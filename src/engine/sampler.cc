@@ -7,10 +7,41 @@
 namespace nbl {
 namespace {
 
-constexpr float kNever = -std::numeric_limits<float>::infinity();
+constexpr float kNever = -std::numeric_limits<float>::infinity(), kMost = std::numeric_limits<float>::max();
 
 bool better(float logit_a, int32_t id_a, float logit_b, int32_t id_b) {
   return logit_a > logit_b || (logit_a == logit_b && id_a < id_b);
+}
+
+// The id of the largest logit, of equals the lowest; what is no number counts as draw.h says. A vocabulary of 150 thousand is
+// more than a hundredth of a small model's step when it is gone through one by one: lanes, which compilers make vectors of.
+int32_t largest(const float* logits, int64_t count) {
+  constexpr int64_t kLanes = 16, kStretch = 1024;
+  float best = kNever;
+  int64_t first = 0, last = 0;  // where it is
+  for (int64_t start = 0; start < count; start += kStretch) {
+    const int64_t end = std::min(count, start + kStretch);
+    float lanes[kLanes];
+    std::fill(lanes, lanes + kLanes, kNever);
+    int64_t i = start;
+    for (; i + kLanes <= end; i += kLanes) {
+      for (int64_t lane = 0; lane < kLanes; ++lane) lanes[lane] = logits[i + lane] > lanes[lane] ? logits[i + lane] : lanes[lane];
+    }
+    for (; i < end; ++i) lanes[0] = logits[i] > lanes[0] ? logits[i] : lanes[0];
+    const float most = std::min(kMost, *std::max_element(lanes, lanes + kLanes));
+    if (most > best) best = most, first = start, last = end;
+  }
+  for (int64_t id = first; id < last; ++id) {
+    if (logits[id] >= best) return static_cast<int32_t>(id);
+  }
+  return 0;
+}
+
+// Whether the logits are drawn from as they are.
+bool plain(const Draw& draw) {
+  const SamplingOptions& options = *draw.options;
+  return (!draw.bias || draw.bias->empty()) && options.repetition_penalty == 1 && options.presence_penalty == 0 &&
+         options.frequency_penalty == 0 && (draw.step >= draw.forbidden_until || draw.forbidden_count == 0);
 }
 
 }  // namespace
@@ -19,17 +50,16 @@ Sampler::Sampler(int64_t vocab_size)
     : logits_(vocab_size), candidates_(vocab_size), probability_(vocab_size), counts_(vocab_size, 0) {}
 
 int32_t Sampler::sample(const float* logits, const Draw& draw) {
-  std::copy(logits, logits + logits_.size(), logits_.begin());
-  apply_penalties(draw);
-  for (float& logit : logits_) {
-    if (!(logit <= std::numeric_limits<float>::max())) logit = logit > 0 ? std::numeric_limits<float>::max() : kNever;
+  if (!plain(draw)) {
+    std::copy(logits, logits + vocab_size(), logits_.begin());
+    apply_penalties(draw);
+    logits = logits_.data();
   }
-  return draw.options->temperature > 0 ? pick(*draw.options, draw.step) : greedy();
+  return draw.options->temperature > 0 ? pick(logits, *draw.options, draw.step) : largest(logits, vocab_size());
 }
 
 void Sampler::apply_penalties(const Draw& input) {
   const SamplingOptions& options = *input.options;
-  const int64_t vocab_size = static_cast<int64_t>(logits_.size());
   if (input.bias) {
     for (const auto& [id, bias] : *input.bias) logits_[id] += bias;
   }
@@ -39,11 +69,11 @@ void Sampler::apply_penalties(const Draw& input) {
     const float penalty = static_cast<float>(options.repetition_penalty);
     for (int64_t i = window_start; i < input.token_count; ++i) {
       const int32_t id = input.tokens[i];
-      if (id < 0 || id >= vocab_size || counts_[id]++ > 0) continue;  // each token once
+      if (id < 0 || id >= vocab_size() || counts_[id]++ > 0) continue;  // each token once
       logits_[id] = logits_[id] > 0 ? logits_[id] / penalty : logits_[id] * penalty;
     }
     for (int64_t i = window_start; i < input.token_count; ++i) {
-      if (const int32_t id = input.tokens[i]; id >= 0 && id < vocab_size) counts_[id] = 0;
+      if (const int32_t id = input.tokens[i]; id >= 0 && id < vocab_size()) counts_[id] = 0;
     }
   }
   if (options.presence_penalty != 0 || options.frequency_penalty != 0) {
@@ -57,29 +87,52 @@ void Sampler::apply_penalties(const Draw& input) {
     for (int64_t i = start; i < input.token_count; ++i) counts_[input.tokens[i]] = 0;
   }
   for (int64_t i = 0; input.step < input.forbidden_until && i < input.forbidden_count; ++i) {
-    if (const int32_t id = input.forbidden[i]; id >= 0 && id < vocab_size) logits_[id] = kNever;
+    if (const int32_t id = input.forbidden[i]; id >= 0 && id < vocab_size()) logits_[id] = kNever;
   }
 }
 
-int32_t Sampler::greedy() const {
-  int32_t best = 0;
-  for (int32_t id = 1; id < static_cast<int32_t>(logits_.size()); ++id) {
-    if (logits_[id] > logits_[best]) best = id;
+bool Sampler::by_logit(const Candidate& a, const Candidate& b) { return better(a.logit, a.id, b.logit, b.id); }
+
+// Puts the `count` best ids in front of candidates_, or fewer where fewer may be drawn, and gives their number.
+int64_t Sampler::list_best(const float* logits, int64_t count) {
+  constexpr int64_t kLanes = 16;
+  const auto begin = candidates_.begin();
+  float least = kNever;  // what a further one must exceed: of equals the lower id is better, and it has been seen
+  int64_t held = 0;
+  for (int64_t start = 0; start < vocab_size(); start += kLanes) {
+    const int64_t end = std::min(vocab_size(), start + kLanes);
+    if (start + kLanes == end) {
+      int above = 0;
+      for (int64_t lane = 0; lane < kLanes; ++lane) above |= logits[start + lane] > least;
+      if (!above) continue;
+    }
+    for (int64_t id = start; id < end; ++id) {
+      const float logit = std::min(kMost, logits[id]);
+      if (!(logits[id] > least) || logit <= least) continue;
+      if (held == count) std::pop_heap(begin, begin + held--, by_logit);
+      candidates_[held++] = {logit, static_cast<int32_t>(id)};
+      std::push_heap(begin, begin + held, by_logit);
+      if (held == count) least = candidates_.front().logit;
+    }
   }
-  return best;
+  return held;
 }
 
-int32_t Sampler::pick(const SamplingOptions& options, uint64_t step) {
+int32_t Sampler::pick(const float* logits, const SamplingOptions& options, uint64_t step) {
+  constexpr int64_t kFew = 1024;
   int64_t count = 0;
-  for (int32_t id = 0; id < static_cast<int32_t>(logits_.size()); ++id) {
-    if (logits_[id] > kNever) candidates_[count++] = {logits_[id], id};
+  if (options.top_k > 0 && options.top_k <= std::min(kFew, vocab_size())) {
+    count = list_best(logits, options.top_k);
+  } else {
+    for (int32_t id = 0; id < static_cast<int32_t>(vocab_size()); ++id) {
+      if (logits[id] > kNever) candidates_[count++] = {std::min(kMost, logits[id]), id};
+    }
+    if (options.top_k > 0 && options.top_k < count) {
+      std::nth_element(candidates_.begin(), candidates_.begin() + options.top_k, candidates_.begin() + count, by_logit);
+      count = options.top_k;
+    }
   }
   if (count == 0) return 0;  // everything forbidden, or NaN: the caller gets a valid id all the same
-  const auto by_logit = [](const Candidate& a, const Candidate& b) { return better(a.logit, a.id, b.logit, b.id); };
-  if (options.top_k > 0 && options.top_k < count) {
-    std::nth_element(candidates_.begin(), candidates_.begin() + options.top_k, candidates_.begin() + count, by_logit);
-    count = options.top_k;
-  }
   const auto begin = candidates_.begin();
   const bool sorted = options.top_p < 1;
   if (sorted) std::sort(begin, begin + count, by_logit);

@@ -23,9 +23,11 @@ class Sampler {
     float logit;
     int32_t id;
   };
+  static bool by_logit(const Candidate& a, const Candidate& b);  // the better one first
   void apply_penalties(const Draw& draw);
-  int32_t greedy() const;
-  int32_t pick(const SamplingOptions& options, uint64_t step);
+  int64_t list_best(const float* logits, int64_t count);
+  int32_t pick(const float* logits, const SamplingOptions& options, uint64_t step);
+  int64_t vocab_size() const { return static_cast<int64_t>(logits_.size()); }
 
   std::vector<float> logits_;              // [vocab_size] working copy
   std::vector<Candidate> candidates_;      // [vocab_size]

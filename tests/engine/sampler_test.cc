@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <map>
@@ -201,6 +202,45 @@ TEST(Sampler, NotANumberIsNeverDrawnAndInfinityAlways) {
       EXPECT_EQ(sampler.sample(broken.data(), draw), 1);
       EXPECT_EQ(sampler.sample(certain.data(), draw), 2);
       EXPECT_EQ(sampler.sample(nothing.data(), draw), 0);
+    }
+  }
+}
+
+// Vocabularies of all lengths are gone through in vectors, with whatever a broken model gives in between.
+TEST(Sampler, TakesTheBestOfVocabulariesOfAnyLength) {
+  const float nan = std::numeric_limits<float>::quiet_NaN(), infinity = std::numeric_limits<float>::infinity();
+  std::mt19937 generator(11);
+  for (int count : {1, 2, 15, 16, 17, 33, 1000, 1023, 1024, 1025, 1040, 5003}) {
+    for (int round = 0; round < 20; ++round) {
+      std::vector<float> logits = random_logits(count, static_cast<unsigned>(round));
+      if (round % 2) {  // many equals
+        for (float& logit : logits) logit = std::round(logit);
+      }
+      for (int i = 0; round % 4 >= 2 && i < count / 8; ++i) logits[generator() % count] = i % 2 ? nan : -infinity;
+      if (round % 8 == 7) logits[generator() % count] = infinity;
+      std::vector<int32_t> ids;
+      for (int32_t id = 0; id < count; ++id) {
+        if (logits[id] > -infinity) ids.push_back(id);
+      }
+      std::stable_sort(ids.begin(), ids.end(), [&](int32_t a, int32_t b) { return logits[a] > logits[b]; });
+      Sampler sampler(count);
+      SamplingOptions options;
+      Draw draw;
+      draw.options = &options;
+      ASSERT_EQ(sampler.sample(logits.data(), draw), ids.empty() ? 0 : ids.front()) << count << " logits, round " << round;
+
+      options.temperature = 1e38;  // all that are left alike, but for infinity
+      for (int64_t top_k : {1, 3, 40}) {
+        options.top_k = top_k;
+        std::vector<int32_t> best(ids.begin(), ids.begin() + std::min<int64_t>(top_k, static_cast<int64_t>(ids.size())));
+        std::sort(best.begin(), best.end());
+        std::map<int32_t, int> drawn;
+        for (draw.step = 0; draw.step < 1000; ++draw.step) ++drawn[sampler.sample(logits.data(), draw)];
+        for (const auto& [id, times] : drawn) ASSERT_TRUE(best.empty() ? id == 0 : std::binary_search(best.begin(), best.end(), id)) << id;
+        if (round % 8 != 7 && !best.empty()) {
+          ASSERT_EQ(drawn.size(), best.size()) << count << " logits, the best " << top_k;
+        }
+      }
     }
   }
 }
