@@ -1,9 +1,9 @@
 // nibble bench: prefill and decode speed over prompt lengths, beside what the machine reached at best in the same minute.
 //
-// A decode step reads every weight once, so decode tokens/s times the bytes of a step, over the bandwidth, says how far from
-// the machine's limit it is; a long prompt is limited by matrix products in the same way. The bandwidth of a CPU is probed
-// here, before and after each repeat, of which the faster counts; the rates of a GPU come from the library. --shape measures
-// random weights of a known model's shape: no download needed.
+// A decode step reads every weight once and the keys and values of all positions before it, so steps a second times these
+// bytes, over the bandwidth, say how far from the machine's limit it is; a long prompt is limited by matrix products in the
+// same way. The bandwidth of a CPU is probed here, before and after each repeat, of which the faster counts; the rates of a
+// GPU come from the library. --shape measures random weights of a known model's shape: no download needed.
 #include <algorithm>
 #include <cstdio>
 #include <memory>
@@ -58,9 +58,11 @@ Json measure_rows(const Rows& rows, int64_t repeats, nbl_model* model, const std
   return Json::parse(client::text_of(nbl_job_result, job.get()));
 }
 
-// The tokens that a sequence decodes in a second, times what a step reads: all sequences of a batch share one reading of the weights.
+// Steps a second, times what one has to read: all sequences of a batch share one reading of the weights, keys and values are their own.
 double decode_bytes_per_second(const Json& result, const Json& row) {
-  return row["decode_tokens_per_second"].get<double>() / row["batch"].get<double>() * result["weight_bytes_per_token"].get<double>();
+  const double sequences = row["batch"].get<double>();
+  return row["decode_tokens_per_second"].get<double>() / sequences *
+         (result["weight_bytes_per_token"].get<double>() + sequences * row["kv_bytes_per_token"].get<double>());
 }
 
 double median(std::vector<double> values) {
@@ -219,8 +221,8 @@ std::string quoted(const std::string& text) {
 void print_csv(const Json& results) {
   static const char* const of_result[] = {"weight_bytes", "read_bandwidth_bytes_per_second", "multiply_operations_per_second"};
   static const char* const of_row[] = {"batch", "prompt_tokens", "decode_tokens", "prefill_ns", "prefill_tokens_per_second",
-                                       "decode_tokens_per_second", "kv_bytes", "memory_bytes", "memory_share", "bandwidth_share",
-                                       "multiply_share"};
+                                       "decode_tokens_per_second", "kv_bytes_per_token", "kv_bytes", "memory_bytes", "memory_share",
+                                       "bandwidth_share", "multiply_share"};
   std::printf("model,format");
   for (const char* key : of_row) std::printf(",%s", key);
   for (const char* key : of_result) std::printf(",%s", key);
@@ -262,6 +264,9 @@ void run(BenchFlags flags) {
 void add_bench(CLI::App& program) {
   auto flags = std::make_shared<BenchFlags>();
   CLI::App* command = program.add_subcommand("bench", "Measure prefill and decode speed");
+  command->footer(program.get_footer() +
+                  "\nGB/s, and its share of the bandwidth, counts what a decode step has to read: the weights, and the keys and values of the\n"
+                  "positions before it (weight_bytes_per_token and, for each sequence, kv_bytes_per_token with --json).");
   command->add_option("DIR", flags->directories, "Checkpoint directories: several are compared");
   flags->load.add_to(command, false);
   command->add_option("--shape", flags->shape,

@@ -73,6 +73,19 @@ int64_t median(std::vector<int64_t> values) {
   return values[values.size() / 2];
 }
 
+// Keys and values that a decode step of one sequence reads, the mean over the steps behind a prompt.
+int64_t kv_bytes_of_token(const Decoder& decoder, DType type, int64_t prompt_length, int64_t decode_tokens) {
+  const int64_t of_position = 2 * decoder.config.num_key_value_heads * decoder.config.head_dim * dtype_bytes(type);
+  int64_t positions = 0;  // of all layers and steps
+  for (const Block& block : decoder.blocks) {
+    const int64_t window = block.attention.sliding_window;
+    for (int64_t i = 1; i <= decode_tokens; ++i) {
+      positions += window > 0 ? std::min(window, prompt_length + i) : prompt_length + i;
+    }
+  }
+  return positions * of_position / std::max<int64_t>(1, decode_tokens);
+}
+
 Result<Json> measure_row(const std::shared_ptr<Model>& model, const BenchOptions& options, int64_t prompt_length, int64_t batch_size,
                          Job::Context& job) {
   SessionOptions session_options;
@@ -113,6 +126,8 @@ Result<Json> measure_row(const std::shared_ptr<Model>& model, const BenchOptions
   row["decode_tokens_per_second"] = rate(options.decode_tokens, median(decode_ns));
   row["best_prefill_tokens_per_second"] = rate(prompt_length, *std::min_element(prefill_ns.begin(), prefill_ns.end()));
   row["best_decode_tokens_per_second"] = rate(options.decode_tokens, *std::min_element(decode_ns.begin(), decode_ns.end()));
+  row["kv_bytes_per_token"] =
+      kv_bytes_of_token(*model->placement()->decoder, session_options.kv_type, prompt_length, options.decode_tokens);
   row["kv_bytes"] = last.kv_bytes;
   row["scratch_bytes"] = last.scratch_bytes;
   row["memory_bytes"] = model->placement()->footprint_bytes() + last.kv_bytes + last.scratch_bytes + (batch ? batch->scratch_bytes() : 0);

@@ -33,8 +33,9 @@ struct BenchOptions {
   int64_t context = 0;                     // 0: what prompt and decode need
 };
 // {"rows": [{"batch", "prompt_tokens", "decode_tokens", "prefill_tokens_per_second", "decode_tokens_per_second",
-//            "prefill_ns", "decode_ns", "kv_bytes", "scratch_bytes", "memory_bytes" (of weights, sessions and batch)}...],
-//  "weight_bytes", "weight_bytes_per_token", "multiply_operations_per_token" (of a prompt),
+//            "prefill_ns", "decode_ns", "kv_bytes_per_token" (keys and values that a decode step reads for each sequence, on
+//            average), "kv_bytes", "scratch_bytes", "memory_bytes" (of weights, sessions and batch)}...],
+//  "weight_bytes", "weight_bytes_per_token" (that a decode step reads, for all sequences together), "multiply_operations_per_token" (of a prompt),
 //  "read_bandwidth_bytes_per_second", "multiply_operations_per_second" (of f16; where the backend measures its device),
 //  "backend", "description"}
 Result<Json> measure_speed(const std::shared_ptr<Model>& model, const BenchOptions& options, Job::Context& job);

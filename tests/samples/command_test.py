@@ -190,7 +190,10 @@ class OtherCommands(unittest.TestCase):
         for row in model["rows"]:
             bandwidth = row["read_bandwidth_bytes_per_second"]
             self.assertGreater(bandwidth, 1e8)
-            self.assertAlmostEqual(row["bandwidth_share"] * bandwidth / (row["decode_tokens_per_second"] * model["weight_bytes_per_token"]), 1)
+            # Six layers, four key heads of 32, f16: keys and values of prompt + 1 .. prompt + 4 positions.
+            self.assertEqual(row["kv_bytes_per_token"], 2 * 2 * 6 * 4 * 32 * (4 * row["prompt_tokens"] + 10) // 4)
+            read = model["weight_bytes_per_token"] + row["kv_bytes_per_token"]
+            self.assertAlmostEqual(row["bandwidth_share"] * bandwidth / (row["decode_tokens_per_second"] * read), 1)
         self.assertIn(model["read_bandwidth_bytes_per_second"], [row["read_bandwidth_bytes_per_second"] for row in model["rows"]])
 
     def test_bench_decodes_as_much_as_it_prefills_and_compares(self):
