@@ -158,8 +158,10 @@ Status DirectoryCheckpoint::find_quantization() {
   return {};
 }
 
-// model.safetensors, or what the index names, or the name that the quantizer left, or the only files there are.
+// model.safetensors (also beside an index, as transformers reads it: shards that an earlier save left), or what the index
+// names, or the name that the quantizer left, or the only files there are.
 Result<std::vector<std::string>> DirectoryCheckpoint::weight_files() const {
+  if (exists(directory_ + "/model.safetensors")) return std::vector<std::string>{"model.safetensors"};
   const std::string index_path = directory_ + "/model.safetensors.index.json";
   if (exists(index_path)) {
     NBL_ASSIGN_OR_RETURN(const Json index, read_json_file(index_path));
@@ -189,7 +191,6 @@ Result<std::vector<std::string>> DirectoryCheckpoint::weight_files() const {
     return error(Code::kNotFound, "%s names files that are not there: %s; fetch the missing shards", index_path.c_str(), missing.c_str())
         .with("file", index_path);
   }
-  if (exists(directory_ + "/model.safetensors")) return std::vector<std::string>{"model.safetensors"};
   if (quantization_config_.is_object() && quantization_config_.contains("model_file_base_name") &&
       quantization_config_["model_file_base_name"].is_string()) {
     const std::string name = quantization_config_["model_file_base_name"].get<std::string>() + ".safetensors";

@@ -1,6 +1,6 @@
 #include "model/architectures.h"
 
-#include <cstring>
+#include <strings.h>
 
 namespace nbl {
 namespace {
@@ -8,6 +8,7 @@ namespace {
 constexpr Architecture kArchitectures[] = {
     {"LlamaForCausalLM", "llama", configure_llama, false},
     {"MistralForCausalLM", "mistral", configure_mistral, false},
+    {"MinistralForCausalLM", "ministral", configure_mistral, false},
     {"Qwen2ForCausalLM", "qwen2", configure_qwen2, false},
     {"Qwen3ForCausalLM", "qwen3", configure_qwen2, true},
 };
@@ -25,8 +26,9 @@ Result<const Architecture*> find_architecture(const Json& config) {
   if (config.contains("architectures") && config["architectures"].is_array() && !config["architectures"].empty() &&
       config["architectures"][0].is_string()) {
     wanted = config["architectures"][0].get<std::string>();
+    // The first conversions wrote LLaMAForCausalLM.
     for (const Architecture& architecture : kArchitectures) {
-      if (wanted == architecture.name) return &architecture;
+      if (strcasecmp(wanted.c_str(), architecture.name) == 0) return &architecture;
     }
   }
   NBL_ASSIGN_OR_RETURN(const std::string type, json_str(config, "model_type", ""));

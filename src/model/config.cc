@@ -66,12 +66,16 @@ Status read_shape(const Json& json, DecoderConfig& c) {
   return {};
 }
 
-// transformers 5 lists "sliding_attention" and "full_attention" layer by layer.
-Status read_layer_types(const Json& json, ModelConfig& config) {
-  config.sliding_window.assign(config.decoder.num_hidden_layers, 0);
-  if (!json.contains("layer_types") || !json["layer_types"].is_array()) return {};
+}  // namespace
+
+Result<int64_t> read_sliding_window(const Json& json, int64_t absent) {
+  if (json.contains("sliding_window") && json["sliding_window"].is_null()) return 0;
+  return bounded(json, "sliding_window", absent, 0, int64_t{1} << 32);
+}
+
+Result<bool> read_layer_types(const Json& json, int64_t window, ModelConfig& config) {
+  if (!json.contains("layer_types") || !json["layer_types"].is_array()) return false;
   const Json& types = json["layer_types"];
-  NBL_ASSIGN_OR_RETURN(const int64_t window, read_sliding_window(json, 0));
   if (types.size() != config.sliding_window.size()) {
     return error(Code::kFormat, "config.json: \"layer_types\" has %zu entries, expected %zu", types.size(), config.sliding_window.size());
   }
@@ -82,14 +86,7 @@ Status read_layer_types(const Json& json, ModelConfig& config) {
       return error(Code::kUnsupported, "config.json: layer %zu is a \"%s\" layer, which is not known here", i, to_text(types[i]).c_str());
     }
   }
-  return {};
-}
-
-}  // namespace
-
-Result<int64_t> read_sliding_window(const Json& json, int64_t absent) {
-  if (json.contains("sliding_window") && json["sliding_window"].is_null()) return 0;
-  return bounded(json, "sliding_window", absent, 0, int64_t{1} << 32);
+  return true;
 }
 
 Result<ModelConfig> read_model_config(const Json& json) {
@@ -104,7 +101,7 @@ Result<ModelConfig> read_model_config(const Json& json) {
     return error(Code::kFormat, "config.json: \"rms_norm_eps\" is %g", epsilon).with("key", "rms_norm_eps");
   config.norm_epsilon = static_cast<float>(epsilon);
   NBL_ASSIGN_OR_RETURN(config.rope, read_rope(json, config.decoder));
-  NBL_RETURN_IF_ERROR(read_layer_types(json, config));
+  config.sliding_window.assign(config.decoder.num_hidden_layers, 0);
   NBL_RETURN_IF_ERROR(architecture->configure(json, config));
   return config;
 }

@@ -1,5 +1,5 @@
 // Mistral (arXiv:2310.06825): Llama with a sliding window in every layer, where sliding_window is a number (null: none; not
-// mentioned: 4096, as in the first release).
+// mentioned: 4096, as in the first release). Ministral lists in layer_types which layers have it, under either name.
 #include <algorithm>
 
 #include "model/architectures.h"
@@ -8,7 +8,8 @@ namespace nbl {
 
 Status configure_mistral(const Json& json, ModelConfig& config) {
   NBL_ASSIGN_OR_RETURN(const int64_t window, read_sliding_window(json, 4096));
-  std::fill(config.sliding_window.begin(), config.sliding_window.end(), window);
+  NBL_ASSIGN_OR_RETURN(const bool listed, read_layer_types(json, window, config));
+  if (!listed) std::fill(config.sliding_window.begin(), config.sliding_window.end(), window);
   return {};
 }
 

@@ -8,8 +8,8 @@ Status configure_qwen2(const Json& json, ModelConfig& config) {
   NBL_ASSIGN_OR_RETURN(const bool use, json_bool(json, "use_sliding_window", false));
   NBL_ASSIGN_OR_RETURN(const int64_t window, read_sliding_window(json, 4096));
   NBL_ASSIGN_OR_RETURN(const int64_t first, json_i64(json, "max_window_layers", 28));  // as transformers does
-  const bool listed = json.contains("layer_types") && json["layer_types"].is_array();
-  if (!use || window <= 0 || listed) return {};  // the list was read with the rest
+  NBL_ASSIGN_OR_RETURN(const bool listed, read_layer_types(json, window, config));
+  if (!use || window <= 0 || listed) return {};
   for (int64_t layer = first < 0 ? 0 : first; layer < config.decoder.num_hidden_layers; ++layer) config.sliding_window[layer] = window;
   return {};
 }

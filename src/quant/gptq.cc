@@ -3,7 +3,7 @@
 //   qweight int32 [ceil(K*b/32), N]   code k of output n: bits b*k .. b*k+b-1 of column n's stream of words
 //   qzeros  int32 [G, N*b/32]         "gptq" (v1) stores z - 1, "gptq_v2" and "gptq_p" store z
 //   scales  float [G, N]
-//   g_idx   int32 [K]                 group of every input (act-order); may be absent
+//   g_idx   int32 or int64 [K]        group of every input (act-order); may be absent or empty
 //
 // W[n,k] = (q - z[g_idx[k]]) * s[g_idx[k]], rounded once to the scales' type.
 //
@@ -11,6 +11,7 @@
 // 7 bits) cuts the bits of 32 codes into planes instead; such weights are kept as 8-bit ones.
 #include <algorithm>
 #include <cstring>
+#include <limits>
 
 #include "base/parallel.h"
 #include "quant/formats.h"
@@ -51,9 +52,16 @@ bool matches(const ModuleSource& source) {
 // or negative entries mean the same (formats.md 3.5).
 std::vector<int32_t> group_index(const ModuleSource& source, int64_t groups, int64_t group_size) {
   const TensorView* g_idx = source.find(".g_idx");
-  if (!g_idx || g_idx->dtype != DType::kI32 || g_idx->elements() != source.in_features) return {};
+  if (!g_idx || g_idx->elements() == 0) return {};
   std::vector<int32_t> index(source.in_features);
-  std::memcpy(index.data(), g_idx->data, index.size() * 4);
+  if (g_idx->dtype == DType::kI64) {
+    std::vector<int64_t> wide(source.in_features);
+    std::memcpy(wide.data(), g_idx->data, wide.size() * 8);
+    std::transform(wide.begin(), wide.end(), index.begin(),
+                   [](int64_t group) { return static_cast<int32_t>(std::clamp<int64_t>(group, -1, std::numeric_limits<int32_t>::max())); });
+  } else {
+    std::memcpy(index.data(), g_idx->data, index.size() * 4);
+  }
   bool natural = true, all_zero = true, negative = false;
   for (int64_t k = 0; k < source.in_features; ++k) {
     natural = natural && index[k] == k / group_size;
@@ -81,6 +89,11 @@ Result<WeightSpec> spec(const ModuleSource& source) {
   const bool planar = is_planar(source, bits);
   if (planar && (n % 32 != 0 || k % 32 != 0)) return shape_error(qweight, "inputs and outputs in multiples of 32", source);
   NBL_RETURN_IF_ERROR(check_scale_type(scales, source));
+  if (const TensorView* g_idx = source.find(".g_idx"); g_idx && g_idx->elements() != 0) {
+    if (g_idx->elements() != k || (g_idx->dtype != DType::kI32 && g_idx->dtype != DType::kI64)) {
+      return shape_error(*g_idx, shape_text({k}) + " I32", source);
+    }
+  }
   const int64_t said = source.config.group_size;
   const bool said_fits = said > 0 && (k + said - 1) / said == groups;
   const int64_t group_size = groups == 1 ? k : said_fits ? said : (k + groups - 1) / groups;

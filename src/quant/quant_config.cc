@@ -24,9 +24,13 @@ bool truthy(const Json& object, const char* key) {
   return value && value->is_boolean() && value->get<bool>();
 }
 
-Result<int64_t> number_of(const Json& object, std::initializer_list<const char*> keys, int64_t fallback) {
+Result<int64_t> number_of(const Checkpoint& checkpoint, std::initializer_list<const char*> keys, int64_t fallback) {
+  const Json& object = checkpoint.quantization_config();
   for (const char* key : keys) {
-    if (first_of(object, {key})) return json_i64(object, key, fallback);
+    if (!first_of(object, {key})) continue;
+    Result<int64_t> value = json_i64(object, key, fallback);
+    if (!value.ok()) return value.status().in(checkpoint.quantization_source());
+    return value;
   }
   return fallback;
 }
@@ -48,8 +52,8 @@ Result<QuantConfig> QuantConfig::read(const Checkpoint& checkpoint) {
   if (const Json* format = first_of(raw, {"checkpoint_format", "format", "version"}); format && format->is_string()) {
     config.format = lower(format->get<std::string>());
   }
-  NBL_ASSIGN_OR_RETURN(config.bits, number_of(raw, {"bits", "w_bit", "wbits"}, 0));
-  NBL_ASSIGN_OR_RETURN(config.group_size, number_of(raw, {"group_size", "q_group_size", "groupsize"}, 0));
+  NBL_ASSIGN_OR_RETURN(config.bits, number_of(checkpoint, {"bits", "w_bit", "wbits"}, 0));
+  NBL_ASSIGN_OR_RETURN(config.group_size, number_of(checkpoint, {"group_size", "q_group_size", "groupsize"}, 0));
   if (const Json* sym = first_of(raw, {"sym"}); sym && sym->is_boolean()) {
     config.symmetric = sym->get<bool>();
     config.symmetric_known = true;

@@ -67,6 +67,19 @@ TEST(Checkpoint, ShardsAndTheirIndexThroughSymlinks) {
   EXPECT_NE(problem_of(snapshot, Code::kNotFound).find("model-00002-of-00002"), std::string::npos);
 }
 
+// Shards of an earlier save beside the file of a later one.
+TEST(Checkpoint, OneWholeFileIsReadAndNotTheIndexBesideIt) {
+  TemporaryDirectory directory;
+  directory.write("config.json", "{}");
+  directory.write("model.safetensors", safetensors_bytes({tensor("a", "F32", {6}, kSix)}));
+  directory.write("model-00001-of-00001.safetensors", safetensors_bytes({tensor("b", "F32", {6}, kSix)}));
+  directory.write("model.safetensors.index.json", R"({"weight_map":{"b":"model-00001-of-00001.safetensors"}})");
+  const auto checkpoint = Checkpoint::open(directory.path());
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status().message();
+  EXPECT_TRUE((*checkpoint)->find("a"));
+  EXPECT_FALSE((*checkpoint)->find("b"));
+}
+
 TEST(Checkpoint, FindsTheFileOfOldQuantizersAndTheirConfig) {
   TemporaryDirectory directory;
   directory.write("config.json", "{}");

@@ -75,6 +75,35 @@ TEST(ModelConfig, SlidingWindowsByLayer) {
   EXPECT_EQ(read_model_config(config)->sliding_window, (std::vector<int64_t>{0, 16}));
 }
 
+TEST(ModelConfig, ThePublishersCapitalsAreTheSameArchitecture) {
+  Json config = small_config();
+  config["architectures"] = {"LLaMAForCausalLM"};
+  const auto read = read_model_config(config);
+  ASSERT_TRUE(read.ok()) << read.status().message();
+  EXPECT_EQ(read->decoder.architecture, "LlamaForCausalLM");
+}
+
+// Only Llama does not look at the list; transformers reads a Mistral that has one as a Ministral.
+TEST(ModelConfig, LayerTypesSayWhichLayersSlide) {
+  Json config = small_config();
+  config["sliding_window"] = 16;
+  config["use_sliding_window"] = true;
+  config["layer_types"] = {"sliding_attention", "full_attention"};
+  for (const char* name : {"MistralForCausalLM", "MinistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"}) {
+    config["architectures"] = {name};
+    EXPECT_EQ(read_model_config(config)->sliding_window, (std::vector<int64_t>{16, 0})) << name;
+  }
+  config["architectures"] = {"LlamaForCausalLM"};
+  EXPECT_EQ(read_model_config(config)->sliding_window, (std::vector<int64_t>{0, 0}));
+  config["architectures"] = {"MinistralForCausalLM"};
+  config["layer_types"] = nullptr;
+  EXPECT_EQ(read_model_config(config)->sliding_window, (std::vector<int64_t>{16, 16}));
+  config["layer_types"] = {"sliding_attention"};
+  EXPECT_NE(read_model_config(config).status().message().find("1 entries, expected 2"), std::string::npos);
+  config["layer_types"] = {"sliding_attention", "linear_attention"};
+  EXPECT_NE(read_model_config(config).status().message().find("linear_attention"), std::string::npos);
+}
+
 // llama3 scaling of three wavelengths, by the published formula: short ones stay, long ones are divided.
 TEST(ModelConfig, Llama3ScalingKeepsShortWavelengths) {
   Json config = small_config();

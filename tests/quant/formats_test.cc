@@ -195,6 +195,26 @@ TEST(GptqLoader, AGroupIndexThatSaysNothingIsTheNaturalOne) {
   }
 }
 
+TEST(GptqLoader, TheGroupIndexMayHaveWiderNumbersAndNoOtherSize) {
+  const auto load = [](TensorBytes g_idx) {
+    std::vector<TensorBytes> tensors = gptq_tensors(0x77777777);
+    tensors.push_back(std::move(g_idx));
+    const auto written = write(gptq_config(R"("sym":true,"desc_act":true)"), tensors);
+    return written->loader->load("x", 8, 16);
+  };
+  const auto wide = load(tensor<int64_t>("x.g_idx", "I64", {16}, {1, 0, 1, 0, 1, 0, 1, 0, 0, 0, 0, 0, 1, 1, 1, 1}));
+  ASSERT_TRUE(wide.ok()) << wide.status().message();
+  EXPECT_EQ(wide->k_order, (std::vector<int32_t>{1, 3, 5, 7, 8, 9, 10, 11, 0, 2, 4, 6, 12, 13, 14, 15}));
+  const auto empty = load(tensor<int32_t>("x.g_idx", "I32", {0}, {}));
+  ASSERT_TRUE(empty.ok()) << empty.status().message();
+  EXPECT_FALSE(empty->permuted);
+  for (const auto& wrong : {load(tensor<int32_t>("x.g_idx", "I32", {8}, {1, 0, 1, 0, 1, 0, 1, 0})),
+                            load(tensor<int16_t>("x.g_idx", "I16", {16}, std::vector<int16_t>(16, 1)))}) {
+    ASSERT_FALSE(wrong.ok());
+    EXPECT_NE(wrong.status().message().find("x.g_idx is"), std::string::npos) << wrong.status().message();
+  }
+}
+
 TEST(GptqLoader, AnUnevenGroupIndexIsAnError) {
   std::vector<int32_t> g_idx(16, 0);
   g_idx[3] = 1;
