@@ -413,7 +413,8 @@ NBL_API nbl_status NBL_CALL nbl_model_inspect(const char *dir, size_t dir_len, c
     nbl_error **err);
 
 /* [any] Bytes that a load and one session would take: {"device", "weight_bytes", "kv_bytes", "scratch_bytes",
- * "total_bytes", ...}. No weights are read. */
+ * "total_bytes", "loadable", "problem", ...} on the device that a load by the same config takes; "problem" is
+ * what it would be refused with, and "warnings" why other devices were passed over. No weights are read. */
 NBL_API nbl_status NBL_CALL nbl_model_estimate(const char *dir, size_t dir_len, const nbl_config *c,
     char **out, size_t *out_len, nbl_error **err);
 

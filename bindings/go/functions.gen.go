@@ -158,7 +158,9 @@ func InspectModel(dir string) (string, error) {
 }
 
 // EstimateModel: bytes that a load and one session would take: {"device", "weight_bytes", "kv_bytes",
-// "scratch_bytes", "total_bytes", ...}. No weights are read.
+// "scratch_bytes", "total_bytes", "loadable", "problem", ...} on the device that a load by the same config
+// takes; "problem" is what it would be refused with, and "warnings" why other devices were passed over. No
+// weights are read.
 func EstimateModel(dir string, config *Config) (string, error) {
 	if err := checkLibrary(); err != nil {
 		return "", err

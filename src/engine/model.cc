@@ -34,6 +34,24 @@ Result<std::shared_ptr<Backend>> make_backend(BackendKind kind, int device, cons
   return std::shared_ptr<Backend>(std::move(backend));
 }
 
+// Whether the weights have room there; on auto a GPU is only taken if it holds a session beside them.
+Status check_room(const WeightLoader& loader, const Backend& backend, BackendKind kind, int device, const LoadOptions& options) {
+  const bool on_gpu = kind == BackendKind::kCuda;
+  return check_room(loader, backend, on_gpu ? device : kCpuDevice, options.max_memory, on_gpu && options.backend == BackendKind::kAuto);
+}
+
+// Calls `on` with the device that the options name. On auto every GPU is tried in turn; what none can do (not there, too
+// small) leaves the CPU, and the reasons are kept.
+Status find_device(const LoadOptions& options, std::vector<std::string>& warnings, const std::function<Status(BackendKind, int)>& on) {
+  if (options.backend != BackendKind::kAuto) return on(options.backend, options.device);
+  for (int device = 0, count = cuda_device_count(); device < count; ++device) {
+    const Status status = on(BackendKind::kCuda, device);
+    if (status.ok() || status.code() == Code::kCancelled) return status;
+    warnings.push_back("does not run on cuda:" + std::to_string(device) + ": " + status.message());
+  }
+  return on(BackendKind::kCpu, 0);
+}
+
 // Calls `visit` with every matrix of the model.
 template <typename Visit>
 void for_each_linear(const Decoder& decoder, const Visit& visit) {
@@ -136,19 +154,11 @@ std::shared_ptr<Model> Model::assemble(std::shared_ptr<const Decoder> decoder, s
   return model;
 }
 
-// On auto every GPU is tried in turn; what none can do (not there, too small) leaves the CPU, and the reasons are kept.
 Result<std::shared_ptr<const Model::Placement>> Model::place(const LoadOptions& options, const Progress& progress) const {
   auto placement = std::make_shared<Placement>();
-  const auto on = [&](BackendKind kind, int device) { return place_on(kind, device, options, progress, *placement); };
-  Status status(Code::kUnsupported, "no device was tried");
-  const bool any = options.backend == BackendKind::kAuto;
-  const int count = any ? cuda_device_count() : 0;
-  for (int device = 0; device < count && !status.ok(); ++device) {
-    status = on(BackendKind::kCuda, device);
-    if (status.code() == Code::kCancelled) return status;
-    if (!status.ok()) placement->warnings.push_back("does not run on cuda:" + std::to_string(device) + ": " + status.message());
-  }
-  if (!status.ok()) NBL_RETURN_IF_ERROR(any ? on(BackendKind::kCpu, 0) : on(options.backend, options.device));
+  NBL_RETURN_IF_ERROR(find_device(options, placement->warnings, [&](BackendKind kind, int device) {
+    return place_on(kind, device, options, progress, *placement);
+  }));
   return std::shared_ptr<const Placement>(std::move(placement));
 }
 
@@ -157,9 +167,7 @@ Status Model::place_on(BackendKind kind, int device, const LoadOptions& options,
   std::shared_ptr<const Decoder> decoder;
   if (checkpoint_) {
     NBL_ASSIGN_OR_RETURN(const std::shared_ptr<const WeightLoader> loader, WeightLoader::open(checkpoint_, options.load_quant));
-    const bool on_gpu = kind == BackendKind::kCuda;
-    NBL_RETURN_IF_ERROR(check_room(*loader, *backend, on_gpu ? device : kCpuDevice, options.max_memory,
-                                   on_gpu && options.backend == BackendKind::kAuto));
+    NBL_RETURN_IF_ERROR(check_room(*loader, *backend, kind, device, options));
     NBL_ASSIGN_OR_RETURN(decoder, build_decoder(loader, *backend, progress));
     placement.quantization = loader->description();
     placement.warnings.insert(placement.warnings.end(), loader->warnings().begin(), loader->warnings().end());
@@ -352,16 +360,33 @@ Result<Json> Model::inspect(const std::string& directory) {
   return out;
 }
 
+// As a load goes: what has no room on a GPU is estimated for the next device, and a refusal is told beside what would be needed.
 Result<Json> Model::estimate(const std::string& directory, const LoadOptions& options, const EstimateOptions& session) {
   NBL_ASSIGN_OR_RETURN(const auto checkpoint, Checkpoint::open(directory));
   NBL_ASSIGN_OR_RETURN(const auto loader, WeightLoader::open(checkpoint, options.load_quant));
-  // On auto that of the first GPU that works; without one the CPU's.
-  auto backend = make_backend(options.backend == BackendKind::kAuto ? BackendKind::kCuda : options.backend, options.device, options);
-  if (!backend.ok() && options.backend == BackendKind::kAuto) backend = make_backend(BackendKind::kCpu, 0, options);
-  NBL_RETURN_IF_ERROR(backend.status());
   NBL_ASSIGN_OR_RETURN(const ModelConfig config, read_model_config(checkpoint->config()));
-  NBL_RETURN_IF_ERROR(check_kv_type(**backend, config.decoder, session.kv_type));
-  return estimate_memory(*loader, **backend, session.context, session.kv_type, session.prefill_chunk);
+  Json out;
+  std::vector<std::string> warnings;
+  Status no_session;  // that could be made there
+  const Status status = find_device(options, warnings, [&](BackendKind kind, int device) -> Status {
+    out = Json();
+    no_session = Status();
+    NBL_ASSIGN_OR_RETURN(const std::shared_ptr<Backend> backend, make_backend(kind, device, options));
+    const Status room = check_room(*loader, *backend, kind, device, options);
+    if (!room.ok() && room.code() != Code::kNoMemory && room.code() != Code::kNoDeviceMemory) return room;
+    no_session = check_kv_type(*backend, config.decoder, session.kv_type);
+    if (!no_session.ok()) return room;
+    NBL_ASSIGN_OR_RETURN(out, estimate_memory(*loader, *backend, session.context, session.kv_type, session.prefill_chunk));
+    const auto ceiling = options.max_memory.find(kind == BackendKind::kCuda ? device : kCpuDevice);
+    if (ceiling != options.max_memory.end()) out["ceiling_bytes"] = ceiling->second;
+    return room;
+  });
+  NBL_RETURN_IF_ERROR(no_session);
+  if (out.is_null()) return status;
+  out["loadable"] = status.ok();
+  if (!status.ok()) out["problem"] = status.message();
+  if (!warnings.empty()) out["warnings"] = warnings;
+  return out;
 }
 
 }  // namespace nbl

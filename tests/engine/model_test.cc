@@ -65,5 +65,33 @@ TEST(Model, TokenIdsOfTheConfigsAreNumbersOrLists) {
   }
 }
 
+// A ceiling that a load is refused by is told with what would be needed, in the words of the load.
+TEST(Model, AnEstimateTellsWhatALoadWouldSay) {
+  LoadOptions options;
+  for (const BackendKind kind : {BackendKind::kAuto, BackendKind::kCpu}) {
+    if (kind == BackendKind::kAuto && cuda_device_count() > 0) continue;  // it is then no CPU that is taken
+    options.backend = kind;
+    options.max_memory = {};
+    const auto free = Model::estimate(kStory, options, {});
+    ASSERT_TRUE(free.ok()) << free.status().message();
+    EXPECT_EQ((*free)["loadable"], true);
+    EXPECT_FALSE(free->contains("problem"));
+    EXPECT_FALSE(free->contains("ceiling_bytes"));
+
+    const int64_t needed = (*free)["weight_bytes"].get<int64_t>() + (*free)["embedding_bytes"].get<int64_t>();
+    for (const int64_t ceiling : {needed - 1, needed}) {
+      options.max_memory = {{kCpuDevice, ceiling}};
+      const auto estimate = Model::estimate(kStory, options, {});
+      ASSERT_TRUE(estimate.ok()) << estimate.status().message();
+      EXPECT_EQ((*estimate)["total_bytes"], (*free)["total_bytes"]);
+      EXPECT_EQ((*estimate)["ceiling_bytes"], ceiling);
+      const auto model = Model::load(kStory, options);
+      EXPECT_EQ(model.ok(), ceiling == needed);
+      EXPECT_EQ((*estimate)["loadable"], model.ok());
+      EXPECT_EQ(estimate->value("problem", std::string()), model.status().message());
+    }
+  }
+}
+
 }  // namespace
 }  // namespace nbl

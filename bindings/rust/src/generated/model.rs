@@ -73,7 +73,8 @@ impl Model {
     }
 
     /// Bytes that a load and one session would take: {"device", "weight_bytes", "kv_bytes", "scratch_bytes",
-    /// "total_bytes", ...}. No weights are read.
+    /// "total_bytes", "loadable", "problem", ...} on the device that a load by the same config takes; "problem" is what
+    /// it would be refused with, and "warnings" why other devices were passed over. No weights are read.
     pub fn estimate(dir: impl AsRef<Path>, config: &Config) -> Result<String> {
         let dir = support::path(dir.as_ref())?;
         let config = config.handle()?;

@@ -361,7 +361,8 @@ extern "C" {
     /// What a directory holds, without reading weights: {"architectures", "quantization", "loadable", "problem", ...}.
     pub fn nbl_model_inspect(dir: *const c_char, dir_len: usize, out: *mut *mut c_char, out_len: *mut usize, err: *mut *mut nbl_error) -> nbl_status;
     /// Bytes that a load and one session would take: {"device", "weight_bytes", "kv_bytes", "scratch_bytes",
-    /// "total_bytes", ...}. No weights are read.
+    /// "total_bytes", "loadable", "problem", ...} on the device that a load by the same config takes; "problem" is what
+    /// it would be refused with, and "warnings" why other devices were passed over. No weights are read.
     pub fn nbl_model_estimate(dir: *const c_char, dir_len: usize, c: *const nbl_config, out: *mut *mut c_char, out_len: *mut usize, err: *mut *mut nbl_error) -> nbl_status;
     /// Loads a Hugging Face directory: config.json, *.safetensors, tokenizer files. A directory without tokenizer files
     /// loads for use by token ids.
