@@ -1,9 +1,9 @@
 // Work on one row of activations: quantizing, norms, activation functions, conversions.
 
-// e^x to about 1e-7 relative; below the normal range 0.
+// e^x to about 1e-7 relative; below the normal range 0. NaN stays NaN: vf_max and vf_min then give their second operand.
 static inline VF vf_exp(VF x) {
   const VF floor = vf_set1(-87.3f);
-  const VF clamped = vf_min(vf_max(x, floor), vf_set1(88.7f));
+  const VF clamped = vf_min(vf_set1(88.7f), vf_max(floor, x));
   const VI n = vi_round(vf_mul(clamped, vf_set1(1.44269504f)));
   const VF whole = vf_from_vi(n);
   VF r = vf_fnma(whole, vf_set1(0.693359375f), clamped);

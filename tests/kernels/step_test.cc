@@ -1,8 +1,10 @@
 // Whole steps of every backend against a plain forward pass in double.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <limits>
 #include <thread>
 
 #include "support/watched_new.h"
@@ -247,6 +249,51 @@ TEST(Step, ThreadsShareTheKeysOfOneHead) {
       EXPECT_LE(relative_rms(expected, logits.data()), step_tolerance(backend))
           << backend.name << ", window " << window;
     }
+  }
+}
+
+// Whether the logits behind a prompt, and those of a step of one token behind it, are all numbers or minus infinity. Also where
+// only the largest is looked at, which takes another way through the head.
+bool answers(const Backend& backend, const TestModel& model) {
+  const std::vector<int32_t> tokens = some_tokens(6, 70);
+  Running run = start(backend, model.pack(backend), 16, DType::kF32);
+  for (const int64_t exact_top : {0, 1}) {
+    for (const int64_t count : {5, 1}) {
+      std::vector<float> logits(70);
+      Batch batch;
+      batch.logits = logits.data();
+      batch.sequences.push_back(sequence(run.cache.get(), tokens.data() + run.cache->length(), count, 1));
+      batch.sequences[0].exact_top = exact_top;
+      const Status status = run.plan->step(batch);
+      EXPECT_TRUE(status.ok()) << status.message();
+      if (std::all_of(logits.begin(), logits.end(), [](float v) { return v <= std::numeric_limits<float>::max(); })) return true;
+    }
+    run.cache->truncate(0);
+  }
+  return false;
+}
+
+// A weight that is no number must not come out as an answer: whatever lies between it and the logits passes it on.
+TEST(Step, WhatIsNotFiniteReachesTheLogits) {
+  const float nan = std::numeric_limits<float>::quiet_NaN(), infinity = std::numeric_limits<float>::infinity();
+  constexpr size_t kMatrices = 4, kGateUp = 2;  // of the first block: q, k and v; the output; gate and up; down
+  const auto check = [](const ModelCase& shape, size_t matrix, size_t part, float scale) {
+    TestModel model(shape, 3);
+    model.spoil(matrix, part, scale);
+    for (const BackendCase& backend : all_backends()) {
+      EXPECT_FALSE(answers(*backend.backend, model)) << backend.name << ": matrix " << matrix << ", part " << part << ", " << scale;
+    }
+  };
+  ModelCase shape;
+  for (size_t matrix = 0; matrix < kMatrices; ++matrix) {
+    for (size_t part = 0; part < TestModel(shape, 3).parts(matrix); ++part) {
+      check(shape, matrix, part, nan);
+      check(shape, matrix, part, infinity);
+    }
+  }
+  for (const Activation activation : {Activation::kGelu, Activation::kGeluTanh, Activation::kRelu}) {
+    shape.activation = activation;
+    for (size_t part : {0, 1}) check(shape, kGateUp, part, nan);
   }
 }
 

@@ -35,6 +35,9 @@ class TestModel {
   // `calls`.
   std::vector<double> logits(const std::vector<int32_t>& tokens, const std::vector<int64_t>& calls) const;
   const Decoder& plain() const { return decoder_; }
+  // Makes a scale of one part of a matrix what no scale should be; matrices count through a block, the head is the last one.
+  void spoil(size_t matrix, size_t part, float value) { matrices_[matrix].parts[part].scales[1] = value; }
+  size_t parts(size_t matrix) const { return matrices_[matrix].parts.size(); }
 
  private:
   struct Matrix {
