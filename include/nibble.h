@@ -32,7 +32,7 @@
 #define NBL_VERSION_MINOR 0
 #define NBL_VERSION_PATCH 0
 #define NBL_ABI_VERSION (((uint32_t)NBL_VERSION_MAJOR << 16) | NBL_VERSION_MINOR) /* for nbl_abi_check */
-#define NBL_API_HASH "a994507646bac6c4" /* of every name, type and value below; nbl_build_info has the library's */
+#define NBL_API_HASH "c708a2a2f5753e5b" /* of every name, type and value below; nbl_build_info has the library's */
 #define NBL_NTS ((size_t)-1)
 
 #if defined(_WIN32)
@@ -87,7 +87,9 @@ enum {
   NBL_E_CONTEXT_FULL     = -17,     /* more tokens than the session's context; the session stays usable */
   NBL_E_TEMPLATE         = -18,     /* the chat template failed; the message has its line */
   NBL_E_GRAMMAR          = -19,     /* reserved */
-  NBL_E_ABI              = -20      /* header and library do not fit; the message has both versions */
+  NBL_E_ABI              = -20,     /* header and library do not fit; the message has both versions */
+  NBL_E_NOT_FINITE       = -21      /* the model's logits hold NaN or infinity; the message has the
+                                       position and what may have caused it */
 };
 
 typedef int32_t nbl_token; /* an id of the model's vocabulary */
@@ -519,7 +521,8 @@ NBL_API nbl_status NBL_CALL nbl_session_append_chat(nbl_session *s, const char *
 NBL_API nbl_status NBL_CALL nbl_session_begin(nbl_session *s, int64_t max_tokens, nbl_error **err);
 
 /* [own] [long] The next token and the text that it completes: whole characters only, often none. DONE at the
- * end. BUFFER loses nothing: the token comes again. */
+ * end. BUFFER loses nothing: the token comes again. NOT_FINITE: the model computed no logits that a token
+ * could be drawn from; the generation is over, the session goes on from what it holds. */
 NBL_API nbl_status NBL_CALL nbl_session_next(nbl_session *s, nbl_token *id, char *buf, size_t buf_capacity,
     size_t *buf_len, nbl_error **err);
 
@@ -553,7 +556,7 @@ NBL_API nbl_status NBL_CALL nbl_session_top(nbl_session *s, nbl_token *ids, size
     size_t *ids_count, float *logprobs, nbl_error **err);
 
 /* [own] [long] Appends ids and tells the natural log probability of each, given all before it; NaN for the
- * first of an empty session. */
+ * first of an empty session. NOT_FINITE where the model computed no probabilities. */
 NBL_API nbl_status NBL_CALL nbl_session_score(nbl_session *s, const nbl_token *ids, size_t ids_count,
     float *logprobs, nbl_error **err);
 
@@ -577,7 +580,8 @@ NBL_API nbl_status NBL_CALL nbl_batch_add(nbl_batch *b, nbl_session *s, nbl_erro
 NBL_API nbl_status NBL_CALL nbl_batch_remove(nbl_batch *b, nbl_session *s, nbl_error **err);
 
 /* [own] [long] One token for every session that is generating and has none waiting; nbl_session_next on each
- * then never waits. `active`: generations that go on. */
+ * then never waits. `active`: generations that go on. Where no token could be drawn nbl_session_next says why
+ * (NOT_FINITE), and the other sessions go on. */
 NBL_API nbl_status NBL_CALL nbl_batch_step(nbl_batch *b, int64_t *active, nbl_error **err);
 
 /* ---- jobs and the operations that run as one */

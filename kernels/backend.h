@@ -74,7 +74,7 @@ struct BatchSequence {
 
 // A token that a plan drew, and the time its device worked for the step.
 struct DrawnToken {
-  int32_t id = -1;
+  int32_t id = -1;                   // < 0: kLogitsNotFinite or kNothingToDraw (draw.h)
   int64_t ns = 0;
 };
 

@@ -5,8 +5,11 @@
 // forbidden ids; then temperature 0 takes the largest logit. Any other: softmax at the temperature over the top_k
 // largest, cut to the smallest set that reaches top_p, to those of at least min_p times the best, to the most typical
 // that reach typical_p (each over what is left, made a distribution again); then the first id, counting up, at which
-// the sum of the probabilities exceeds the random number. Of equal logits the lower id is the better one. NaN counts as
-// minus infinity, plus infinity as the largest float; where nothing may be drawn the answer is id 0.
+// the sum of the probabilities exceeds the random number. Of equal logits the lower id is the better one.
+//
+// Where the model's own logits hold NaN or plus infinity nothing is drawn, since whatever came of it would be no answer; nor
+// where all are minus infinity in the end. What bias and penalties make of finite ones counts as minus infinity if it is NaN,
+// as the largest float if it is plus infinity.
 #pragma once
 
 #include <cstdint>
@@ -20,6 +23,10 @@
 #endif
 
 namespace nbl {
+
+// In the place of an id.
+constexpr int32_t kLogitsNotFinite = -1;
+constexpr int32_t kNothingToDraw = -2;
 
 struct SamplingOptions {
   double temperature = 0;          // 0: greedy

@@ -10,7 +10,7 @@ namespace Nibble
         internal const string LibraryName = "libnibble";
         internal const string Version = "1.0";
         internal const uint AbiVersion = 65536;
-        internal const string ApiHash = "a994507646bac6c4";
+        internal const string ApiHash = "c708a2a2f5753e5b";
 
         [DllImport(LibraryName, CallingConvention = CallingConvention.Cdecl, ExactSpelling = true)]
         internal static extern byte* nbl_version();

@@ -79,6 +79,9 @@ namespace Nibble
 
         /// <summary>Header and library do not fit; the message has both versions.</summary>
         Abi = -20,
+
+        /// <summary>The model's logits hold NaN or infinity; the message has the position and what may have caused it.</summary>
+        NotFinite = -21,
     }
 
     /// <summary>Flags of Model.Tokenize, Model.TokenizeSpans and Session.AppendText.</summary>
@@ -2069,6 +2072,8 @@ namespace Nibble
 
         /// <summary>
         /// The next token and the text that it completes: whole characters only, often none. False at the end.
+        /// Status.NotFinite: the model computed no logits that a token could be drawn from; the generation is over, the
+        /// session goes on from what it holds.
         /// </summary>
         public unsafe bool Next(out int id, out string text)
         {
@@ -2264,7 +2269,7 @@ namespace Nibble
 
         /// <summary>
         /// Appends ids and tells the natural log probability of each, given all before it; NaN for the first of an empty
-        /// session.
+        /// session. Status.NotFinite where the model computed no probabilities.
         /// </summary>
         public unsafe float[] Score(int[] ids)
         {
@@ -2670,7 +2675,8 @@ namespace Nibble
 
         /// <summary>
         /// One token for every session that is generating and has none waiting; Session.Next on each then never waits.
-        /// `active`: generations that go on.
+        /// `active`: generations that go on. Where no token could be drawn Session.Next says why (Status.NotFinite), and
+        /// the other sessions go on.
         /// </summary>
         public unsafe long Step()
         {

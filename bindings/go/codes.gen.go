@@ -11,7 +11,7 @@ const (
 )
 
 // apiHash is that of every name, type and value that this package was generated from.
-const apiHash = "a994507646bac6c4"
+const apiHash = "c708a2a2f5753e5b"
 
 // Code is what a function of the library answers. Those below zero are failures; as errors they are what errors.Is
 // compares with: errors.Is(err, nibble.ErrCancelled).
@@ -64,6 +64,8 @@ const (
 	ErrGrammar Code = -19
 	// header and library do not fit; the message has both versions
 	ErrABI Code = -20
+	// the model's logits hold NaN or infinity; the message has the position and what may have caused it
+	ErrNotFinite Code = -21
 )
 
 // Error tells what the code means.
@@ -115,6 +117,8 @@ func (c Code) Error() string {
 		return "nibble: reserved"
 	case ErrABI:
 		return "nibble: header and library do not fit; the message has both versions"
+	case ErrNotFinite:
+		return "nibble: the model's logits hold NaN or infinity; the message has the position and what may have caused it"
 	}
 	return fmt.Sprintf("nibble: code %d", int32(c))
 }

@@ -284,6 +284,7 @@ func TestEveryCodeHasTheLibrarysName(t *testing.T) {
 		ErrTemplate:       "NBL_E_TEMPLATE",
 		ErrGrammar:        "NBL_E_GRAMMAR",
 		ErrABI:            "NBL_E_ABI",
+		ErrNotFinite:      "NBL_E_NOT_FINITE",
 	} {
 		if code.String() != name {
 			t.Errorf("%d is %s, not %s", code, code.String(), name)

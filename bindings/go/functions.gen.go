@@ -835,7 +835,8 @@ func (s *Session) Begin(maxTokens int) error {
 }
 
 // NextToken: the next token and the text that it completes: whole characters only, often none. ok is false at
-// the end.
+// the end. ErrNotFinite: the model computed no logits that a token could be drawn from; the generation is over,
+// the session goes on from what it holds.
 func (s *Session) NextToken() (id Token, text string, ok bool, err error) {
 	nativeSession, err := s.hold()
 	if err != nil {
@@ -1003,7 +1004,7 @@ func (s *Session) Top(count int) (ids []Token, logprobs []float32, err error) {
 }
 
 // Score appends ids and tells the natural log probability of each, given all before it; NaN for the first of an
-// empty session.
+// empty session. ErrNotFinite where the model computed no probabilities.
 func (s *Session) Score(ids []Token) ([]float32, error) {
 	nativeSession, err := s.hold()
 	if err != nil {
@@ -1111,7 +1112,8 @@ func (b *Batch) Remove(session *Session) error {
 }
 
 // Step: one token for every session that is generating and has none waiting; Session.NextToken on each then
-// never waits. `active`: generations that go on.
+// never waits. `active`: generations that go on. Where no token could be drawn Session.NextToken says why
+// (ErrNotFinite), and the other sessions go on.
 func (b *Batch) Step() (int, error) {
 	nativeBatch, err := b.hold()
 	if err != nil {

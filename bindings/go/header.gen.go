@@ -30,6 +30,7 @@ var _ = [...]struct{}{
 	[1]struct{}{}[int(ErrTemplate)-(C.NBL_E_TEMPLATE)],
 	[1]struct{}{}[int(ErrGrammar)-(C.NBL_E_GRAMMAR)],
 	[1]struct{}{}[int(ErrABI)-(C.NBL_E_ABI)],
+	[1]struct{}{}[int(ErrNotFinite)-(C.NBL_E_NOT_FINITE)],
 	[1]struct{}{}[int(TokenizeAddSpecial)-(C.NBL_TOKENIZE_ADD_SPECIAL)],
 	[1]struct{}{}[int(TokenizeSpellSpecial)-(C.NBL_TOKENIZE_SPELL_SPECIAL)],
 	[1]struct{}{}[int(DetokenizeSkipSpecial)-(C.NBL_DETOKENIZE_SKIP_SPECIAL)],

@@ -75,7 +75,8 @@ Status CudaPlan::finish(DrawnToken* drawn) {
     drawn[i] = {draws_->id(finished_steps_, static_cast<int64_t>(i)), ns};
     flying_[i].cache->grow(flying_[i].count);
     flying_[i].count = 1;
-    if (decode_ && draws_->records(static_cast<int64_t>(i))) flying_[i].cache->set_recorded(flying_[i].cache->length() + 1);
+    const bool recorded = drawn[i].id >= 0 && decode_ && draws_->records(static_cast<int64_t>(i));
+    if (recorded) flying_[i].cache->set_recorded(flying_[i].cache->length() + 1);
   }
   ++finished_steps_;
   return {};

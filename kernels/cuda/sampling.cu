@@ -21,6 +21,7 @@ namespace nbl::cuda {
 using namespace sampling;
 namespace {
 
+constexpr uint64_t kNotFinite = 1ull << 32;  // what a thread that has met NaN or infinity adds to a count of elements
 constexpr int kShort = 512;  // elements that are put into order at once, where no top_k says how many there must be
 
 // Over the threads of one CTA: the sum up to this thread, and of all.
@@ -197,11 +198,13 @@ __device__ inline void change_logits(const DrawState& state, const Slice& slice,
   }
 }
 
-// Hands the id over, and makes the step's input that of the step behind it. By one thread of the team.
+// Hands the id over, and makes the step's input that of the step behind it. By one thread of the team. Where none could be
+// drawn the host abandons the steps behind this one: until then they run with an id that is one.
 __device__ inline void publish(DrawState* state, int row, const StepRows& step, bool advance, int32_t* ring, int max_draws, int32_t id) {
   ring[state->ring_step * max_draws + row] = id;
   state->ring_step = (state->ring_step + 1) % kRingSteps;
   if (!advance) return;
+  id = max(id, 0);
   if (state->history != nullptr) state->history[state->token_count] = id;
   ++state->token_count;
   ++state->step;
@@ -233,17 +236,25 @@ __global__ void __launch_bounds__(kThreads, 1) draw_rows(DrawScratch scratch, St
                                            : reinterpret_cast<float*>(bytes + sizeof(Shared));
   const float* from = logits + static_cast<int64_t>(state.logit_row) * vocab + slice.begin;
   const int quads = vocab % 4 == 0 ? slice.count / 4 : 0;  // then every row and slice is aligned
+  bool finite = true;  // neither NaN nor plus infinity
 #pragma unroll 5
-  for (int i = tid; i < quads; i += kThreads)
-    reinterpret_cast<float4*>(slice.values)[i] = __ldcg(reinterpret_cast<const float4*>(from) + i);
+  for (int i = tid; i < quads; i += kThreads) {
+    const float4 v = __ldcg(reinterpret_cast<const float4*>(from) + i);
+    finite &= (v.x <= kLargest) & (v.y <= kLargest) & (v.z <= kLargest) & (v.w <= kLargest);
+    reinterpret_cast<float4*>(slice.values)[i] = v;
+  }
 #pragma unroll 4
-  for (int i = 4 * quads + tid; i < slice.count; i += kThreads) slice.values[i] = __ldcg(from + i);
+  for (int i = 4 * quads + tid; i < slice.count; i += kThreads) {
+    const float v = __ldcg(from + i);
+    finite &= v <= kLargest;
+    slice.values[i] = v;
+  }
   __syncthreads();
   change_logits(state, slice, scratch.occurrences + static_cast<int64_t>(row) * vocab);
 
   float best = -INFINITY;
   int32_t best_id = 0x7fffffff;
-  uint64_t possible = 0;
+  uint64_t possible = finite ? 0 : kNotFinite;
   for (int i = tid; i < slice.count; i += kThreads) {
     const float v = slice.at(i);
     if (v > best || best_id == 0x7fffffff) best = v, best_id = slice.begin + i;
@@ -262,8 +273,11 @@ __global__ void __launch_bounds__(kThreads, 1) draw_rows(DrawScratch scratch, St
   best = -INFINITY, best_id = 0x7fffffff;
   if (lane < team.size) best = *team.at(&shared.team_best, lane), best_id = *team.at(&shared.team_best_id, lane);
   warp_best(best, best_id);
-  if (state.greedy || possible == 0) {
-    if (team.rank == 0 && tid == 0) publish(there, row, step, advance, scratch.ring, scratch.max_draws, best_id);
+  if (state.greedy || possible == 0 || possible >= kNotFinite) {
+    if (team.rank == 0 && tid == 0) {
+      const int32_t id = possible >= kNotFinite ? kLogitsNotFinite : possible == 0 ? kNothingToDraw : best_id;
+      publish(there, row, step, advance, scratch.ring, scratch.max_draws, id);
+    }
     team.sync();  // nobody leaves while others read its memory
     return;
   }

@@ -32,6 +32,7 @@ static_assert(static_cast<int32_t>(nbl::Code::kContextFull) == NBL_E_CONTEXT_FUL
 static_assert(static_cast<int32_t>(nbl::Code::kTemplate) == NBL_E_TEMPLATE);
 static_assert(static_cast<int32_t>(nbl::Code::kGrammar) == NBL_E_GRAMMAR);
 static_assert(static_cast<int32_t>(nbl::Code::kAbi) == NBL_E_ABI);
+static_assert(static_cast<int32_t>(nbl::Code::kNotFinite) == NBL_E_NOT_FINITE);
 
 extern "C" {
 

@@ -134,12 +134,9 @@ Status session_logits(nbl_session* s, float* logits, size_t logits_capacity, siz
 }
 
 Status session_top(nbl_session* s, nbl_token* ids, size_t ids_capacity, size_t* ids_count, float* logprobs) {
-  const float* data = nullptr;
-  int64_t rows = 0;
-  NBL_RETURN_IF_ERROR(s->session->logits(&data, &rows));
   const int64_t vocab_size = s->session->model().config().vocab_size;
   const int64_t count = std::min<int64_t>(vocab_size, static_cast<int64_t>(std::min<size_t>(ids_capacity, INT32_MAX)));
-  top_log_probabilities(data + (rows - 1) * vocab_size, vocab_size, count, ids, logprobs);
+  NBL_RETURN_IF_ERROR(s->session->top(count, ids, logprobs));
   *ids_count = static_cast<size_t>(count);
   return {};
 }

@@ -28,6 +28,7 @@ const char* name_of_status(nbl_status status) {
     case NBL_E_TEMPLATE: return "NBL_E_TEMPLATE";
     case NBL_E_GRAMMAR: return "NBL_E_GRAMMAR";
     case NBL_E_ABI: return "NBL_E_ABI";
+    case NBL_E_NOT_FINITE: return "NBL_E_NOT_FINITE";
   }
   return "NBL_UNKNOWN";
 }

@@ -39,6 +39,7 @@ enum class Code : int32_t {
   kTemplate = -18,
   kGrammar = -19,
   kAbi = -20,
+  kNotFinite = -21,
 };
 
 class [[nodiscard]] Status {

@@ -34,7 +34,19 @@ int32_t largest(const float* logits, int64_t count) {
   for (int64_t id = first; id < last; ++id) {
     if (logits[id] >= best) return static_cast<int32_t>(id);
   }
-  return 0;
+  return kNothingToDraw;
+}
+
+// Whether there is neither NaN nor plus infinity among them. In lanes, for the same reason.
+bool finite(const float* logits, int64_t count) {
+  constexpr int64_t kLanes = 16;
+  int32_t others[kLanes] = {};
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    for (int64_t lane = 0; lane < kLanes; ++lane) others[lane] |= !(logits[i + lane] <= kMost);
+  }
+  for (; i < count; ++i) others[0] |= !(logits[i] <= kMost);
+  return std::all_of(others, others + kLanes, [](int32_t other) { return other == 0; });
 }
 
 // Whether the logits are drawn from as they are.
@@ -50,6 +62,7 @@ Sampler::Sampler(int64_t vocab_size)
     : logits_(vocab_size), candidates_(vocab_size), probability_(vocab_size), counts_(vocab_size, 0) {}
 
 int32_t Sampler::sample(const float* logits, const Draw& draw) {
+  if (!finite(logits, vocab_size())) return kLogitsNotFinite;
   if (!plain(draw)) {
     std::copy(logits, logits + vocab_size(), logits_.begin());
     apply_penalties(draw);
@@ -132,7 +145,7 @@ int32_t Sampler::pick(const float* logits, const SamplingOptions& options, uint6
       count = options.top_k;
     }
   }
-  if (count == 0) return 0;  // everything forbidden, or NaN: the caller gets a valid id all the same
+  if (count == 0) return kNothingToDraw;
   const auto begin = candidates_.begin();
   const bool sorted = options.top_p < 1;
   if (sorted) std::sort(begin, begin + count, by_logit);

@@ -15,7 +15,7 @@ class Sampler {
   // Takes all the memory it will ever need: sample() allocates nothing.
   explicit Sampler(int64_t vocab_size);
 
-  // logits [vocab_size] are not changed.
+  // logits [vocab_size] are not changed. An id, or kLogitsNotFinite or kNothingToDraw.
   int32_t sample(const float* logits, const Draw& draw);
 
  private:

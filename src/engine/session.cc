@@ -1,6 +1,7 @@
 #include "engine/session.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <limits>
 
@@ -405,8 +406,30 @@ void Session::abandon_steps() {
   steps_in_flight_ = 0;
 }
 
-// Appends a drawn token and makes it ready.
+// Logits behind `position` tokens from which nothing follows.
+Status Session::not_finite(int64_t position) {
+  return error(Code::kNotFinite,
+               "the logits behind %lld tokens hold NaN or infinity: the checkpoint has weights or scales that are no numbers, or a float16 "
+               "overflowed on the way; fetch the checkpoint again, or try kv_dtype f32 and cpu_precision fp32 on the CPU",
+               static_cast<long long>(position))
+      .with("position", position);
+}
+
+// Appends a drawn token and makes it ready; what is none ends the generation.
 void Session::accept_id(int32_t id) {
+  if (id < 0) {
+    abandon_steps();
+    const int64_t position = static_cast<int64_t>(tokens_.size());
+    const bool by_choice = id == kNothingToDraw && (!generation_.bias.empty() || counters_.generated_tokens < generation_.min_new_tokens);
+    failure_ = by_choice ? error(Code::kArgument,
+                                 "no token is left to draw behind %lld tokens: the biases and min_new_tokens give minus infinity to all; "
+                                 "change one of them",
+                                 static_cast<long long>(position))
+                               .with("position", position)
+                         : not_finite(position);
+    state_ = State::kFailed;
+    return;
+  }
   tokens_.push_back(id);
   can_draw_ = false;
   ++counters_.generated_tokens;
@@ -461,6 +484,7 @@ Status Session::next(const GeneratedToken** token) {
   }
   if (state_ == State::kIdle) return error(Code::kState, "no generation is running: call begin first");
   if (state_ == State::kEnded) return Status(Code::kDone, "the generation has ended");
+  if (state_ == State::kFailed) return failure_;
   if (cancel_.load(std::memory_order_relaxed)) {
     abandon_steps();
     stop_reason_ = StopReason::kCancelled;
@@ -483,6 +507,7 @@ Status Session::next(const GeneratedToken** token) {
     }
   }
   if (!on_device) NBL_RETURN_IF_ERROR(draw());
+  if (state_ == State::kFailed) return failure_;
   if (!has_ready_) return Status(Code::kDone, "the generation has ended");
   *token = &ready_;
   return {};
@@ -536,6 +561,15 @@ Status Session::logits(const float** data, int64_t* rows) {
   return {};
 }
 
+Status Session::top(int64_t count, int32_t* ids, float* log_probability) {
+  const float* data = nullptr;
+  int64_t rows = 0;
+  NBL_RETURN_IF_ERROR(logits(&data, &rows));
+  const int64_t vocab_size = decoder_->config.vocab_size;
+  top_log_probabilities(data + (rows - 1) * vocab_size, vocab_size, count, ids, log_probability);
+  return count > 0 && std::isnan(log_probability[0]) ? not_finite(cache_->length()) : Status();
+}
+
 Status Session::score(const int32_t* ids, int64_t count, float* log_probability) {
   if (count == 0) return {};
   cancel_.store(false, std::memory_order_relaxed);
@@ -545,8 +579,12 @@ Status Session::score(const int32_t* ids, int64_t count, float* log_probability)
   const int64_t before = static_cast<int64_t>(tokens_.size());
   if (count > context_ - before) return extend(ids, count);  // gives the error with its figures
   if (before > 0) NBL_RETURN_IF_ERROR(ensure_logits());
+  const auto tell = [&](const float* logits, int64_t i) -> Status {
+    log_probabilities(logits, vocab_size, ids + i, 1, log_probability + i);
+    return std::isnan(log_probability[i]) ? not_finite(before + i) : Status();
+  };
   log_probability[0] = std::numeric_limits<float>::quiet_NaN();
-  if (before > 0) log_probabilities(last_logits_.data(), vocab_size, ids, 1, log_probability);
+  if (before > 0) NBL_RETURN_IF_ERROR(tell(last_logits_.data(), 0));
 
   // Appended piece by piece with the logits of every row; Logits::kAll does that, whatever the session was made with.
   const AllLogits all(options_);
@@ -559,7 +597,7 @@ Status Session::score(const int32_t* ids, int64_t count, float* log_probability)
     int64_t row_count = 0;
     status = logits(&rows, &row_count);
     for (int64_t i = 0; i < row_count && status.ok(); ++i) {
-      if (done + i + 1 < count) log_probabilities(rows + i * vocab_size, vocab_size, ids + done + i + 1, 1, log_probability + done + i + 1);
+      if (done + i + 1 < count) status = tell(rows + i * vocab_size, done + i + 1);
     }
     done += now;
   }

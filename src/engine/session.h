@@ -66,9 +66,10 @@ class Session {
   bool try_acquire() { return !busy_.exchange(true, std::memory_order_acquire); }
   void release() { busy_.store(false, std::memory_order_release); }
 
-  // To change them: the next token is drawn by the new ones.
+  // To change them: the next token is drawn by the new ones, and so is one that could not be drawn.
   GenerationOptions& generation() {
     abandon_steps();
+    if (state_ == State::kFailed) state_ = State::kGenerating;
     return generation_;
   }
   const GenerationOptions& generation() const { return generation_; }
@@ -86,7 +87,8 @@ class Session {
   // Arms a generation of at most max_tokens (< 0: up to the context). kState when nothing was appended.
   Status begin(int64_t max_tokens);
   // Computes the next token if none is waiting; kDone when the generation has ended. `token` stays valid until the next
-  // call; take() then lets go of it. A token not taken is given again.
+  // call; take() then lets go of it. A token not taken is given again. Where none can be drawn (kNotFinite; kArgument: biases
+  // forbid all) the generation is over and says so again; begin(), append() and truncate() go on from the tokens there are.
   Status next(const GeneratedToken** token);
   void take();
   // append_text + begin + next until done, as one piece of text.
@@ -109,8 +111,10 @@ class Session {
   // unless Logits::kAll. kState if none.
   Status logits(const float** data, int64_t* rows);
   // Log probability of each id, given everything before it. The first one of an empty session has nothing before it
-  // and gives NaN. The ids are appended.
+  // and gives NaN. The ids are appended. kNotFinite where the logits are no numbers.
   Status score(const int32_t* ids, int64_t count, float* log_probability);
+  // The largest logits of the last row that logits() gives, best first, with their log probabilities.
+  Status top(int64_t count, int32_t* ids, float* log_probability);
   Json describe() const;
 
   // For Batch: whether a step is due, its input for that plan, and what it gave.
@@ -123,7 +127,7 @@ class Session {
   Status draw();                                   // the next token from the logits in hand, made ready for next()
 
  private:
-  enum class State : uint8_t { kIdle, kGenerating, kEnded };
+  enum class State : uint8_t { kIdle, kGenerating, kEnded, kFailed };
   Session() = default;
   Status forward(const int32_t* ids, int64_t count, int64_t call_length, int64_t exact_top);
   int64_t exact_top() const;
@@ -142,6 +146,7 @@ class Session {
   Status draw_on_device(const Draw& draw);
   void abandon_steps();
   void accept_id(int32_t id);
+  static Status not_finite(int64_t position);
   void make_ready();
 
   std::shared_ptr<Model> model_;
@@ -168,6 +173,7 @@ class Session {
   bool want_exact_ = false;                  // somebody has read logits in this generation: keep them exact
   bool can_draw_ = false;                    // last_logits_ follow the end of the sequence
   State state_ = State::kIdle;
+  Status failure_;                           // of State::kFailed
   bool finishing_ = false;                   // the last token waits to be taken
   bool untold_ = false;                      // the last token of the sequence has no text yet: make_ready() is due
   bool stream_is_right_ = true;              // stream_ has taken every token of the answer but the untold one

@@ -185,6 +185,7 @@ static void check_constants(void) {
   expect(NBL_E_TEMPLATE == -18 && strcmp(nbl_status_name(-18), "NBL_E_TEMPLATE") == 0, "NBL_E_TEMPLATE");
   expect(NBL_E_GRAMMAR == -19 && strcmp(nbl_status_name(-19), "NBL_E_GRAMMAR") == 0, "NBL_E_GRAMMAR");
   expect(NBL_E_ABI == -20 && strcmp(nbl_status_name(-20), "NBL_E_ABI") == 0, "NBL_E_ABI");
+  expect(NBL_E_NOT_FINITE == -21 && strcmp(nbl_status_name(-21), "NBL_E_NOT_FINITE") == 0, "NBL_E_NOT_FINITE");
   expect(NBL_TOKENIZE_ADD_SPECIAL == 1, "NBL_TOKENIZE_ADD_SPECIAL");
   expect(NBL_TOKENIZE_SPELL_SPECIAL == 2, "NBL_TOKENIZE_SPELL_SPECIAL");
   expect(NBL_DETOKENIZE_SKIP_SPECIAL == 1, "NBL_DETOKENIZE_SKIP_SPECIAL");

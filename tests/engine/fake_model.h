@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <deque>
+#include <limits>
 #include <memory>
 #include <new>
 #include <string>
@@ -52,6 +53,7 @@ struct Control {
   int64_t followed = 0;          // steps that ran ahead
   bool misused = false;          // a cache was changed while steps with it were in flight
   int fail_in_texts = -1;        // the text so many from now, of a token or at an end, throws std::bad_alloc when half done
+  int64_t broken_behind = -1;    // so many tokens the logits hold a NaN
   int64_t plans = 0;             // that exist
   int64_t prefill_chunk = 512;   // what the backend suggests
 };
@@ -100,7 +102,7 @@ class FakePlan : public Plan {
     Flight flight = flights_.back();
     flight.status = started();
     for (Running& sequence : flight.sequences) {
-      sequence.tokens.push_back(sequence.drawn);
+      sequence.tokens.push_back(std::max(sequence.drawn, 0));  // behind one that could not be drawn anything may follow
       if (static_cast<int64_t>(sequence.tokens.size()) > sequence.cache->capacity()) return error(Code::kContextFull, "full");
       ++sequence.draw.step;
     }
@@ -177,10 +179,11 @@ class FakePlan : public Plan {
     control_.largest_batch = std::max(control_.largest_batch, static_cast<int64_t>(batch.sequences.size()));
     return {};
   }
-  static void write_logits(const std::vector<int32_t>& sequence, bool top_only, float* logits) {
+  void write_logits(const std::vector<int32_t>& sequence, bool top_only, float* logits) const {
     // Where only the top is asked for, the rest is told wrong, as a backend may.
     std::fill(logits, logits + kVocabulary, top_only ? -1.5f : -1.0f);
     logits[next_token(sequence)] = 5.0f;
+    if (static_cast<int64_t>(sequence.size()) == control_.broken_behind) logits[kVocabulary - 1] = std::numeric_limits<float>::quiet_NaN();
   }
   int32_t pick(const std::vector<int32_t>& sequence, const Draw& draw) {
     float logits[kVocabulary];

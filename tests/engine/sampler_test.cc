@@ -189,19 +189,32 @@ TEST(Sampler, TheSameSeedAndStepDrawTheSame) {
   EXPECT_GT(changes, 30);
 }
 
-TEST(Sampler, NotANumberIsNeverDrawnAndInfinityAlways) {
+// Of logits that are no numbers nothing is drawn; minus infinity is what nobody wants, and may be.
+TEST(Sampler, LogitsThatAreNotFiniteAreTold) {
   const float nan = std::numeric_limits<float>::quiet_NaN(), infinity = std::numeric_limits<float>::infinity();
   Sampler sampler(4);
+  const std::vector<std::pair<int32_t, float>> always = {{2, infinity}}, never = {{1, -infinity}};
+  const std::vector<std::pair<int32_t, float>> contradictory = {{2, infinity}, {2, -infinity}};
+  const std::vector<std::vector<float>> all_broken = {{0, 1, 2, nan}, {nan, 1, -infinity, nan}, {0, infinity, 2, 3}, {nan, nan, nan, nan}};
   for (double temperature : {0.0, 1.0}) {
     SamplingOptions options;
     options.temperature = temperature;
     Draw draw;
     draw.options = &options;
     for (draw.step = 0; draw.step < 50; ++draw.step) {
-      const std::vector<float> broken = {nan, 1, -infinity, nan}, certain = {nan, 1, infinity, 3}, nothing = {-infinity, nan, nan, nan};
-      EXPECT_EQ(sampler.sample(broken.data(), draw), 1);
-      EXPECT_EQ(sampler.sample(certain.data(), draw), 2);
-      EXPECT_EQ(sampler.sample(nothing.data(), draw), 0);
+      draw.bias = nullptr;
+      for (const std::vector<float>& broken : all_broken) EXPECT_EQ(sampler.sample(broken.data(), draw), kLogitsNotFinite);
+      const std::vector<float> one = {-infinity, 1, -infinity, -infinity}, none(4, -infinity), plain = {1, 1, -infinity, 1};
+      EXPECT_EQ(sampler.sample(one.data(), draw), 1);
+      EXPECT_EQ(sampler.sample(none.data(), draw), kNothingToDraw);
+      draw.bias = &never;
+      EXPECT_EQ(sampler.sample(one.data(), draw), kNothingToDraw);
+      // What a bias does to finite logits is the caller's wish.
+      const std::vector<float> zeros(4, 0);
+      draw.bias = &always;
+      EXPECT_EQ(sampler.sample(zeros.data(), draw), 2);
+      draw.bias = &contradictory;
+      EXPECT_NE(sampler.sample(plain.data(), draw), 2);
     }
   }
 }
@@ -216,8 +229,9 @@ TEST(Sampler, TakesTheBestOfVocabulariesOfAnyLength) {
       if (round % 2) {  // many equals
         for (float& logit : logits) logit = std::round(logit);
       }
-      for (int i = 0; round % 4 >= 2 && i < count / 8; ++i) logits[generator() % count] = i % 2 ? nan : -infinity;
-      if (round % 8 == 7) logits[generator() % count] = infinity;
+      for (int i = 0; round % 4 >= 2 && i < count / 8; ++i) logits[generator() % count] = -infinity;
+      const bool broken = round % 8 >= 6;
+      if (broken) logits[generator() % count] = round % 8 == 6 ? nan : infinity;
       std::vector<int32_t> ids;
       for (int32_t id = 0; id < count; ++id) {
         if (logits[id] > -infinity) ids.push_back(id);
@@ -227,19 +241,20 @@ TEST(Sampler, TakesTheBestOfVocabulariesOfAnyLength) {
       SamplingOptions options;
       Draw draw;
       draw.options = &options;
-      ASSERT_EQ(sampler.sample(logits.data(), draw), ids.empty() ? 0 : ids.front()) << count << " logits, round " << round;
+      const int32_t expected = broken ? kLogitsNotFinite : ids.empty() ? kNothingToDraw : ids.front();
+      ASSERT_EQ(sampler.sample(logits.data(), draw), expected) << count << " logits, round " << round;
+      if (broken) continue;
 
-      options.temperature = 1e38;  // all that are left alike, but for infinity
+      options.temperature = 1e38;  // all that are left alike
       for (int64_t top_k : {1, 3, 40}) {
         options.top_k = top_k;
         std::vector<int32_t> best(ids.begin(), ids.begin() + std::min<int64_t>(top_k, static_cast<int64_t>(ids.size())));
         std::sort(best.begin(), best.end());
         std::map<int32_t, int> drawn;
         for (draw.step = 0; draw.step < 1000; ++draw.step) ++drawn[sampler.sample(logits.data(), draw)];
-        for (const auto& [id, times] : drawn) ASSERT_TRUE(best.empty() ? id == 0 : std::binary_search(best.begin(), best.end(), id)) << id;
-        if (round % 8 != 7 && !best.empty()) {
-          ASSERT_EQ(drawn.size(), best.size()) << count << " logits, the best " << top_k;
-        }
+        if (best.empty()) best.push_back(kNothingToDraw);
+        for (const auto& [id, times] : drawn) ASSERT_TRUE(std::binary_search(best.begin(), best.end(), id)) << id;
+        ASSERT_EQ(drawn.size(), best.size()) << count << " logits, the best " << top_k;
       }
     }
   }

@@ -2,6 +2,7 @@
 // the rounding of probabilities; and steps that run ahead against steps that do not.
 #include <cuda_runtime.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -9,6 +10,7 @@
 
 #include "check.h"
 #include "engine/sampler.h"
+#include "engine/session.h"
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/draws.h"
 #include "models.h"
@@ -198,7 +200,7 @@ void check_draws(int64_t vocab, int rows, int rounds, int optin, uint32_t seed) 
                 cases[i].bias.size(), cases[i].forbidden.size());
           }
         }
-        cases[i].tokens.push_back(found);
+        cases[i].tokens.push_back(std::max(found, 0));  // what the kernel goes on with where none could be drawn
         ++cases[i].draw.step;
       }
     }
@@ -355,6 +357,69 @@ GPU_TEST(StepsRunAheadAsTheyWalk) {
         CHECK_THAT(found == wanted && wanted.size() == 60, "options %d, abandoned every %d: %zu of %zu tokens are the same", i,
                    abandon_every, same, wanted.size());
       }
+    }
+  }
+}
+
+// A token that turns all that follows it into NaN: the step behind it says so, by launches and by the resident kernel, while
+// further steps are under way; and session and device go on.
+GPU_TEST(LogitsThatAreNotFiniteAreTold) {
+  for (int64_t head_dim : {32, 64}) {
+    ModelOptions options;
+    options.head_dim = head_dim;
+    Machine machine = make_machine(options);
+    if (!machine.model) return;
+    const std::shared_ptr<Backend> backend = std::move(machine.backend);
+    const std::vector<int32_t> prompt = {5, 9, 17, 33};
+    const auto run = [&](const std::shared_ptr<const Decoder>& decoder, const SamplingOptions& sampling,
+                         std::vector<int32_t>* drawn) -> Status {
+      SessionOptions wanted;
+      wanted.context = 64;
+      NBL_ASSIGN_OR_RETURN(const auto session, Session::create(Model::assemble(decoder, backend, nullptr, {}), wanted));
+      session->generation().sampling = sampling;
+      const auto answer = [&](int count) -> Status {
+        drawn->clear();
+        NBL_RETURN_IF_ERROR(session->begin(count));
+        for (;;) {
+          const GeneratedToken* token = nullptr;
+          const Status status = session->next(&token);
+          if (status.code() == Code::kDone) return {};
+          NBL_RETURN_IF_ERROR(status);
+          drawn->push_back(token->id);
+          session->take();
+        }
+      };
+      NBL_RETURN_IF_ERROR(session->append(prompt.data(), static_cast<int64_t>(prompt.size())));
+      const Status first = answer(12);
+      if (first.ok()) return {};
+      const std::vector<int32_t> before = *drawn;
+      const Status again = answer(12);
+      CHECK_THAT(again.code() == first.code() && drawn->empty(), "a second begin: %s", again.message().c_str());
+      // Another token in the place of the one that breaks everything.
+      const int32_t other = before.empty() || before[0] != 2 ? 2 : 3;
+      NBL_RETURN_IF_ERROR(session->truncate(static_cast<int64_t>(prompt.size())));
+      NBL_RETURN_IF_ERROR(session->append(&other, 1));
+      const Status after = answer(1);
+      CHECK_THAT(after.ok() && drawn->size() == 1, "after a truncate: %s", after.message().c_str());
+      *drawn = before;
+      return first;
+    };
+    for (int i = 0; i < 8; ++i) {
+      std::vector<int32_t> healthy, broken, still;
+      Status status = run(machine.model->decoder(), some_options(i), &healthy);
+      CHECK_THAT(status.ok() && healthy.size() == 12, "%s", status.message().c_str());
+      if (!status.ok()) return;
+      if (std::count(prompt.begin(), prompt.end(), healthy[0]) > 0) continue;  // the prompt would be broken itself
+      auto decoder = std::make_shared<Decoder>(*machine.model->decoder());
+      const auto* table = static_cast<const uint16_t*>(decoder->embedding.data);
+      std::vector<uint16_t> rows(table, table + options.vocab * options.hidden);
+      std::fill_n(rows.begin() + healthy[0] * options.hidden, options.hidden, uint16_t{0x7e00});
+      decoder->embedding = {rows.data(), DType::kF16, nullptr};
+      status = run(decoder, some_options(i), &broken);
+      CHECK_THAT(status.code() == Code::kNotFinite, "options %d: %s", i, status.message().c_str());
+      CHECK_THAT(broken.size() == 1 && broken[0] == healthy[0], "options %d: %zu tokens before", i, broken.size());
+      status = run(machine.model->decoder(), some_options(i), &still);
+      CHECK_THAT(status.ok() && still == healthy, "options %d, a whole model afterwards: %s", i, status.message().c_str());
     }
   }
 }

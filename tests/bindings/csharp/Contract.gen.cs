@@ -168,6 +168,7 @@ internal static unsafe class Contract
         Expect((int)Status.Template == -18 && Library.StatusName(Status.Template) == "NBL_E_TEMPLATE", "Status.Template");
         Expect((int)Status.Grammar == -19 && Library.StatusName(Status.Grammar) == "NBL_E_GRAMMAR", "Status.Grammar");
         Expect((int)Status.Abi == -20 && Library.StatusName(Status.Abi) == "NBL_E_ABI", "Status.Abi");
+        Expect((int)Status.NotFinite == -21 && Library.StatusName(Status.NotFinite) == "NBL_E_NOT_FINITE", "Status.NotFinite");
         Expect((int)TokenizeFlags.AddSpecial == 1, "TokenizeFlags.AddSpecial");
         Expect((int)TokenizeFlags.SpellSpecial == 2, "TokenizeFlags.SpellSpecial");
         Expect((int)DetokenizeFlags.SkipSpecial == 1, "DetokenizeFlags.SkipSpecial");

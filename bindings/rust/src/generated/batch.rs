@@ -82,6 +82,8 @@ impl Batch {
 
     /// One token for every session that is generating and has none waiting;
     /// [`Session::next_token`](crate::Session::next_token) on each then never waits. Gives how many generations go on.
+    /// Where no token could be drawn [`Session::next_token`](crate::Session::next_token) says why
+    /// ([`ErrorKind::NotFinite`](crate::ErrorKind::NotFinite)), and the other sessions go on.
     ///
     /// May run for long.
     pub fn step(&mut self) -> Result<i64> {

@@ -45,6 +45,8 @@ pub enum ErrorKind {
     Grammar,
     /// header and library do not fit; the message has both versions
     Abi,
+    /// the model's logits hold NaN or infinity; the message has the position and what may have caused it
+    NotFinite,
     /// a code that this crate does not know
     Other(i32),
 }
@@ -72,6 +74,7 @@ impl ErrorKind {
             -18 => Self::Template,
             -19 => Self::Grammar,
             -20 => Self::Abi,
+            -21 => Self::NotFinite,
             _ => Self::Other(number),
         }
     }
@@ -99,6 +102,7 @@ impl ErrorKind {
             Self::Template => -18,
             Self::Grammar => -19,
             Self::Abi => -20,
+            Self::NotFinite => -21,
             Self::Other(number) => number,
         }
     }

@@ -155,6 +155,8 @@ impl Session {
     }
 
     /// The next token and the text that it completes: whole characters only, often none. `None` at the end.
+    /// [`ErrorKind::NotFinite`](crate::ErrorKind::NotFinite): the model computed no logits that a token could be drawn
+    /// from; the generation is over, the session goes on from what it holds.
     ///
     /// May run for long; a [`CancelHandle`](crate::CancelHandle) ends it.
     pub fn next_token(&mut self) -> Result<Option<Token>> {
@@ -236,7 +238,7 @@ impl Session {
     }
 
     /// Appends ids and tells the natural log probability of each, given all before it; NaN for the first of an empty
-    /// session.
+    /// session. [`ErrorKind::NotFinite`](crate::ErrorKind::NotFinite) where the model computed no probabilities.
     ///
     /// May run for long; a [`CancelHandle`](crate::CancelHandle) ends it.
     ///

@@ -11,7 +11,7 @@ pub const NBL_VERSION: &str = "1.0.0";
 /// For `nbl_abi_check`: major << 16 | minor.
 pub const NBL_ABI_VERSION: u32 = 65536;
 /// Of every name, type and value; `nbl_build_info` has the library's.
-pub const NBL_API_HASH: &str = "a994507646bac6c4";
+pub const NBL_API_HASH: &str = "c708a2a2f5753e5b";
 /// As the length of a text: up to its NUL.
 pub const NBL_NTS: usize = usize::MAX;
 
@@ -108,6 +108,8 @@ pub const NBL_E_TEMPLATE: nbl_status = -18;
 pub const NBL_E_GRAMMAR: nbl_status = -19;
 /// header and library do not fit; the message has both versions
 pub const NBL_E_ABI: nbl_status = -20;
+/// the model's logits hold NaN or infinity; the message has the position and what may have caused it
+pub const NBL_E_NOT_FINITE: nbl_status = -21;
 /// add what the tokenizer adds around a text: \<s>, \</s>, ...
 pub const NBL_TOKENIZE_ADD_SPECIAL: u32 = 1;
 /// special tokens that stand in the text are ordinary text: use it for text of others
@@ -418,7 +420,8 @@ extern "C" {
     /// Arms a generation of at most max_tokens (< 0: up to the context) and clears a cancel.
     pub fn nbl_session_begin(s: *mut nbl_session, max_tokens: i64, err: *mut *mut nbl_error) -> nbl_status;
     /// The next token and the text that it completes: whole characters only, often none. DONE at the end. BUFFER loses
-    /// nothing: the token comes again.
+    /// nothing: the token comes again. NOT_FINITE: the model computed no logits that a token could be drawn from; the
+    /// generation is over, the session goes on from what it holds.
     pub fn nbl_session_next(s: *mut nbl_session, id: *mut nbl_token, buf: *mut c_char, buf_capacity: usize, buf_len: *mut usize, err: *mut *mut nbl_error) -> nbl_status;
     /// append_text with NBL_TOKENIZE_ADD_SPECIAL, begin, and next until the end, as one text.
     pub fn nbl_session_generate(s: *mut nbl_session, prompt: *const c_char, prompt_len: usize, max_tokens: i64, out: *mut *mut c_char, out_len: *mut usize, err: *mut *mut nbl_error) -> nbl_status;
@@ -437,7 +440,7 @@ extern "C" {
     /// arrays hold.
     pub fn nbl_session_top(s: *mut nbl_session, ids: *mut nbl_token, ids_capacity: usize, ids_count: *mut usize, logprobs: *mut f32, err: *mut *mut nbl_error) -> nbl_status;
     /// Appends ids and tells the natural log probability of each, given all before it; NaN for the first of an empty
-    /// session.
+    /// session. NOT_FINITE where the model computed no probabilities.
     pub fn nbl_session_score(s: *mut nbl_session, ids: *const nbl_token, ids_count: usize, logprobs: *mut f32, err: *mut *mut nbl_error) -> nbl_status;
     /// Context, bytes and sampling options as JSON.
     pub fn nbl_session_describe(s: *const nbl_session, out: *mut *mut c_char, out_len: *mut usize, err: *mut *mut nbl_error) -> nbl_status;
@@ -450,7 +453,8 @@ extern "C" {
     /// NOT_FOUND when it is not in.
     pub fn nbl_batch_remove(b: *mut nbl_batch, s: *mut nbl_session, err: *mut *mut nbl_error) -> nbl_status;
     /// One token for every session that is generating and has none waiting; nbl_session_next on each then never waits.
-    /// `active`: generations that go on.
+    /// `active`: generations that go on. Where no token could be drawn nbl_session_next says why (NOT_FINITE), and the
+    /// other sessions go on.
     pub fn nbl_batch_step(b: *mut nbl_batch, active: *mut i64, err: *mut *mut nbl_error) -> nbl_status;
     /// Perplexity of a text as a job: {"perplexity", "mean_nll", "windows", ...}.
     pub fn nbl_perplexity_start(m: *mut nbl_model, c: *const nbl_config, text: *const c_char, text_len: usize, out: *mut *mut nbl_job, err: *mut *mut nbl_error) -> nbl_status;

@@ -261,6 +261,8 @@ fn every_status_has_its_name() {
     assert_eq!(ErrorKind::Grammar.number(), -19);
     assert_eq!((sys::NBL_E_ABI, status_name(-20)), (-20, "NBL_E_ABI"));
     assert_eq!(ErrorKind::Abi.number(), -20);
+    assert_eq!((sys::NBL_E_NOT_FINITE, status_name(-21)), (-21, "NBL_E_NOT_FINITE"));
+    assert_eq!(ErrorKind::NotFinite.number(), -21);
     assert_eq!(status_name(-999), "NBL_UNKNOWN");
 }
 
