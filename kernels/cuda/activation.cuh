@@ -11,7 +11,7 @@ __device__ __forceinline__ float activate(Activation kind, float v) {
     case Activation::kSilu: break;
     case Activation::kGelu: return 0.5f * v * (1.f + erff(v * 0.70710678118654752f));
     case Activation::kGeluTanh: return 0.5f * v * (1.f + tanhf(0.79788456080286536f * (v + 0.044715f * v * v * v)));
-    case Activation::kRelu: return fmaxf(v, 0.f);
+    case Activation::kRelu: return v < 0.f ? 0.f : v;  // NaN stays NaN
   }
   return v;
 }

@@ -77,11 +77,11 @@ __device__ __forceinline__ ByteHead byte_head(const AttentionShape& a, const Ste
 // Puts a head down at a position, by one warp; value(i) is asked for by the lane that writes it.
 template <typename Value>
 __device__ __forceinline__ void put_bytes(const ByteHead& head, int64_t position, int head_dim, int lane, Value value) {
-  float top = 0.f;
-  for (int i = lane; i < head_dim; i += 32) top = fmaxf(top, fabsf(value(i)));
+  uint32_t top = 0;  // magnitudes compared by their bits: NaN is above all, and is then the scale
+  for (int i = lane; i < head_dim; i += 32) top = max(top, __float_as_uint(fabsf(value(i))));
 #pragma unroll
-  for (int step = 16; step > 0; step /= 2) top = fmaxf(top, __shfl_xor_sync(~0u, top, step));
-  const __half scale = to_half(top / 127.f);
+  for (int step = 16; step > 0; step /= 2) top = max(top, __shfl_xor_sync(~0u, top, step));
+  const __half scale = to_half(__uint_as_float(top) / 127.f);
   const float by = __half2float(scale) > 0.f ? 1.f / __half2float(scale) : 0.f;
   for (int i = lane; i < head_dim; i += 32) {
     head.bytes[position * head_dim + i] = static_cast<int8_t>(fminf(fmaxf(rintf(value(i) * by), -127.f), 127.f));

@@ -150,7 +150,8 @@ __global__ void pack_quantized(Tiles t, const __grid_constant__ PackSource s, in
     unsigned char* meta = out + code_bytes(t.codes) + j * t.group_bytes;
     const int64_t group = (column0 + j * t.group) / s.group_size;
     const bool valid = piece != nullptr && group < s.groups;
-    const float scale = valid ? scale_at(piece, row, group) : 0.f;
+    // An infinite one becomes NaN, which nothing behind it takes for a number; activations beyond f16 are cut to its largest.
+    const float stored = valid ? scale_at(piece, row, group) : 0.f, scale = fmaf(stored, 0.f, stored);
     if (t.wide_scales) reinterpret_cast<float*>(meta)[place] = scale;
     else reinterpret_cast<__half*>(meta)[place] = __float2half_rn(scale);
     if (!has_zeros(t.codes)) continue;

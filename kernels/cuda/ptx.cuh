@@ -11,7 +11,13 @@ namespace nbl::cuda {
 // ---- numbers
 
 #if __CUDA_ARCH__ >= 900
-// Two f16 in one word; values beyond their range become the largest finite one.
+// An f16; a value beyond its range becomes the largest finite one, NaN stays what it is.
+__device__ __forceinline__ uint16_t convert_one(float v) {
+  uint16_t bits;
+  asm("cvt.rn.satfinite.f16.f32 %0, %1;" : "=h"(bits) : "f"(v));
+  return bits;
+}
+// The same of two, in one word.
 __device__ __forceinline__ uint32_t convert_pair(float first, float second) {
   uint32_t bits;
   asm("cvt.rn.satfinite.f16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(second), "f"(first));

@@ -18,7 +18,14 @@ __device__ __forceinline__ uint32_t bits_of(__half2 h) { return *reinterpret_cas
 __device__ __forceinline__ __half2 half2_of(uint32_t u) { return *reinterpret_cast<__half2*>(&u); }
 
 // f16 with values beyond its range made the largest finite one: an activation must not become infinite.
-__device__ __forceinline__ __half to_half(float v) { return __float2half_rn(fminf(fmaxf(v, -65504.f), 65504.f)); }
+__device__ __forceinline__ __half to_half(float v) {
+#if __CUDA_ARCH__ >= 900
+  return __ushort_as_half(convert_one(v));
+#else
+  // fmaxf takes the number where the other one is NaN, which then were one of the answer's numbers.
+  return __float2half_rn(v == v ? fminf(fmaxf(v, -65504.f), 65504.f) : v);
+#endif
+}
 
 __device__ __forceinline__ __half2 to_half2(float first, float second) {
 #if __CUDA_ARCH__ >= 900

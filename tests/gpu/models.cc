@@ -188,6 +188,9 @@ Result<std::unique_ptr<TestModel>> TestModel::create(const Backend& backend, con
       for (QuantWeight& w : *all) w.outlier_threshold = o.outlier_threshold;
     }
     plain.output.outlier_threshold = plain.down.outlier_threshold = o.outlier_threshold;
+    QuantWeight* const matrices[] = {&plain.qkv[0],     &plain.qkv[1], &plain.qkv[2], &plain.gate_up[0],
+                                     &plain.gate_up[1], &plain.output, &plain.down};
+    if (l == 0 && o.spoiled >= 0) matrices[o.spoiled]->scales[1] = o.spoiled_scale;
     block.input_norm = random_norm(o.hidden, o.layer_norms, seed += 2);
     block.post_attention_norm = random_norm(o.hidden, o.layer_norms, seed += 2);
     if (o.head_norms) {

@@ -38,6 +38,8 @@ struct ModelOptions {
   int64_t window = 0, rotary_dim = -1;  // -1: head_dim
   Activation activation = Activation::kSilu;
   double outlier_threshold = -1;        // of the matrices of the blocks
+  int spoiled = -1;                     // of the first block: q, k, v, gate, up, output, down; one of its scales is spoiled_scale
+  float spoiled_scale = 0;
   uint32_t seed = 1;
 };
 

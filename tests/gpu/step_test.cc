@@ -178,6 +178,59 @@ GPU_TEST(WideRowsAgreeWithDouble) {
 }
 
 // Keys already cached keep the rotation they were given, so only a whole prompt in one call can be compared.
+namespace {
+
+// Whether all logits behind a prompt, or those of the step of one token behind it, are numbers.
+bool answers(const ModelOptions& options, int64_t prompt, DType kv_type) {
+  Machine machine;
+  if (!make_machine(options, {prompt, 1, 1, prompt + 1}, &machine)) return false;
+  const std::vector<int32_t> tokens = random_tokens(prompt + 1, options.vocab, 5);
+  const auto cache = make_cache(machine, prompt + 1, kv_type);
+  if (cache == nullptr) return false;
+  for (const int64_t count : {prompt, int64_t{1}}) {
+    std::vector<float> logits(static_cast<size_t>(options.vocab));
+    Batch batch;
+    batch.logits = logits.data();
+    batch.sequences = {{cache.get(), tokens.data() + cache->length(), count, 1}};
+    const Status status = machine.plan->step(batch);
+    CHECK_THAT(status.ok(), "%s", status.message().c_str());
+    if (std::all_of(logits.begin(), logits.end(), [](float v) { return v <= 3.4028234e38f; })) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+// A scale that is no number must not come out as an answer: through launches and the resident kernel (heads of 32 and 64), every
+// format, prompts of all kernels, and keys and values in bytes.
+GPU_TEST(WhatIsNotFiniteReachesTheLogits) {
+  static const char* const kNames[] = {"q", "k", "v", "gate", "up", "output", "down"};
+  const auto check = [](ModelOptions options, int matrix, float scale, int64_t prompt, DType kv_type) {
+    options.spoiled = matrix;
+    options.spoiled_scale = scale;
+    CHECK_THAT(!answers(options, prompt, kv_type), "%s, heads of %lld: a scale %g of %s behind %lld tokens", options.format.name,
+               static_cast<long long>(options.head_dim), static_cast<double>(scale), kNames[matrix], static_cast<long long>(prompt));
+  };
+  for (int64_t head_dim : {32, 64}) {
+    ModelOptions options;
+    options.head_dim = head_dim;
+    for (const FormatCase& format : formats()) {
+      if (format.format == WeightFormat::kFloat) continue;
+      options.format = format;
+      for (int matrix = 0; matrix < 7; ++matrix) check(options, matrix, NAN, 3, DType::kF16);
+      check(options, 0, INFINITY, 3, DType::kF16);
+    }
+    options.format = formats()[0];
+    for (int matrix = 0; matrix < 7; ++matrix) {
+      for (int64_t prompt : {70, 200, 1100}) check(options, matrix, NAN, prompt, DType::kF16);
+      check(options, matrix, INFINITY, 3, DType::kF16);
+      check(options, matrix, NAN, 3, DType::kI8);
+    }
+    options.activation = Activation::kRelu;
+    check(options, 3, NAN, 3, DType::kF16);
+  }
+}
+
 GPU_TEST(DynamicRopeGrowsTheBaseWithTheCall) {
   ModelOptions options;
   options.dynamic_rope = true;
