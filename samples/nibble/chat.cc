@@ -40,7 +40,7 @@ constexpr char kHelp[] =
 class Conversation {
  public:
   Conversation(const ChatFlags& flags, client::Model model)
-      : model_(std::move(model)), session_(flags.sampling.make_session(model_.get())), max_tokens_(flags.max_tokens),
+      : model_(std::move(model)), session_(flags.sampling.make_session(model_.get(), flags.load)), max_tokens_(flags.max_tokens),
         shows_facts_(flags.stats) {
     description_ = Json::parse(client::text_of(nbl_model_describe, model_.get()));
     if (description_["tokenizer"].is_null()) throw std::runtime_error(description_["tokenizer_problem"].get<std::string>());

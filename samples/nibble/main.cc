@@ -36,6 +36,10 @@ int main(int argc, char** argv) {
   commands::add_bench(program);
   commands::add_perplexity(program);
   commands::add_devices(program);
+  const auto is_named = [&](const CLI::App* command) { return command->get_name() == argv[1]; };
+  if (argc > 1 && argv[1][0] != '-' && program.get_subcommands(is_named).empty()) {
+    return fail(2, "\"" + std::string(argv[1]) + "\" is no command; nibble --help lists them");
+  }
   nbl_log_callback(warn, nullptr);
   nbl_log_level(NBL_LOG_WARNING);
   try {

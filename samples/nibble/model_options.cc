@@ -2,6 +2,8 @@
 
 #include <random>
 
+#include <nlohmann/json.hpp>
+
 #include "terminal.h"
 
 namespace commands {
@@ -47,8 +49,8 @@ void SamplingFlags::add_to(CLI::App* command) {
   command->add_option("--context", context, "Longest conversation, in tokens")->group("Sampling");
 }
 
-client::Session SamplingFlags::make_session(nbl_model* model) const {
-  const client::Config config = client::make_config();
+client::Session SamplingFlags::make_session(nbl_model* model, const LoadFlags& load) const {
+  const client::Config config = load.config();
   const auto set = [&config](nbl_option option, const auto& value) {
     if (value) client::set(config, option, *value);
   };
@@ -58,7 +60,8 @@ client::Session SamplingFlags::make_session(nbl_model* model) const {
   set(NBL_OPT_MIN_P, min_p);
   set(NBL_OPT_REPETITION_PENALTY, repetition_penalty);
   // Every run tells another story, unless it was told which.
-  client::set(config, NBL_OPT_SEED, seed ? *seed : static_cast<int64_t>(std::random_device()()));
+  const bool told = nlohmann::json::parse(client::text_of(nbl_config_to_json, config.get())).contains("seed");
+  if (seed || !told) client::set(config, NBL_OPT_SEED, seed ? *seed : static_cast<int64_t>(std::random_device()()));
   set(NBL_OPT_CONTEXT, context);
   for (const std::string& text : stop) client::add(config, NBL_OPT_STOP, text);
   return client::make<client::Session>(nbl_session_create, model, config.get());

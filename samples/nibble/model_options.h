@@ -35,8 +35,8 @@ struct SamplingFlags {
   std::vector<std::string> stop;
 
   void add_to(CLI::App* command);
-  // What was not asked for is as the model's generation_config.json says.
-  client::Session make_session(nbl_model* model) const;
+  // What was not asked for, here or by --options, is as the model's generation_config.json says.
+  client::Session make_session(nbl_model* model, const LoadFlags& load) const;
 };
 
 // A check of CLI11's for numbers from 0 on, whose own one tells the largest double.

@@ -48,7 +48,7 @@ void run(const RunFlags& flags) {
   text_file::check_utf8(prompt, "the prompt");
   text_file::check_utf8(flags.system, "the system message");
   const client::Model model = load(flags.load);
-  const client::Session session = flags.sampling.make_session(model.get());
+  const client::Session session = flags.sampling.make_session(model.get(), flags.load);
   const Json description = Json::parse(client::text_of(nbl_model_describe, model.get()));
   // A model that was made to continue texts has none. One that cannot be read is a fault: the bare text would be another prompt.
   if (!flags.raw && description.contains("chat_template_problem")) {

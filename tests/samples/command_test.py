@@ -58,6 +58,19 @@ class Run(unittest.TestCase):
         self.assertEqual(first, second)
         self.assertNotEqual(first, other)
 
+    def test_options_as_json_are_also_the_sessions(self):
+        def told(options, *more):
+            return json.loads(nibble("run", STORY, "Tell me a story.", "-n", "30", "--json", "--options", json.dumps(options), *more).stdout)
+        self.assertEqual(told({"context": 12})["stop_reason"], "context full")
+        self.assertEqual(told({"context": 12}, "--context", "400")["stop_reason"], "max tokens")
+        self.assertEqual(told({"seed": 3, "temperature": 2.0})["text"], told({"temperature": 2.0}, "--seed", "3")["text"])
+        self.assertEqual(told({"do_sample": False})["text"], told({}, "-t", "0")["text"])
+
+    def test_what_is_no_command_is_named(self):
+        result = nibble("rum", STORY)
+        self.assertEqual(result.returncode, 2)
+        self.assertIn('"rum" is no command', result.stderr)
+
     def test_the_line_of_facts_stays_out_of_the_answer(self):
         result = nibble("run", STORY, "Tell me a story.", "-n", "8")
         self.assertRegex(result.stderr, r"awq.* \| .* of weights \| .* \| prompt \d+ tokens, .* tokens/s \| answer 8 tokens")
