@@ -8,6 +8,7 @@
 #include "engine/chat_ids.h"
 #include "engine/clock.h"
 #include "model/estimate.h"
+#include "text/chat_request.h"
 
 namespace nbl {
 namespace {
@@ -202,6 +203,7 @@ void Session::stop_generating() {
 Status Session::append(const int32_t* ids, int64_t count) {
   cancel_.store(false, std::memory_order_relaxed);
   stop_generating();
+  if (count > 0) message_start_ = -1;
   return extend(ids, count);
 }
 
@@ -279,7 +281,9 @@ Status Session::append_chat(const Json& request) {
   }
   NBL_RETURN_IF_ERROR(truncate(static_cast<int64_t>(same)));
   counters_.reused_tokens = static_cast<int64_t>(same);
-  return append(ids.data() + same, static_cast<int64_t>(ids.size() - same));
+  NBL_RETURN_IF_ERROR(append(ids.data() + same, static_cast<int64_t>(ids.size() - same)));
+  if (!continues_message(request)) message_start_ = static_cast<int64_t>(tokens_.size());
+  return {};
 }
 
 Status Session::truncate(int64_t count) {
@@ -289,6 +293,7 @@ Status Session::truncate(int64_t count) {
   stop_generating();
   if (count == static_cast<int64_t>(tokens_.size())) return {};
   tokens_.resize(static_cast<size_t>(count));
+  if (count < message_start_) message_start_ = -1;
   // The last kept token runs again when logits are needed: those in hand are of a later one.
   cache_->truncate(std::min(cache_->length(), std::max<int64_t>(0, count - 1)));
   can_draw_ = readable_ = false;
@@ -308,9 +313,10 @@ Status Session::begin(int64_t max_tokens) {
   answer_start_ = static_cast<int64_t>(tokens_.size());
   max_tokens_ = max_tokens < 0 ? std::numeric_limits<int64_t>::max() : max_tokens;
   counters_.generated_tokens = counters_.decode_ns = counters_.decode_tokens = 0;
-  // One decoder a generation: it starts where text starts, not inside a word of the prompt.
+  // One decoder a generation. A message begins with it; any other text goes on behind what was appended.
   stream_ = std::make_unique<TextStream>(model_->tokenizer(), generation_.skip_special);
-  stream_->reset(generation_.stop_strings);
+  const size_t before = answer_start_ == message_start_ ? 0 : std::min<size_t>(tokens_.size(), 8);
+  stream_->reset(generation_.stop_strings, {tokens_.end() - static_cast<ptrdiff_t>(before), tokens_.end()});
   stream_is_right_ = true;
   state_ = State::kGenerating;
   if (max_tokens_ == 0) end(StopReason::kMaxTokens);

@@ -184,6 +184,7 @@ class Session {
   Draw batch_draw_;
   int64_t steps_in_flight_ = 0;              // of plan_: they run ahead of what the caller has been given
   int64_t answer_start_ = 0;
+  int64_t message_start_ = -1;  // tokens behind which a chat's answer begins; -1: they are text to go on with
   int64_t max_tokens_ = 0;
   SessionCounters counters_;
   std::atomic<bool> cancel_{false};

@@ -10,13 +10,14 @@ TextStream::TextStream(const Tokenizer* tokenizer, bool skip_special) {
   if (tokenizer) decoder_ = tokenizer->stream(skip_special);
 }
 
-void TextStream::reset(const std::vector<std::string>& stop_strings) {
+void TextStream::reset(const std::vector<std::string>& stop_strings, std::vector<int32_t> before) {
   stop_strings_ = stop_strings;
+  before_ = std::move(before);
   restart();
 }
 
 void TextStream::restart() {
-  if (decoder_) decoder_->reset();
+  if (decoder_) decoder_->reset_behind(before_.data(), before_.size());
   held_.clear();
 }
 

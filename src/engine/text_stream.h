@@ -16,7 +16,8 @@ class TextStream {
   // tokenizer may be null: every piece of text is then empty.
   TextStream(const Tokenizer* tokenizer, bool skip_special);
 
-  void reset(const std::vector<std::string>& stop_strings);
+  // `before`: the ids that the text goes on behind; none where it begins.
+  void reset(const std::vector<std::string>& stop_strings, std::vector<int32_t> before);
   // To the state after reset(), with the same stop strings. After an exception of push() or flush() nothing else may follow.
   void restart();
   // Adds a token's text to `out`. True when a stop string has come: the text before it is in `out`, the rest is dropped.
@@ -29,6 +30,7 @@ class TextStream {
 
   std::unique_ptr<StreamDecoder> decoder_;
   std::vector<std::string> stop_strings_;
+  std::vector<int32_t> before_;
   std::string held_;
 };
 

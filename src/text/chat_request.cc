@@ -103,6 +103,11 @@ Result<std::string> continued_field(const Json& request) {
 
 }  // namespace
 
+bool continues_message(const Json& request) {
+  const Result<std::string> field = continued_field(request);
+  return field.ok() && !field->empty();
+}
+
 Result<std::string> render_chat(const jinja::Template& chat_template, const Json& request, const Json& special_tokens,
                                 std::optional<CivilTime> now) {
   if (!request.is_object()) return error(Code::kArgument, "the request is not a JSON object");

@@ -14,4 +14,7 @@ namespace nbl {
 Result<std::string> render_chat(const jinja::Template& chat_template, const Json& request, const Json& special_tokens,
                                 std::optional<CivilTime> now = {});
 
+// Whether the request asks to go on with its last message, so that the answer is no message of its own.
+bool continues_message(const Json& request);
+
 }  // namespace nbl

@@ -55,6 +55,13 @@ class WindowDecoder final : public StreamDecoder {
     as_bytes_ = false;
   }
 
+  void reset_behind(const int32_t* ids, size_t count) override {
+    reset();
+    window_.assign(ids, ids + count);
+    set_context();
+    if (context_ == 0) window_.clear();  // they end inside a character: what completes it begins the text
+  }
+
  private:
   static bool ends_broken(const std::string& text) {
     return text.size() >= kReplacement.size() && text.compare(text.size() - kReplacement.size(), kReplacement.size(), kReplacement) == 0;

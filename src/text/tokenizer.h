@@ -32,6 +32,8 @@ class StreamDecoder {
   virtual std::string push(int32_t id) = 0;  // "" while a character is incomplete
   virtual std::string flush() = 0;           // what was held back; bytes that never became a character as U+FFFD
   virtual void reset() = 0;
+  // reset(), where text goes on behind these ids and does not begin: a piece's space in front is part of it then.
+  virtual void reset_behind(const int32_t* ids, size_t count) = 0;
 };
 
 class Tokenizer {

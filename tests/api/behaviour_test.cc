@@ -355,6 +355,64 @@ TEST(Api, ChatReusesWhatIsInTheCache) {
   EXPECT_EQ(reused, tokens - 1);  // one token runs again, to have logits
 }
 
+// Words of sentencepiece's kind: the space is part of the token, and the first of a text has none.
+Owned<nbl_model> model_of_spaced_words(const nbl::testing::TemporaryDirectory& directory) {
+  for (const char* name : {"config.json", "model.safetensors"}) {
+    std::filesystem::create_symlink(std::string(NIBBLE_TEST_DATA "/story-6m/") + name, directory.file(name));
+  }
+  std::string vocab;
+  for (int id = 0; id < 4096; ++id) vocab += (id ? ",\"\u2581w" : "\"\u2581w") + std::to_string(id) + "\":" + std::to_string(id);
+  const std::string spaces = R"({"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "always", "split": true})";
+  directory.write("tokenizer.json",
+                  R"({"version": "1.0", "added_tokens": [], "normalizer": null, "post_processor": null, "pre_tokenizer": )" + spaces +
+                      R"(, "decoder": )" + spaces + R"(, "model": {"type": "WordLevel", "unk_token": "\u2581w0", "vocab": {)" + vocab +
+                      "}}}");
+  directory.write("tokenizer_config.json", R"({"chat_template": "{{ messages[-1].content }}"})");
+  nbl_model* model = nullptr;
+  nbl_error* error = nullptr;
+  EXPECT_EQ(nbl_model_load(directory.path().c_str(), NBL_NTS, nullptr, &model, &error), NBL_OK) << message_of(error);
+  return Owned<nbl_model>(model);
+}
+
+TEST(Api, AnAnswerGoesOnWithTheTextAndAMessageBeginsOne) {
+  const nbl::testing::TemporaryDirectory directory;
+  const Owned<nbl_model> model = model_of_spaced_words(directory);
+  nbl_session* raw = nullptr;
+  ASSERT_EQ(nbl_session_create(model.get(), nullptr, &raw, nullptr), NBL_OK);
+  const Owned<nbl_session> session(raw);
+  ASSERT_EQ(nbl_session_set_i64(raw, NBL_OPT_IGNORE_EOS, 1, nullptr), NBL_OK);
+  const auto two_words = [&] {
+    std::string text;
+    EXPECT_EQ(nbl_session_begin(raw, 2, nullptr), NBL_OK);
+    char piece[64];
+    for (size_t size = 0; nbl_session_next(raw, nullptr, piece, sizeof piece, &size, nullptr) == NBL_OK;) text.append(piece, size);
+    return text;
+  };
+  const auto spaces_of = [](const std::string& text) { return std::count(text.begin(), text.end(), ' '); };
+
+  ASSERT_EQ(nbl_session_append_text(raw, "w5 w6", NBL_NTS, 0, nullptr), NBL_OK);
+  const std::string first = two_words(), second = two_words();
+  EXPECT_EQ(spaces_of(first), 2) << first;
+  EXPECT_EQ(spaces_of(second), 2) << second;
+  nbl_token ids[6];
+  size_t count = 0;
+  ASSERT_EQ(nbl_session_tokens(raw, 0, ids, 6, &count, nullptr), NBL_OK);
+  char whole[200];
+  ASSERT_EQ(nbl_detokenize(model.get(), ids, count, 0, whole, sizeof whole, &count, nullptr), NBL_OK);
+  EXPECT_EQ(std::string(whole, count), "w5 w6" + first + second);
+
+  const char* turn = R"({"messages": [{"role": "user", "content": "w7 w8 w9"}]})";
+  ASSERT_EQ(nbl_session_append_chat(raw, turn, NBL_NTS, nullptr), NBL_OK);
+  const std::string answer = two_words();
+  EXPECT_EQ(spaces_of(answer), 1) << answer;
+  ASSERT_EQ(nbl_session_truncate(raw, 3, nullptr), NBL_OK);  // another answer to the same
+  EXPECT_EQ(spaces_of(two_words()), 1);
+  EXPECT_EQ(spaces_of(two_words()), 2);  // and more of it
+  const char* begun = R"({"messages": [{"role": "assistant", "content": "w7 w8"}], "continue_final_message": true})";
+  ASSERT_EQ(nbl_session_append_chat(raw, begun, NBL_NTS, nullptr), NBL_OK);
+  EXPECT_EQ(spaces_of(two_words()), 2);
+}
+
 // Whoever writes a control token into a message ends no turn by it, where the host asks for that.
 TEST(Api, ControlTokensOfUsersCanBeSpelled) {
   const auto ids_of = [](const char* request) {

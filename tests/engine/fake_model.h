@@ -258,6 +258,7 @@ class LetterTokenizer : public Tokenizer {
       std::string push(int32_t id) override { return give(id == kEos ? "" : letter(id)); }
       std::string flush() override { return give(""); }
       void reset() override { held_.clear(); }
+      void reset_behind(const int32_t*, size_t) override { reset(); }
 
      private:
       std::string give(std::string next) {

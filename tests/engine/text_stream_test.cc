@@ -20,6 +20,7 @@ class ListTokenizer : public Tokenizer {
       std::string push(int32_t id) override { return texts_[id]; }
       std::string flush() override { return {}; }
       void reset() override {}
+      void reset_behind(const int32_t*, size_t) override {}
 
      private:
       const std::vector<std::string>& texts_;
@@ -43,7 +44,7 @@ class ListTokenizer : public Tokenizer {
 std::string run(const std::vector<std::string>& pieces, const std::vector<std::string>& stops) {
   const ListTokenizer tokenizer(pieces);
   TextStream stream(&tokenizer, true);
-  stream.reset(stops);
+  stream.reset(stops, {});
   std::string all;
   for (int32_t id = 0; id < tokenizer.vocabulary_size(); ++id) {
     std::string out;

@@ -427,6 +427,48 @@ TEST(Tokenizer, ATokenizerModelIsReadAsSentencePieceReadsIt) {
   }
 }
 
+// A stream of text that goes on says what decoding all of it would add.
+TEST(Tokenizer, AStreamBehindOtherTextKeepsTheSpaceInFront) {
+  ModelProto model;
+  model.add("<unk>", 2);
+  model.add("<s>", 3);
+  model.add("</s>", 3);
+  for (const char* piece : {"\xE2\x96\x81"
+                            "ab",
+                            "\xE2\x96\x81"
+                            "fi",
+                            "a", "b", "f", "i", "\xE2\x96\x81"})
+    model.add(piece);
+  for (int byte = 0; byte < 256; ++byte) {
+    char name[8];
+    std::snprintf(name, sizeof name, "<0x%02X>", byte);
+    model.add(name, 6);
+  }
+  const std::string bytes = model.bytes("", true, false);
+  Folder folder;
+  folder.write("tokenizer.model", bytes).write("tokenizer_config.json", R"({"tokenizer_class": "LlamaTokenizer"})");
+  const auto tokenizer = Tokenizer::open(folder.path());
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.status().message();
+  constexpr int32_t kBos = 1, kAb = 3, kFi = 4, kFirstByte = 10;
+  const auto stream = (*tokenizer)->stream(true);
+  const auto behind = [&](std::vector<int32_t> before, const std::vector<int32_t>& ids) {
+    stream->reset_behind(before.data(), before.size());
+    std::string text;
+    for (const int32_t id : ids) text += stream->push(id);
+    return text + stream->flush();
+  };
+  EXPECT_EQ(behind({}, {kFi, kAb}), "fi ab");
+  EXPECT_EQ(behind({kBos}, {kFi, kAb}), "fi ab");
+  EXPECT_EQ(behind({kBos, kAb}, {kFi, kAb}), " fi ab");
+  EXPECT_EQ(behind({kAb}, {}), "");
+  const std::vector<int32_t> euro = {kFirstByte + 0xE2, kFirstByte + 0x82, kFirstByte + 0xAC};
+  EXPECT_EQ(behind(euro, {kFi}), " fi");
+  EXPECT_EQ(behind({kAb}, {euro[0], euro[1], euro[2], kFi}), "\xE2\x82\xAC fi");
+  EXPECT_EQ(behind({kAb, euro[0], euro[1]}, {euro[2], kFi}), "\xEF\xBF\xBD fi");  // the other half stands in the prompt
+  stream->reset();
+  EXPECT_EQ(stream->push(kFi), "fi");
+}
+
 TEST(Tokenizer, DamagedModelsAreRefused) {
   for (const std::string& bytes :
        {std::string(), std::string("garbage"), std::string("\x0A\xFF\xFF\xFF\xFF\x0F", 6), std::string(1000, '\x0A')}) {
