@@ -13,6 +13,11 @@ struct alignas(4) __half2 { __half x, y; };
 inline float __half2float(__half h) { return nbl::f16_to_float(h.bits); }
 inline __half __float2half_rn(float value) { return __half(value); }
 inline uint16_t __half_as_ushort(__half h) { return h.bits; }
+inline __half __ushort_as_half(uint16_t bits) {
+  __half half;
+  half.bits = bits;
+  return half;
+}
 inline __half __low2half(__half2 pair) { return pair.x; }
 inline __half __high2half(__half2 pair) { return pair.y; }
 inline __half2 __halves2half2(__half x, __half y) { return {x, y}; }

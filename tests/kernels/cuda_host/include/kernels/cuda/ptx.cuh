@@ -14,9 +14,9 @@ inline std::function<void()> before_load;
 
 namespace nbl::cuda {
 
+inline uint16_t convert_one(float v) { return float_to_f16(std::isnan(v) ? v : std::fmin(std::fmax(v, -65504.f), 65504.f)); }
 inline uint32_t convert_pair(float first, float second) {
-  const auto half = [](float value) { return static_cast<uint32_t>(float_to_f16(std::fmin(std::fmax(value, -65504.f), 65504.f))); };
-  return half(first) | half(second) << 16;
+  return convert_one(first) | static_cast<uint32_t>(convert_one(second)) << 16;
 }
 
 // Lane 4g+t has of A [16, 16] rows g (a0, a2) and g+8 (a1, a3) in columns {2t, 2t+1} and {2t+8, 2t+9}, of B [16, 8] column g in
