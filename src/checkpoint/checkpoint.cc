@@ -121,7 +121,9 @@ Status DirectoryCheckpoint::read_configs() {
   }
   Result<Json> config = read_json_file(directory_ + "/config.json");
   if (!config.ok() && config.status().code() == Code::kNotFound) {
-    return error(Code::kNotFound, "%s has no config.json: it is not a Hugging Face model directory", directory_.c_str())
+    return error(Code::kNotFound, "%s has no config.json: %s", directory_.c_str(),
+                 exists(directory_ + "/snapshots") ? "it is a model's folder in the Hugging Face cache; give one of its snapshots/REVISION"
+                                                   : "it is not a Hugging Face model directory")
         .with("file", directory_ + "/config.json");
   }
   NBL_RETURN_IF_ERROR(config.status());

@@ -63,6 +63,10 @@ TEST(Checkpoint, ShardsAndTheirIndexThroughSymlinks) {
   ASSERT_TRUE(checkpoint.ok()) << checkpoint.status().message();
   EXPECT_TRUE((*checkpoint)->find("a") && (*checkpoint)->find("b"));
 
+  TemporaryDirectory folder;
+  std::filesystem::create_directory_symlink(snapshot.path(), folder.file("snapshots"));
+  EXPECT_NE(problem_of(folder, Code::kNotFound).find("give one of its snapshots/REVISION"), std::string::npos);
+
   std::filesystem::remove(snapshot.file("model-00002-of-00002.safetensors"));
   EXPECT_NE(problem_of(snapshot, Code::kNotFound).find("model-00002-of-00002"), std::string::npos);
 }
