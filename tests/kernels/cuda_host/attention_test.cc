@@ -37,9 +37,29 @@ class Attention {
       turns_.push_back(make_float2(std::cos(a), std::sin(a)));
     }
     for (const float v : values(2 * c.kv_heads * capacity_ * d)) cache_.push_back(__half(v));
+    // What a longer sequence has left behind: anything, also what is no number.
+    for (int row = 0; row < 2 * c.kv_heads; ++row) std::fill_n(&cache_[(row * capacity_ + c.length) * d], (capacity_ - c.length) * d, __half(NAN));
     places_.resize(c.heads * d);
     std::iota(places_.begin(), places_.end(), 0);
     if (c.permuted) std::shuffle(places_.begin(), places_.end(), random_);
+  }
+
+  // One value of the first query head, of the first key head (new or held), or of its value is NaN: so is what depends on it.
+  enum class Broken { kQuery, kKey, kHeldKey, kValue, kHeldValue };
+  void check_broken(Broken what) {
+    const int d = c_.head_dim, dim = 5, sharing = what == Broken::kQuery ? 1 : c_.heads / c_.kv_heads;
+    switch (what) {
+      case Broken::kQuery: qkv_[dim] = NAN; break;
+      case Broken::kKey: qkv_[c_.heads * d + dim] = NAN; break;
+      case Broken::kHeldKey: cache_[cache_at(0, 0, c_.length / 2) + dim] = __half(NAN); break;
+      case Broken::kValue: qkv_[(c_.heads + c_.kv_heads) * d + dim] = NAN; break;
+      case Broken::kHeldValue: cache_[cache_at(1, 0, c_.length / 2) + dim] = __half(NAN); break;
+    }
+    c_.head_dim == 64 ? run<64>(cuda_host::Turns::kAscending) : run<128>(cuda_host::Turns::kAscending);
+    for (int i = 0; i < c_.heads * d; ++i) {
+      const bool broken = i / d < sharing && (what < Broken::kValue || i % d == dim);
+      ASSERT_EQ(std::isnan(f16_to_float(static_cast<uint16_t>(out_[places_[i]]))), broken) << "head " << i / d << ", dimension " << i % d;
+    }
   }
 
   void check() {
@@ -218,6 +238,17 @@ TEST(ResidentAttention, NormsAndTurnsHeadsInPartOrNotAtAll) {
   for (const int head_dim : {64, 128}) {
     for (const int rotary_half : {0, 8, 16, head_dim / 2}) {
       for (const bool norms : {false, true}) check({4, 2, head_dim, 30, 1, 0, rotary_half, norms});
+    }
+  }
+}
+
+TEST(ResidentAttention, PassesOnWhatIsNotANumber) {
+  using Broken = Attention::Broken;
+  for (const Broken what : {Broken::kQuery, Broken::kKey, Broken::kHeldKey, Broken::kValue, Broken::kHeldValue}) {
+    for (const int splits : {1, 4}) {
+      SCOPED_TRACE("value " + std::to_string(static_cast<int>(what)) + ", splits " + std::to_string(splits));
+      Attention({4, 2, 64, 150, splits, 0, 32}).check_broken(what);
+      Attention({4, 2, 128, 20, splits, 0, 64, true}).check_broken(what);
     }
   }
 }
