@@ -1,7 +1,9 @@
 // Json from text, by nlohmann's parser, and to text.
 #include "base/json.h"
 
+#include <fcntl.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <charconv>
@@ -96,8 +98,11 @@ Result<Json> parse_json(std::string_view text, std::string_view where) {
 }
 
 Result<std::string> read_text_file(const std::string& path) {
-  std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rb"), std::fclose);
+  // A pipe without a writer must not be waited for.
+  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(descriptor < 0 ? nullptr : ::fdopen(descriptor, "rb"), std::fclose);
   if (!file) {
+    if (descriptor >= 0) ::close(descriptor);
     const Code code = errno == ENOENT || errno == ENOTDIR ? Code::kNotFound : Code::kIo;
     return error(code, "cannot open %s: %s", path.c_str(), std::strerror(errno)).with("file", path);
   }

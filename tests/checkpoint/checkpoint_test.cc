@@ -1,6 +1,7 @@
 #include "checkpoint/checkpoint.h"
 
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <filesystem>
 
@@ -108,6 +109,20 @@ TEST(Checkpoint, SaysWhatIsMissing) {
   EXPECT_NE(problem_of(directory, Code::kFormat).find("generation_config.json is not an object"), std::string::npos);
   directory.write("config.json", "[1]");
   EXPECT_NE(problem_of(directory, Code::kFormat).find("/config.json is not an object"), std::string::npos);
+}
+
+// A pipe would be waited for until somebody writes to it.
+TEST(Checkpoint, WhatIsNoFileIsTold) {
+  TemporaryDirectory directory;
+  ASSERT_EQ(mkfifo(directory.file("config.json").c_str(), 0600), 0);
+  EXPECT_NE(problem_of(directory, Code::kIo).find("config.json is not a regular file"), std::string::npos);
+  std::filesystem::remove(directory.file("config.json"));
+  directory.write("config.json", "{}");
+  ASSERT_EQ(mkfifo(directory.file("model.safetensors").c_str(), 0600), 0);
+  EXPECT_NE(problem_of(directory, Code::kIo).find("model.safetensors is not a regular file"), std::string::npos);
+  std::filesystem::remove(directory.file("model.safetensors"));
+  std::filesystem::create_directory(directory.file("model.safetensors"));
+  EXPECT_NE(problem_of(directory, Code::kIo).find("model.safetensors is not a regular file"), std::string::npos);
 }
 
 TEST(Checkpoint, APathThatIsNoneIsTold) {
