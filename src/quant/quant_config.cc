@@ -19,20 +19,25 @@ const Json* first_of(const Json& object, std::initializer_list<const char*> keys
   return nullptr;
 }
 
-bool truthy(const Json& object, const char* key) {
-  const Json* value = first_of(object, {key});
-  return value && value->is_boolean() && value->get<bool>();
-}
-
-Result<int64_t> number_of(const Checkpoint& checkpoint, std::initializer_list<const char*> keys, int64_t fallback) {
+// What the first spelling that is there says, by one of the typed look-ups; one of another type is an error that names the file.
+template <typename T, typename Lookup>
+Result<T> value_of(const Checkpoint& checkpoint, std::initializer_list<const char*> keys, T fallback, const Lookup& lookup) {
   const Json& object = checkpoint.quantization_config();
   for (const char* key : keys) {
     if (!first_of(object, {key})) continue;
-    Result<int64_t> value = json_i64(object, key, fallback);
+    Result<T> value = lookup(object, key, fallback);
     if (!value.ok()) return value.status().in(checkpoint.quantization_source());
     return value;
   }
   return fallback;
+}
+Result<int64_t> number_of(const Checkpoint& checkpoint, std::initializer_list<const char*> keys, int64_t fallback) {
+  return value_of<int64_t>(checkpoint, keys, fallback, json_i64);
+}
+Result<bool> flag_of(const Checkpoint& checkpoint, const char* key) { return value_of<bool>(checkpoint, {key}, false, json_bool); }
+Result<std::string> word_of(const Checkpoint& checkpoint, std::initializer_list<const char*> keys) {
+  Result<std::string> word = value_of<std::string>(checkpoint, keys, "", json_str);
+  return word.ok() ? lower(std::move(word).value()) : word;
 }
 
 }  // namespace
@@ -42,26 +47,21 @@ Result<QuantConfig> QuantConfig::read(const Checkpoint& checkpoint) {
   config.raw = checkpoint.quantization_config();
   if (!config.raw.is_object()) return config;
   const Json& raw = config.raw;
-  if (const Json* method = first_of(raw, {"quant_method", "method"}); method && method->is_string()) {
-    config.method = lower(method->get<std::string>());
-  }
+  NBL_ASSIGN_OR_RETURN(config.method, word_of(checkpoint, {"quant_method", "method"}));
   // bitsandbytes says so by its own keys, whatever quant_method says.
-  if (truthy(raw, "load_in_4bit") || truthy(raw, "load_in_8bit") || truthy(raw, "_load_in_4bit") || truthy(raw, "_load_in_8bit")) {
-    config.method = "bitsandbytes";
+  for (const char* key : {"load_in_4bit", "load_in_8bit", "_load_in_4bit", "_load_in_8bit"}) {
+    NBL_ASSIGN_OR_RETURN(const bool asked, flag_of(checkpoint, key));
+    if (asked) config.method = "bitsandbytes";
   }
-  if (const Json* format = first_of(raw, {"checkpoint_format", "format", "version"}); format && format->is_string()) {
-    config.format = lower(format->get<std::string>());
-  }
+  NBL_ASSIGN_OR_RETURN(config.format, word_of(checkpoint, {"checkpoint_format", "format", "version"}));
   NBL_ASSIGN_OR_RETURN(config.bits, number_of(checkpoint, {"bits", "w_bit", "wbits"}, 0));
   NBL_ASSIGN_OR_RETURN(config.group_size, number_of(checkpoint, {"group_size", "q_group_size", "groupsize"}, 0));
-  if (const Json* sym = first_of(raw, {"sym"}); sym && sym->is_boolean()) {
-    config.symmetric = sym->get<bool>();
-    config.symmetric_known = true;
-  } else if (const Json* zero_point = first_of(raw, {"zero_point"}); zero_point && zero_point->is_boolean()) {
-    config.symmetric = !zero_point->get<bool>();
-    config.symmetric_known = true;
-  }
-  if (truthy(raw, "is_marlin_format")) config.format = "marlin";
+  NBL_ASSIGN_OR_RETURN(const bool symmetric, flag_of(checkpoint, "sym"));
+  NBL_ASSIGN_OR_RETURN(const bool zero_point, flag_of(checkpoint, "zero_point"));
+  config.symmetric_known = first_of(raw, {"sym", "zero_point"}) != nullptr;
+  config.symmetric = first_of(raw, {"sym"}) ? symmetric : config.symmetric_known && !zero_point;
+  NBL_ASSIGN_OR_RETURN(const bool marlin, flag_of(checkpoint, "is_marlin_format"));
+  if (marlin) config.format = "marlin";
   if (config.method == "marlin") {
     config.method = "gptq";
     config.format = "marlin";

@@ -215,6 +215,25 @@ TEST(GptqLoader, TheGroupIndexMayHaveWiderNumbersAndNoOtherSize) {
   }
 }
 
+// What is of another type than everybody writes is not taken for absent: sym decides what zero points mean.
+TEST(Loader, AConfigurationOfOtherTypesIsAnError) {
+  const auto problem = [](const std::string& more) {
+    TemporaryDirectory directory;
+    directory.write("config.json", R"({"quantization_config":{"bits":4,)" + more + "}}");
+    directory.write("model.safetensors", safetensors_bytes({}));
+    const auto checkpoint = Checkpoint::open(directory.path());
+    EXPECT_TRUE(checkpoint.ok()) << checkpoint.status().message();
+    return WeightLoader::open(*checkpoint, {}).status().message();
+  };
+  EXPECT_EQ(problem(R"("sym":"true")"), R"(config.json: "sym" is "true", expected true or false)");
+  EXPECT_EQ(problem(R"("zero_point":1)"), R"(config.json: "zero_point" is 1, expected true or false)");
+  EXPECT_EQ(problem(R"("quant_method":3)"), R"(config.json: "quant_method" is 3, expected a string)");
+  EXPECT_EQ(problem(R"("checkpoint_format":["gptq"])"), R"(config.json: "checkpoint_format" is ["gptq"], expected a string)");
+  EXPECT_EQ(problem(R"("load_in_4bit":"yes")"), R"(config.json: "load_in_4bit" is "yes", expected true or false)");
+  EXPECT_EQ(problem(R"("is_marlin_format":0)"), R"(config.json: "is_marlin_format" is 0, expected true or false)");
+  EXPECT_EQ(problem(R"("sym":null,"zero_point":false,"version":null)"), "");
+}
+
 TEST(GptqLoader, AnUnevenGroupIndexIsAnError) {
   std::vector<int32_t> g_idx(16, 0);
   g_idx[3] = 1;
