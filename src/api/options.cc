@@ -191,19 +191,21 @@ Status merge_max_memory(nbl_config& config, const Json& value) {
   return set_value(config, NBL_OPT_MAX_MEMORY, std::move(list));
 }
 
+Result<bool> asked(const Json& object, const char* key) {
+  Result<bool> value = json_bool(object, key, false);
+  if (!value.ok()) return Status(Code::kOptionValue, value.status().message()).with("key", key);
+  return value;
+}
+
 // bitsandbytes' way of asking for a quantized load.
 Status merge_bitsandbytes(nbl_config& config, const Json& object) {
-  const auto asked = [&object](const char* key) -> Result<bool> {
-    Result<bool> value = json_bool(object, key, false);
-    if (!value.ok()) return Status(Code::kOptionValue, value.status().message()).with("key", key);
-    return value;
-  };
-  NBL_ASSIGN_OR_RETURN(const bool in_8bit, asked("load_in_8bit"));
-  NBL_ASSIGN_OR_RETURN(const bool in_4bit, asked("load_in_4bit"));
+  NBL_ASSIGN_OR_RETURN(const bool in_8bit, asked(object, "load_in_8bit"));
+  NBL_ASSIGN_OR_RETURN(const bool in_4bit, asked(object, "load_in_4bit"));
   if (in_8bit) return set_value(config, NBL_OPT_LOAD_QUANT, std::string("int8"));
   if (!in_4bit) return {};
-  NBL_ASSIGN_OR_RETURN(const std::string type, json_str(object, "bnb_4bit_quant_type", "fp4"));
-  return set_value(config, NBL_OPT_LOAD_QUANT, type);
+  const Result<std::string> type = json_str(object, "bnb_4bit_quant_type", "fp4");
+  if (!type.ok()) return Status(Code::kOptionValue, type.status().message()).with("key", "bnb_4bit_quant_type");
+  return set_value(config, NBL_OPT_LOAD_QUANT, *type);
 }
 
 }  // namespace
@@ -220,8 +222,12 @@ Status merge_json(nbl_config& config, const Json& object) {
     } else if (key == "max_memory" && !value.is_array()) {
       NBL_RETURN_IF_ERROR(merge_max_memory(merged, value));
     } else if (key == "do_sample") {
-      if (value == false) NBL_RETURN_IF_ERROR(set_value(merged, NBL_OPT_TEMPERATURE, 0.0));
-    } else if (key == "quantization_config" && value.is_object()) {
+      NBL_ASSIGN_OR_RETURN(const bool samples, asked(object, "do_sample"));
+      if (!samples) NBL_RETURN_IF_ERROR(set_value(merged, NBL_OPT_TEMPERATURE, 0.0));
+    } else if (key == "quantization_config") {
+      if (!value.is_object()) {
+        return error(Code::kOptionValue, "\"quantization_config\" is %s, expected an object", to_text(value).c_str()).with("key", key);
+      }
       NBL_RETURN_IF_ERROR(merge_json(merged, value));
     } else if (const OptionRow* row = find_by_json_key(key)) {
       NBL_RETURN_IF_ERROR(merge_option(merged, *row, value));

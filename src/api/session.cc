@@ -2,6 +2,7 @@
 #include "engine/session.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "api/guard.h"
 #include "api/impl.gen.h"
@@ -55,6 +56,7 @@ Status session_bias(nbl_session* s, const nbl_token* ids, size_t ids_count, cons
     if (ids[i] < 0 || ids[i] >= vocab_size) {
       return error(Code::kArgument, "the token %d is outside the vocabulary of 0 to %lld", ids[i], static_cast<long long>(vocab_size - 1));
     }
+    if (std::isnan(bias[i])) return error(Code::kArgument, "the bias of token %d is NaN; infinities forbid and force", ids[i]);
     pairs.emplace_back(ids[i], bias[i]);
   }
   s->session->generation().bias = std::move(pairs);

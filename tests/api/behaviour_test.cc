@@ -267,7 +267,10 @@ TEST(Api, JsonTakesTheNamesOfTransformers) {
   EXPECT_EQ(api::take(text, length),
             R"({"device":"cpu","load_quant":"nf4","double_quant":1,"temperature":0.7,"top_k":50,"max_length":50,"stop":["\n","END"]})");
   EXPECT_EQ(nbl_config_merge_json(raw, R"({"device_map": {"lm_head": "cpu", "model": 0}})", NBL_NTS, nullptr), NBL_E_UNSUPPORTED);
-  EXPECT_EQ(nbl_config_merge_json(raw, R"({"temperature": "hot"})", NBL_NTS, nullptr), NBL_E_OPTION_VALUE);
+  for (const char* wrong : {R"({"temperature": "hot"})", R"({"do_sample": "yes"})", R"({"quantization_config": ["nf4"]})",
+                            R"({"load_in_4bit": true, "bnb_4bit_quant_type": 4})", R"({"quantization_config": {"load_in_8bit": 1}})"}) {
+    EXPECT_EQ(nbl_config_merge_json(raw, wrong, NBL_NTS, nullptr), NBL_E_OPTION_VALUE) << wrong;
+  }
   EXPECT_EQ(nbl_config_merge_json(raw, "{", NBL_NTS, nullptr), NBL_E_FORMAT);
 }
 
@@ -320,6 +323,17 @@ TEST(Api, ACeilingThatIsTooLowIsRefusedBeforeTheLoad) {
   EXPECT_EQ(nbl_config_merge_json(raw, R"({"max_memory": {"disk": "1GB"}})", NBL_NTS, nullptr), NBL_E_UNSUPPORTED);
   EXPECT_EQ(nbl_config_merge_json(raw, R"({"max_memory": {"cpu": "much"}})", NBL_NTS, nullptr), NBL_E_OPTION_VALUE);
   EXPECT_EQ(nbl_config_merge_json(raw, R"({"max_memory": "1GB"})", NBL_NTS, nullptr), NBL_E_OPTION_VALUE);
+}
+
+// Minus infinity forbids a token; what is no number would say nothing.
+TEST(Api, ABiasIsANumber) {
+  auto session = api::session();
+  const nbl_token ids[] = {3, 5};
+  const float wrong[] = {1.0f, NAN}, forbids[] = {-INFINITY, 1.0f};
+  nbl_error* error = nullptr;
+  EXPECT_EQ(nbl_session_bias(session.get(), ids, 2, wrong, &error), NBL_E_ARGUMENT);
+  EXPECT_NE(message_of(error).find("token 5 is NaN"), std::string::npos);
+  EXPECT_EQ(nbl_session_bias(session.get(), ids, 2, forbids, nullptr), NBL_OK);
 }
 
 TEST(Api, LogitsTopAndScoreAgree) {
