@@ -28,6 +28,12 @@ namespace nbl {
 // Where a matrix stands in a layer: it decides layouts and fusions, never the result.
 enum class WeightRole : uint8_t { kOther, kQkv, kAttentionOutput, kGateUp, kDown, kHead };
 
+// Matrices over one input that become one packed weight.
+struct MatrixSpecs {
+  std::vector<WeightSpec> parts;
+  WeightRole role = WeightRole::kOther;
+};
+
 // Weights in a backend's own order. Immutable; freed by its destructor on whatever thread.
 class PackedWeight {
  public:
@@ -193,7 +199,8 @@ class Backend {
   virtual Result<std::unique_ptr<Plan>> compile(std::shared_ptr<const Decoder> decoder, const PlanLimits& limits) const = 0;
   virtual Result<std::unique_ptr<KvCache>> make_kv_cache(const Decoder& decoder, const KvOptions& options) const = 0;
   virtual int64_t kv_bytes(const DecoderConfig& config, const KvOptions& options) const = 0;
-  virtual int64_t plan_bytes(const DecoderConfig& config, const PlanLimits& limits) const = 0;
+  // `matrices`: all that the decoder has, since which kernels run decides what they work in.
+  virtual int64_t plan_bytes(const DecoderConfig& config, const std::vector<MatrixSpecs>& matrices, const PlanLimits& limits) const = 0;
 
   // y[m, N] = x[m, K] * W^T, host memory, row-major. What the kernel tests, the quantizers and the benchmarks call.
   virtual Status matmul(const PackedWeight& weight, const float* x, int64_t m, float* y) const = 0;

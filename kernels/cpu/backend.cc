@@ -100,7 +100,7 @@ class CpuBackend final : public Backend {
     return shape.value().bytes() < 0 ? std::numeric_limits<int64_t>::max() : shape.value().bytes();
   }
 
-  int64_t plan_bytes(const DecoderConfig& config, const PlanLimits& limits) const override {
+  int64_t plan_bytes(const DecoderConfig& config, const std::vector<MatrixSpecs>&, const PlanLimits& limits) const override {
     return CpuPlan::bytes_of(CpuPlan::shape_of(config, limits, pool_->threads()));
   }
 

@@ -37,9 +37,9 @@ CudaPlan::~CudaPlan() {
 Status CudaPlan::reserve() {
   const DecoderConfig& c = decoder_->config();
   // cuBLAS is opened first: where it cannot be, steps of many rows need other room.
-  std::unique_ptr<Cublas> cublas = wants_cublas(limits_, traits_) ? Cublas::open(stream_.get()) : nullptr;
+  unpack_from_ = unpack_rows(traits_, has_codes_only());
+  std::unique_ptr<Cublas> cublas = wants_cublas(limits_, traits_, unpack_from_) ? Cublas::open(stream_.get()) : nullptr;
   sizes_ = scratch_sizes(c, limits_, traits_, cublas != nullptr);
-  unpack_from_ = unpack_rows();
   const ScratchSizes& s = sizes_;
   unsigned char* draw_scratch = nullptr;
   void* unpack_buffers = nullptr;
@@ -90,15 +90,14 @@ Status CudaPlan::make_resident() {
   return {};
 }
 
-// Rows of a step from which the decoder's matrices are unpacked.
-int CudaPlan::unpack_rows() const {
+// Whether none of the blocks' matrices is f16.
+bool CudaPlan::has_codes_only() const {
   const auto coded = [](const DeviceLinear& linear) { return linear.weight->tiles().codes != Codes::kHalf; };
   const std::vector<DeviceBlock>& blocks = decoder_->blocks();
-  const bool all_coded = std::all_of(blocks.begin(), blocks.end(), [&](const DeviceBlock& block) {
+  return std::all_of(blocks.begin(), blocks.end(), [&](const DeviceBlock& block) {
     return std::all_of(block.qkv.begin(), block.qkv.end(), coded) && std::all_of(block.gate_up.begin(), block.gate_up.end(), coded) &&
            coded(block.output) && coded(block.down);
   });
-  return all_coded ? unpack_codes_from(traits_) : unpack_from(traits_);
 }
 
 std::vector<StepKernel> CudaPlan::kernels() const {
@@ -120,7 +119,7 @@ std::vector<StepKernel> CudaPlan::kernels() const {
   add(unpacked - 1, blocked > 0 ? "launches, wgmma on tiles" : "launches, mma.sync on tiles", "the codes are read once for all rows");
   if (unpacked <= most) {
     list.push_back({unpacked, most, "launches, unpacked to f16 and " + Cublas::file(), "so many rows: the matrix units limit"});
-  } else if (unpacked_ == nullptr && most >= unpack_from(traits_)) {
+  } else if (unpacked_ == nullptr && most >= unpack_from_) {
     list.back().reason = traits_.kernel == CudaKernel::kTiles ? "asked for" : "no cuBLAS is found";
   }
   return list;

@@ -67,7 +67,10 @@ struct ScratchSizes {
 };
 // `unpacks`: steps of many rows go by cuBLAS, which wants_cublas() asked for and which was found.
 ScratchSizes scratch_sizes(const DecoderConfig& config, const PlanLimits& limits, const DeviceTraits& traits, bool unpacks);
-bool wants_cublas(const PlanLimits& limits, const DeviceTraits& traits);
+// Whether there can be steps of so many rows; `from`: of unpack_rows().
+bool wants_cublas(const PlanLimits& limits, const DeviceTraits& traits, int from);
+// Rows of a step from which the matrices of blocks are unpacked. all_codes: none of them is f16.
+inline int unpack_rows(const DeviceTraits& traits, bool all_codes) { return all_codes ? unpack_codes_from(traits) : unpack_from(traits); }
 
 inline int64_t now_ns() {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -91,7 +94,8 @@ class CudaPlan final : public Plan {
     return scratch_.bytes() + decoder_->bytes() + (resident_ != nullptr ? resident_->bytes() : 0);
   }
   // What a plan with these limits takes on the device, before there is one.
-  static int64_t bytes_for(const DecoderConfig& config, const PlanLimits& limits, const DeviceTraits& traits);
+  static int64_t bytes_for(const DecoderConfig& config, const std::vector<MatrixSpecs>& matrices, const PlanLimits& limits,
+                           const DeviceTraits& traits);
 
  private:
   CudaPlan() = default;
@@ -107,7 +111,7 @@ class CudaPlan final : public Plan {
   Status reserve();
   bool wants_resident() const { return traits_.kernel != CudaKernel::kLaunches && traits_.kernel != CudaKernel::kTiles; }
   Status make_resident();
-  int unpack_rows() const;
+  bool has_codes_only() const;
   std::string resident_needs() const;
   int64_t lay_out(const DecoderConfig& config, unsigned char* base, unsigned char** draw_scratch, void** unpack_buffers);
   Status check(const Batch& batch) const;
@@ -142,7 +146,7 @@ class CudaPlan final : public Plan {
   PlanLimits limits_;
   DeviceTraits traits_;
   ScratchSizes sizes_;
-  int unpack_from_ = 1;               // rows
+  int unpack_from_ = 1;               // rows, where there is unpacked_
   Stream stream_;
 
   DeviceBuffer scratch_;

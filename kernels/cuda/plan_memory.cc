@@ -30,8 +30,8 @@ class Pieces {
 
 }  // namespace
 
-bool wants_cublas(const PlanLimits& limits, const DeviceTraits& traits) {
-  return traits.kernel != CudaKernel::kTiles && std::max(limits.max_tokens, limits.max_logit_rows) >= unpack_from(traits);
+bool wants_cublas(const PlanLimits& limits, const DeviceTraits& traits, int from) {
+  return traits.kernel != CudaKernel::kTiles && std::max(limits.max_tokens, limits.max_logit_rows) >= from;
 }
 
 ScratchSizes scratch_sizes(const DecoderConfig& c, const PlanLimits& limits, const DeviceTraits& traits, bool unpacks) {
@@ -98,11 +98,16 @@ int64_t CudaPlan::lay_out(const DecoderConfig& c, unsigned char* base, unsigned 
   return pieces.total();
 }
 
-int64_t CudaPlan::bytes_for(const DecoderConfig& config, const PlanLimits& limits, const DeviceTraits& traits) {
+int64_t CudaPlan::bytes_for(const DecoderConfig& config, const std::vector<MatrixSpecs>& matrices, const PlanLimits& limits,
+                            const DeviceTraits& traits) {
+  const bool all_codes = std::all_of(matrices.begin(), matrices.end(), [](const MatrixSpecs& matrix) {
+    return matrix.role == WeightRole::kHead || plan_tiles(matrix.parts, matrix.role).tiles.codes != Codes::kHalf;
+  });
+  const bool wanted = wants_cublas(limits, traits, unpack_rows(traits, all_codes));
   CudaPlan plan;  // only to add up
   plan.traits_ = traits;
   plan.limits_ = limits;
-  plan.sizes_ = scratch_sizes(config, limits, traits, wants_cublas(limits, traits) && !Cublas::file().empty());
+  plan.sizes_ = scratch_sizes(config, limits, traits, wanted && !Cublas::file().empty());
   unsigned char* no_draws = nullptr;
   void* no_buffers = nullptr;
   const int64_t norms = (2 * config.num_hidden_layers + 1) * config.hidden_size * 4;

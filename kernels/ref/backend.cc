@@ -133,7 +133,7 @@ class RefBackend : public Backend {
   int64_t kv_bytes(const DecoderConfig& c, const KvOptions& options) const override {
     return 2 * c.num_hidden_layers * options.capacity * c.num_key_value_heads * c.head_dim * static_cast<int64_t>(sizeof(double));
   }
-  int64_t plan_bytes(const DecoderConfig&, const PlanLimits&) const override { return 0; }
+  int64_t plan_bytes(const DecoderConfig&, const std::vector<MatrixSpecs>&, const PlanLimits&) const override { return 0; }
 
   Status matmul(const PackedWeight& weight, const float* x, int64_t m, float* y) const override {
     const float* w = static_cast<const Weight&>(weight).values();

@@ -347,7 +347,7 @@ Result<Json> Model::inspect(const std::string& directory) {
   }
   Status problem = loader.ok() ? parsed.status() : loader.status();
   // What the tensors of every module are, which a load would ask first.
-  if (problem.ok()) problem = packed_model_bytes(*loader.value(), *make_ref_backend(), parsed->decoder).status();
+  if (problem.ok()) problem = model_matrices(*loader.value(), *make_ref_backend(), parsed->decoder).status();
   if (problem.ok()) problem = eos_ids_of(*checkpoint).status();
   out["loadable"] = problem.ok();
   if (!problem.ok()) out["problem"] = problem.message();

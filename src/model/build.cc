@@ -23,18 +23,19 @@ LayerPlan plan_layer(const DecoderConfig& c, int64_t layer) {
   return plan;
 }
 
-Result<int64_t> packed_model_bytes(const WeightLoader& loader, const Backend& backend, const DecoderConfig& c) {
-  int64_t bytes = 0;
+Result<std::vector<MatrixSpecs>> model_matrices(const WeightLoader& loader, const Backend& backend, const DecoderConfig& c) {
+  std::vector<MatrixSpecs> matrices;
   const auto add = [&](const LinearPlan& plan) -> Status {
-    std::vector<WeightSpec> specs;
+    MatrixSpecs fused;
+    fused.role = plan.role;
     for (size_t i = 0; i < plan.names.size(); ++i) {
       NBL_ASSIGN_OR_RETURN(WeightSpec spec, loader.spec(plan.names[i], plan.part_rows[i], plan.in_features));
-      specs.push_back(std::move(spec));
+      fused.parts.push_back(std::move(spec));
     }
-    if (backend.can_fuse(specs)) {
-      bytes += backend.packed_bytes(specs, plan.role);
+    if (backend.can_fuse(fused.parts)) {
+      matrices.push_back(std::move(fused));
     } else {
-      for (const WeightSpec& spec : specs) bytes += backend.packed_bytes({spec}, plan.role);
+      for (WeightSpec& spec : fused.parts) matrices.push_back({{std::move(spec)}, plan.role});
     }
     return {};
   };
@@ -45,6 +46,12 @@ Result<int64_t> packed_model_bytes(const WeightLoader& loader, const Backend& ba
   LinearPlan head = plan_head(c);
   if (!loader.has("lm_head")) head.names = {"model.embed_tokens"};
   NBL_RETURN_IF_ERROR(add(head));
+  return matrices;
+}
+
+int64_t packed_bytes(const Backend& backend, const std::vector<MatrixSpecs>& matrices) {
+  int64_t bytes = 0;
+  for (const MatrixSpecs& matrix : matrices) bytes += backend.packed_bytes(matrix.parts, matrix.role);
   return bytes;
 }
 
@@ -277,9 +284,9 @@ Result<std::shared_ptr<const Decoder>> Builder::build() {
   NBL_ASSIGN_OR_RETURN(config_, read_model_config(json));
   decoder_->config = config_.decoder;
   decoder_->rope = config_.rope;
-  NBL_ASSIGN_OR_RETURN(const int64_t packed, packed_model_bytes(*loader_, backend_, config_.decoder));
+  NBL_ASSIGN_OR_RETURN(const std::vector<MatrixSpecs> matrices, model_matrices(*loader_, backend_, config_.decoder));
   const Loading loading(backend_);
-  NBL_RETURN_IF_ERROR(backend_.begin_load(packed));
+  NBL_RETURN_IF_ERROR(backend_.begin_load(packed_bytes(backend_, matrices)));
   NBL_RETURN_IF_ERROR(embedding());
   decoder_->blocks.resize(config_.decoder.num_hidden_layers);
   for (int64_t layer = 0; layer < config_.decoder.num_hidden_layers; ++layer) NBL_RETURN_IF_ERROR(block(layer, decoder_->blocks[layer]));

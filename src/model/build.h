@@ -38,7 +38,8 @@ struct LayerPlan {
 LayerPlan plan_layer(const DecoderConfig& config, int64_t layer);
 LinearPlan plan_head(const DecoderConfig& config);
 
-// What all matrices take when a backend has packed them, fused where it fuses them. No weight is read.
-Result<int64_t> packed_model_bytes(const WeightLoader& loader, const Backend& backend, const DecoderConfig& config);
+// All matrices of a model as a backend packs them, fused where it fuses them, and what they then take. No weight is read.
+Result<std::vector<MatrixSpecs>> model_matrices(const WeightLoader& loader, const Backend& backend, const DecoderConfig& config);
+int64_t packed_bytes(const Backend& backend, const std::vector<MatrixSpecs>& matrices);
 
 }  // namespace nbl

@@ -224,7 +224,7 @@ class FakeBackend : public Backend {
   }
   int64_t prefill_chunk() const override { return control_.prefill_chunk; }
   int64_t kv_bytes(const DecoderConfig&, const KvOptions&) const override { return 0; }
-  int64_t plan_bytes(const DecoderConfig&, const PlanLimits&) const override { return 0; }
+  int64_t plan_bytes(const DecoderConfig&, const std::vector<MatrixSpecs>&, const PlanLimits&) const override { return 0; }
   Status matmul(const PackedWeight&, const float*, int64_t, float*) const override { return {}; }
 
  private:

@@ -185,10 +185,12 @@ void several_devices(const Checkpoint& checkpoint) {
   std::printf("%d devices, %zu threads over all of them: the same ids\n", count, threads.size());
 }
 
-void estimate_is_true(const Checkpoint& checkpoint, int64_t context) {
+// prefill_chunk 0: the device's own.
+void estimate_is_true(const Checkpoint& checkpoint, int64_t context, int64_t prefill_chunk = 0) {
   const std::string& directory = checkpoint.directory;
   const client::Config config = checkpoint.config("cuda:0");
   client::set(config, NBL_OPT_CONTEXT, context);
+  client::set(config, NBL_OPT_PREFILL_CHUNK, prefill_chunk);
   const Json estimate = Json::parse(client::text_of(nbl_model_estimate, directory.data(), directory.size(), config.get()));
   const auto total = estimate["total_bytes"].get<int64_t>();
   const int64_t before = free_bytes();
@@ -198,6 +200,7 @@ void estimate_is_true(const Checkpoint& checkpoint, int64_t context) {
                 weights = estimate["weight_bytes"].get<int64_t>() + estimate["embedding_bytes"].get<int64_t>();
   const client::Config session_config = client::make_config();
   client::set(session_config, NBL_OPT_CONTEXT, context);
+  client::set(session_config, NBL_OPT_PREFILL_CHUNK, prefill_chunk);
   const auto session = client::make<client::Session>(nbl_session_create, model.get(), session_config.get());
   const int64_t taken = before - free_bytes();
   const double error = static_cast<double>(taken) / static_cast<double>(total) - 1;
@@ -212,9 +215,9 @@ void estimate_is_true(const Checkpoint& checkpoint, int64_t context) {
   const double seconds = description["load_seconds"].get<double>();
   const double file_bytes = Json::parse(client::text_of(nbl_model_inspect, directory.data(), directory.size()))["file_bytes"].get<double>();
   std::printf(
-      "%-32s context %lld: %.3f GB estimated, %.3f taken (%+.2f %%, %+.1f MB); load %.3f s, %.2f GB/s of file, %.2f of weights, peak +%.0f "
+      "%-32s context %lld by %lld: %.3f GB estimated, %.3f taken (%+.2f %%, %+.1f MB); load %.3f s, %.2f GB/s of file, %.2f of weights, peak +%.0f "
       "MB\n",
-      checkpoint.name().c_str(), static_cast<long long>(context), total * 1e-9, taken * 1e-9, error * 100, (taken - total) * 1e-6, seconds,
+      checkpoint.name().c_str(), static_cast<long long>(context), static_cast<long long>(prefill_chunk), total * 1e-9, taken * 1e-9, error * 100, (taken - total) * 1e-6, seconds,
       file_bytes * 1e-9 / seconds, weights * 1e-9 / seconds, (peak - weights) * 1e-6);
 }
 
@@ -299,11 +302,21 @@ void refusals(const Checkpoint& checkpoint) {
     client::set(config, NBL_OPT_KV_DTYPE, std::string("f32"));
     client::make<client::Session>(nbl_session_create, model.get(), config.get());
   });
-  const auto capped = [&](const std::string& device) {
-    const client::Config config = checkpoint.config(device);
+  const auto capped_config = [&](const std::string& device) {
+    client::Config config = checkpoint.config(device);
     for (int32_t i = 0; i < count; ++i) client::add(config, NBL_OPT_MAX_MEMORY, std::to_string(i) + "=64KB");
-    return client::make<client::Model>(nbl_model_load, directory.data(), directory.size(), config.get());
+    return config;
   };
+  const auto capped = [&](const std::string& device) {
+    return client::make<client::Model>(nbl_model_load, directory.data(), directory.size(), capped_config(device).get());
+  };
+  const auto capped_estimate = [&](const std::string& device) {
+    return Json::parse(client::text_of(nbl_model_estimate, directory.data(), directory.size(), capped_config(device).get()));
+  };
+  check(capped_estimate("cuda:0")["loadable"] == false && capped_estimate("cuda:0")["ceiling_bytes"] == 64000, "an estimate tells that");
+  check(capped_estimate("auto")["device"] == "cpu" && capped_estimate("auto")["loadable"] == true &&
+            capped_estimate("auto")["warnings"].size() == static_cast<size_t>(count),
+        "and with auto that the CPU is left");
   refused("a ceiling that is too low", NBL_E_NO_DEVICE_MEMORY, {"max_memory", "\"needed\"", "\"ceiling\""}, [&] { capped("cuda:0"); });
   check(describe(capped("auto"))["backend"] == "cpu", "with auto low ceilings leave the CPU");
   check(describe(load(checkpoint, "auto"))["backend"] == "cuda:0", "auto takes the GPU");
@@ -349,7 +362,7 @@ int main(int argc, char** argv) {
         forced_kernels(checkpoint);
       }
       estimate_is_true(checkpoint, 512);
-      if (!small) estimate_is_true(checkpoint, 4096);
+      if (!small) estimate_is_true(checkpoint, 4096), estimate_is_true(checkpoint, 4096, 1024);
       if (i == 1) refusals(checkpoint), several_devices(checkpoint);
     }
   } catch (const client::Error& error) {

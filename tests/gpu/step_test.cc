@@ -352,6 +352,43 @@ GPU_TEST(ABatchGivesEachSequenceWhatItGetsAlone) {
   }
 }
 
+// The f16 copies for cuBLAS are in a plan exactly where its longest step goes that way, and in the estimate of it.
+GPU_TEST(PlansHaveRoomForCublasWhereTheyUseIt) {
+  if (cuda::Cublas::file().empty()) return;
+  ModelOptions options;
+  options.hidden = 1024;
+  options.inner = 4096;
+  options.heads = 16;
+  options.kv_heads = 4;
+  options.head_dim = 64;
+  for (const FormatCase& format : {formats()[0], options.format}) {
+    options.format = format;
+    for (int64_t rows : {64, 512, 640, 641, 1024, 1025, 2048}) {
+      const PlanLimits limits{rows, 1, 1, 2048};
+      Machine machine, tiles;
+      if (!make_machine(options, limits, &machine) || !make_machine(options, limits, &tiles, CudaKernel::kTiles)) return;
+      const std::vector<StepKernel> kernels = machine.plan->kernels();
+      const bool unpacks = std::any_of(kernels.begin(), kernels.end(),
+                                       [](const StepKernel& k) { return k.kernel.find("unpacked") != std::string::npos; });
+      const int64_t more = machine.plan->scratch_bytes() - tiles.plan->scratch_bytes();
+      CHECK_THAT(unpacks ? more > (16 << 20) : more < (16 << 20), "%s, %lld rows: %lld bytes more than without cuBLAS", format.name,
+                 static_cast<long long>(rows), static_cast<long long>(more));
+      std::vector<MatrixSpecs> matrices;
+      for (const Block& block : machine.model->decoder()->blocks) {
+        for (const Linear& linear : block.attention.qkv) matrices.push_back({{linear.weight->spec()}, WeightRole::kQkv});
+        for (const Linear& linear : block.mlp.gate_up) matrices.push_back({{linear.weight->spec()}, WeightRole::kGateUp});
+        matrices.push_back({{block.attention.output.weight->spec()}, WeightRole::kAttentionOutput});
+        matrices.push_back({{block.mlp.down.weight->spec()}, WeightRole::kDown});
+      }
+      matrices.push_back({{machine.model->decoder()->head.weight->spec()}, WeightRole::kHead});
+      const int64_t estimate = machine.backend->plan_bytes(machine.model->decoder()->config, matrices, limits);
+      const int64_t off = estimate - machine.plan->scratch_bytes();
+      CHECK_THAT(off > -(1 << 20) && off < (6 << 20), "%s, %lld rows: estimated %lld, taken %lld", format.name,
+                 static_cast<long long>(rows), static_cast<long long>(estimate), static_cast<long long>(machine.plan->scratch_bytes()));
+    }
+  }
+}
+
 GPU_TEST(RefusalsChangeNoCache) {
   ModelOptions options;
   Machine machine;

@@ -118,10 +118,14 @@ class WithoutHeads : public Backend {
     return ref_->pack(parts, role);
   }
   int64_t packed_bytes(const std::vector<WeightSpec>&, WeightRole) const override { return 0; }
-  Result<std::unique_ptr<Plan>> compile(std::shared_ptr<const Decoder>, const PlanLimits&) const override { return Status(Code::kUnsupported, ""); }
-  Result<std::unique_ptr<KvCache>> make_kv_cache(const Decoder&, const KvOptions&) const override { return Status(Code::kUnsupported, ""); }
+  Result<std::unique_ptr<Plan>> compile(std::shared_ptr<const Decoder>, const PlanLimits&) const override {
+    return Status(Code::kUnsupported, "");
+  }
+  Result<std::unique_ptr<KvCache>> make_kv_cache(const Decoder&, const KvOptions&) const override {
+    return Status(Code::kUnsupported, "");
+  }
   int64_t kv_bytes(const DecoderConfig&, const KvOptions&) const override { return 0; }
-  int64_t plan_bytes(const DecoderConfig&, const PlanLimits&) const override { return 0; }
+  int64_t plan_bytes(const DecoderConfig&, const std::vector<MatrixSpecs>&, const PlanLimits&) const override { return 0; }
   Status matmul(const PackedWeight&, const float*, int64_t, float*) const override { return {}; }
 
  private:
