@@ -176,7 +176,9 @@ TEST(Linear, WhatIsRefusedIsNamedByItsType) {
   const struct {
     DType type;
     const char* expected;
-  } cases[] = {{DType::kF16, "[16, 32], float16: no values"}, {DType::kBF16, "[16, 32], bfloat16: no values"}, {DType::kF32, "[16, 32], float32: no values"}};
+  } cases[] = {{DType::kF16, "[16, 32], float16: no values"},
+               {DType::kBF16, "[16, 32], bfloat16: no values"},
+               {DType::kF32, "[16, 32], float32: no values"}};
   const auto cpu = make_cpu_backend({});
   ASSERT_TRUE(cpu.ok()) << cpu.status().message();
   for (const auto& c : cases) {
