@@ -71,7 +71,9 @@ struct WeightView {
   int64_t panel_bytes;
   PanelShape shape;
   int64_t rows;
-  int64_t block;  // columns of every block but the last
+  int64_t alternating;  // panels of each of two matrices that stand in turns, so that one thread meets the same rows of both;
+                        // 0: rows are in order
+  int64_t block;        // columns of every block but the last
   int64_t last_block;
   int32_t code;        // PanelCode
   int32_t scale_type;  // ScaleType
@@ -79,6 +81,11 @@ struct WeightView {
   int32_t rounding;    // Rounding of the dequantized value, where the float path is to follow it
   int32_t adds;        // 1: products are added to y, 0: y is overwritten
 };
+
+// The first row of a panel.
+static inline int64_t row_of_panel(const WeightView* w, int64_t panel) {
+  return kPanel * (w->alternating ? panel / 2 + panel % 2 * w->alternating : panel);
+}
 
 // Activations x[m, K] packed for a WeightView's blocks: tiles of 8 tokens (the last one narrower), blocks
 // outermost. With L the length of block b and w the width of a tile:

@@ -2,7 +2,10 @@
 
 constexpr int64_t kTokenChunk = 512;  // tokens whose partial sums (64 KiB) stay in the second-level cache
 
-static inline void store_rows(const WeightView* w, VF value, float* y, int64_t count) {
+// What a token's product with a panel gives.
+static inline void store_rows(const WeightView* w, VF value, float* y, int64_t panel) {
+  const int64_t row = row_of_panel(w, panel), count = w->rows - row;
+  y += row;
   if (count >= kPanel) return vf_store(y, w->adds ? vf_add(value, vf_load(y)) : value);
   alignas(64) float lanes[kPanel];
   vf_store(lanes, value);
@@ -49,7 +52,7 @@ static void linear(const WeightView* w, const ActView* a, int64_t first, int64_t
   if (a->m == 1) {
     VF value;
     while (first < last && panel_of_one_token(w, a, first, &value)) {
-      store_rows(w, value, y + first * kPanel, w->rows - first * kPanel);
+      store_rows(w, value, y, first);
       ++first;
     }
   }
@@ -67,8 +70,7 @@ static void linear(const WeightView* w, const ActView* a, int64_t first, int64_t
       }
       for (int64_t t = begin; t < end; ++t)
         for (int p = 0; p < count; ++p)
-          store_rows(w, vf_load(scratch + (t - begin) * 32 + p * kPanel), y + t * ldy + (panel + p) * kPanel,
-                     w->rows - (panel + p) * kPanel);
+          store_rows(w, vf_load(scratch + (t - begin) * 32 + p * kPanel), y + t * ldy, panel + p);
     }
   }
 }

@@ -32,7 +32,7 @@ void embedding_row(const Embedding& table, int64_t row, int64_t width, float* ou
 }  // namespace
 
 void StepWorker::run() {
-  look_ahead(decoder_.blocks.empty() ? decoder_.head : decoder_.blocks.front().attention.qkv.front());
+  look_ahead(decoder_.blocks.empty() ? &decoder_.head : &decoder_.blocks.front().attention.qkv.front());
   embed();
   for (size_t layer = 0; layer < decoder_.blocks.size(); ++layer) {
     // Read by all after the next barrier, and not written again before the one after that.
@@ -69,33 +69,28 @@ const float* StepWorker::normed(const Norm& norm, const float* x, int64_t width,
   return out;
 }
 
-const float* StepWorker::activated(const Mlp& mlp, int64_t token, float* out) {
-  constexpr int64_t kColumns = 128;  // at once
-  const int64_t width = plan_.shape_.intermediate;
-  const float* gate = shared_.gate_up + token * 2 * width;
-  const float* up = gate + width;
+void StepWorker::activate(const Mlp& mlp, const float* gate, const float* up, int64_t count, float* out) {
+  constexpr int64_t kAtOnce = 128;
   switch (mlp.activation) {
     case Activation::kSilu:
-      for (int64_t i = 0; i < width; i += kColumns) {
-        fetch(&ahead_, kColumns / 8);
-        kernels_.silu_mul(gate + i, up + i, std::min(kColumns, width - i), out + i);
+      for (int64_t i = 0; i < count; i += kAtOnce) {
+        fetch(&ahead_, kAtOnce / 8);
+        kernels_.silu_mul(gate + i, up + i, std::min(kAtOnce, count - i), out + i);
       }
       break;
     case Activation::kGeluTanh:
-      for (int64_t i = 0; i < width; i += kColumns) {
-        fetch(&ahead_, kColumns / 8);
-        kernels_.gelu_tanh_mul(gate + i, up + i, std::min(kColumns, width - i), out + i);
+      for (int64_t i = 0; i < count; i += kAtOnce) {
+        fetch(&ahead_, kAtOnce / 8);
+        kernels_.gelu_tanh_mul(gate + i, up + i, std::min(kAtOnce, count - i), out + i);
       }
       break;
     case Activation::kGelu:
-      for (int64_t i = 0; i < width; ++i)
-        out[i] = 0.5f * gate[i] * (1.0f + std::erf(gate[i] * 0.70710678f)) * up[i];
+      for (int64_t i = 0; i < count; ++i) out[i] = 0.5f * gate[i] * (1.0f + std::erf(gate[i] * 0.70710678f)) * up[i];
       break;
     case Activation::kRelu:
-      for (int64_t i = 0; i < width; ++i) out[i] = std::max(gate[i], 0.0f) * up[i];
+      for (int64_t i = 0; i < count; ++i) out[i] = std::max(gate[i], 0.0f) * up[i];
       break;
   }
-  return out;
 }
 
 // ---- matrix products
@@ -132,32 +127,39 @@ ActView StepWorker::pack(const CpuWeight& weight, int64_t m, Rows rows) {
 }
 
 template <typename Then>
-void StepWorker::product(const Linear& linear, const ActView& input, float* out, int64_t ldo, Then then) {
+void StepWorker::product(const Linear& linear, const ActView& input, const Linear* next, float* out, int64_t ldo, Then then) {
   const CpuWeight& weight = weight_of(linear);
+  look_ahead(next);
   each_piece(weight.view(), panels_a_piece(weight.view(), input.m, input.planes), [&](Range panels) {
     kernels_.linear(&weight.view(), &input, panels.first, panels.last, out, ldo, mine_.partial);
     if (weight.low()) kernels_.linear(weight.low(), &input, panels.first, panels.last, out, ldo, mine_.partial);
-    const Range rows = {panels.first * kPanel, std::min(panels.last * kPanel, weight.view().rows)};
-    if (!linear.bias.empty())
-      for (int64_t t = 0; t < input.m; ++t)
-        for (int64_t n = rows.first; n < rows.last; ++n)
-          out[t * ldo + n] += linear.bias[static_cast<size_t>(n)];
+    const auto add_bias = [&](Range rows) {
+      for (int64_t t = 0; t < input.m && !linear.bias.empty(); ++t)
+        for (int64_t n = rows.first; n < rows.last; ++n) out[t * ldo + n] += linear.bias[static_cast<size_t>(n)];
+    };
+    Range rows = {panels.first * kPanel, std::min(panels.last * kPanel, weight.view().rows)};
+    if (const int64_t each = weight.view().alternating; each > 0) {
+      rows = {panels.first / 2 * kPanel, panels.last / 2 * kPanel};
+      add_bias({rows.first + each * kPanel, rows.last + each * kPanel});
+    }
+    add_bias(rows);
     then(rows);
   });
 }
 
 template <typename Rows>
-void StepWorker::project(const std::vector<Linear>& linears, int64_t m, float* out, int64_t ldo, Rows rows) {
+void StepWorker::project(const std::vector<Linear>& linears, int64_t m, const Linear* next, float* out, int64_t ldo, Rows rows) {
   const CpuWeight* before = nullptr;
   ActView input{};
-  for (const Linear& linear : linears) {
+  for (size_t i = 0; i < linears.size(); ++i) {
+    const Linear& linear = linears[i];
     const CpuWeight& weight = weight_of(linear);
     if (!before || !weight.same_input(*before)) {
       if (before && m > 1) barrier();  // others may still read what is about to be overwritten
       input = pack(weight, m, rows);
     }
     before = &weight;
-    product(linear, input, out, ldo, [](Range) {});
+    product(linear, input, i + 1 < linears.size() ? &linears[i + 1] : next, out, ldo, [](Range) {});
     out += linear.out_features;
   }
 }
@@ -172,11 +174,13 @@ void StepWorker::add_to_hidden(Range rows) {
 }
 
 // From now on this thread asks for the beginning of its portion of the matrix that a token meets next, whenever it does
-// something that would leave the memory at rest: while the threads meet, and while they make the matrix's input.
-void StepWorker::look_ahead(const Linear& next) {
-  if (m_ > 1) return;
+// something that would leave the memory at rest: while it activates, while the threads meet, and while they make the matrix's
+// input.
+void StepWorker::look_ahead(const Linear* next) {
+  ahead_ = {};
+  if (m_ > 1 || !next) return;
   constexpr int64_t kBytes = 256 << 10;  // a part of the second-level cache
-  const CpuWeight& weight = weight_of(next);
+  const CpuWeight& weight = weight_of(*next);
   const WeightView& view = weight.view();
   const int64_t panels = (view.rows + kPanel - 1) / kPanel;
   const int64_t together = panels_a_piece(view, 1, planes_for(weight, plan_.precision_, 1));
@@ -191,33 +195,58 @@ void StepWorker::attention_block(const Block& block, int64_t layer) {
   const int64_t width = plan_.shape_.hidden, query_width = plan_.shape_.query_width;
   const Attention& attention = block.attention;
   fetch_places(layer);
-  project(attention.qkv, m_, shared_.qkv, query_width + 2 * plan_.shape_.kv_width,
+  project(attention.qkv, m_, &attention.output, shared_.qkv, query_width + 2 * plan_.shape_.kv_width,
           [&](int64_t t, float* scratch) {
             return normed(block.input_norm, shared_.hidden + t * width, width, scratch);
           });
-  look_ahead(attention.output);
   barrier();
   if (plan_.stop_.load(std::memory_order_relaxed)) return;
   attend_all(block, layer);
   barrier();
   const ActView input = pack(weight_of(attention.output), m_,
                              [&](int64_t t, float*) { return shared_.attended + t * query_width; });
-  product(attention.output, input, shared_.output, width, [&](Range rows) { add_to_hidden(rows); });
-  look_ahead(block.mlp.gate_up.front());
+  product(attention.output, input, &block.mlp.gate_up.front(), shared_.output, width, [&](Range rows) { add_to_hidden(rows); });
   barrier();
+}
+
+// Gate and up of every token, activated already where this is a step of one token and the rows of both come to one thread.
+void StepWorker::gate_and_up(const Block& block) {
+  const int64_t width = plan_.shape_.hidden, inner = plan_.shape_.intermediate;
+  const Mlp& mlp = block.mlp;
+  const auto rows = [&](int64_t t, float* scratch) {
+    return normed(block.post_attention_norm, shared_.hidden + t * width, width, scratch);
+  };
+  if (!activates_at_once(mlp)) return project(mlp.gate_up, m_, &mlp.down, shared_.gate_up, 2 * inner, rows);
+  float *gate = shared_.gate_up, *up = gate + inner;
+  Range done = {};  // rows that wait for their activation: a portion is done at once, while what is read next is on its way
+  const auto activate_done = [&] { activate(mlp, gate + done.first, up + done.first, done.last - done.first, gate + done.first); };
+  const ActView input = pack(weight_of(mlp.gate_up.front()), 1, rows);
+  product(mlp.gate_up.front(), input, &mlp.down, gate, 2 * inner, [&](Range piece) {
+    if (piece.first != done.last) {
+      activate_done();
+      done.first = piece.first;
+    }
+    done.last = piece.last;
+  });
+  activate_done();
+}
+
+bool StepWorker::activates_at_once(const Mlp& mlp) const {
+  return m_ == 1 && mlp.gate_up.size() == 1 && weight_of(mlp.gate_up.front()).view().alternating > 0;
 }
 
 void StepWorker::mlp_block(const Block& block, const Linear& next) {
   const int64_t width = plan_.shape_.hidden, inner = plan_.shape_.intermediate;
-  project(block.mlp.gate_up, m_, shared_.gate_up, 2 * inner, [&](int64_t t, float* scratch) {
-    return normed(block.post_attention_norm, shared_.hidden + t * width, width, scratch);
-  });
-  look_ahead(block.mlp.down);
+  const Mlp& mlp = block.mlp;
+  gate_and_up(block);
   barrier();
-  const ActView input = pack(weight_of(block.mlp.down), m_,
-                             [&](int64_t t, float* scratch) { return activated(block.mlp, t, scratch); });
-  product(block.mlp.down, input, shared_.output, width, [&](Range rows) { add_to_hidden(rows); });
-  look_ahead(next);
+  const ActView input = pack(weight_of(mlp.down), m_, [&](int64_t t, float* scratch) -> const float* {
+    const float* gate = shared_.gate_up + t * 2 * inner;
+    if (activates_at_once(mlp)) return gate;
+    activate(mlp, gate, gate + inner, inner, scratch);
+    return scratch;
+  });
+  product(mlp.down, input, &next, shared_.output, width, [&](Range rows) { add_to_hidden(rows); });
   barrier();
 }
 
@@ -229,7 +258,7 @@ void StepWorker::logits() {
     return normed(decoder_.final_norm, shared_.hidden + shared_.logit_token[row] * width, width, scratch);
   });
   if (!top) {
-    product(decoder_.head, input, plan_.batch_->logits, decoder_.config.vocab_size, [](Range) {});
+    product(decoder_.head, input, nullptr, plan_.batch_->logits, decoder_.config.vocab_size, [](Range) {});
     return;
   }
   for (int64_t row = 0; row < plan_.logit_rows_; ++row) {

@@ -40,6 +40,8 @@ class StepWorker {
 
   void embed();
   void attention_block(const Block& block, int64_t layer);
+  bool activates_at_once(const Mlp& mlp) const;
+  void gate_and_up(const Block& block);
   void mlp_block(const Block& block, const Linear& next);
   void logits();
   bool only_top() const;
@@ -51,20 +53,22 @@ class StepWorker {
   // Packs what rows(token, scratch) returns for m tokens, for `weight`. One token: every thread for itself.
   template <typename Rows>
   ActView pack(const CpuWeight& weight, int64_t m, Rows rows);
-  // out[t * ldo + n] = (W x)[n] + bias[n] for the rows that this thread takes, over several linears of one input.
+  // out[t * ldo + n] = (W x)[n] + bias[n] for the rows that this thread takes, over several linears of one input. `next` is the
+  // matrix that comes behind them, if any.
   template <typename Rows>
-  void project(const std::vector<Linear>& linears, int64_t m, float* out, int64_t ldo, Rows rows);
-  // The same of one linear; then(rows) is called with the rows of every piece.
+  void project(const std::vector<Linear>& linears, int64_t m, const Linear* next, float* out, int64_t ldo, Rows rows);
+  // The same of one linear; then(rows) is called with the rows of every piece, of two matrices that alternate with those of the
+  // first.
   template <typename Then>
-  void product(const Linear& linear, const ActView& input, float* out, int64_t ldo, Then then);
+  void product(const Linear& linear, const ActView& input, const Linear* next, float* out, int64_t ldo, Then then);
   // Calls work(panels) for pieces of the matrix, until the threads together have had all of it.
   template <typename Work>
   void each_piece(const WeightView& view, int64_t panels_a_piece, Work work);
   void add_to_hidden(Range rows);
-  void look_ahead(const Linear& next);
+  void look_ahead(const Linear* next);
 
   const float* normed(const Norm& norm, const float* x, int64_t width, float* out);
-  const float* activated(const Mlp& mlp, int64_t token, float* out);
+  void activate(const Mlp& mlp, const float* gate, const float* up, int64_t count, float* out);
 
   void place_keys_and_values(const Block& block, int64_t layer, int64_t token, int64_t kv_head);
   void prepare_query(const Block& block, int64_t token, int64_t head);
@@ -91,12 +95,12 @@ class StepWorker {
 };
 
 // How many panels make a piece: about as many as a core reads in a microsecond. Two panels are worked on at once, so they
-// stay together, but for the loops of one token.
+// stay together, but for the loops of one token; gate and up that alternate always do.
 inline int64_t panels_a_piece(const WeightView& view, int64_t m, int planes) {
   constexpr int64_t kPieceBytes = 32 << 10;
   if (m > 1) return 2;
   const int64_t panels = std::max<int64_t>(1, kPieceBytes / view.panel_bytes);
-  return planes == 2 ? panels : (panels + 1) / 2 * 2;
+  return planes == 2 && !view.alternating ? panels : (panels + 1) / 2 * 2;
 }
 
 template <typename Work>

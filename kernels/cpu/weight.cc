@@ -113,7 +113,7 @@ struct Packer {
     for (int r = 0; r < kPanel; ++r) {
       const Row source = {part, index * kPanel + r - begin};
       if (source.n < 0 || source.n >= part->out_features) continue;  // of another part, or padding
-      uint8_t* out = data + index * layout->panel_bytes;
+      uint8_t* out = data + place_of_panel(index) * layout->panel_bytes;
       if (layout->split) {
         split_row(source, index, r);
         continue;
@@ -139,6 +139,11 @@ struct Packer {
       }
       side_row(source, r, out);
     }
+  }
+
+  int64_t place_of_panel(int64_t index) const {
+    const int64_t each = layout->alternating;
+    return each == 0 ? index : index < each ? 2 * index : 2 * (index - each) + 1;
   }
 
   // The codes of a row at their positions; padding holds whatever, its activations are zero.
@@ -335,6 +340,8 @@ Layout layout_of(const std::vector<WeightSpec>& parts, WeightRole role, CpuPreci
   layout.columns = spec.in_features;
   for (const WeightSpec& part : parts) layout.rows += part.out_features;
   layout.panels = (layout.rows + kPanel - 1) / kPanel;
+  if (role == WeightRole::kGateUp && parts.size() == 2 && spec.out_features == parts.back().out_features && spec.out_features % kPanel == 0)
+    layout.alternating = spec.out_features / kPanel;
   cut_into_blocks(spec, &layout);
   layout.panel.block_bytes = layout.block * column_bytes(layout.code);
   if (spec.format != WeightFormat::kFloat || layout.split) layout.panel.scale_bytes = kPanel * (layout.scale_type == kScaleF32 ? 4 : 2);
@@ -447,6 +454,7 @@ Result<std::shared_ptr<const PackedWeight>> CpuWeight::pack(std::vector<WeightSp
   view.panel_bytes = layout.panel_bytes;
   view.shape = layout.panel;
   view.rows = layout.rows;
+  view.alternating = layout.alternating;
   view.block = layout.block;
   view.last_block = layout.last_block;
   view.code = layout.code;

@@ -1,4 +1,5 @@
-// CpuWeight: a matrix (or several, rows one after another) in the panels that isa.h describes.
+// CpuWeight: a matrix (or several, rows one after another) in the panels that isa.h describes. Gate and up of whole panels
+// alternate, panel by panel: the thread that has multiplied both activates them.
 //
 // Blocks: a group of more than 128 columns is cut into equal blocks that repeat its scale; a group whose
 // length is no multiple of 8 is padded, and `columns` says which column of x stands at each position (-1:
@@ -35,8 +36,9 @@ struct Layout {
   int64_t panels = 0;
   int64_t block = 0, last_block = 0;  // columns
   int64_t blocks_per_group = 1;
-  int64_t positions = 0;  // K with its padding
-  bool in_order = true;   // position p is column p of k_order
+  int64_t positions = 0;    // K with its padding
+  int64_t alternating = 0;  // WeightView
+  bool in_order = true;     // position p is column p of k_order
   bool split = false;                                        // two byte planes: a head
   PanelShape panel{};
   int64_t panel_bytes = 0;  // of one plane

@@ -107,6 +107,39 @@ TEST(Linear, FusedPartsStandOneAfterAnother) {
   }
 }
 
+// The rows of gate and up come in order, however they stand in the memory of a backend.
+TEST(Linear, GateAndUpComeOneAfterTheOther) {
+  std::mt19937 random(12);
+  for (const BackendCase& backend : all_backends()) {
+    for (const FormatCase& format : format_cases()) {
+      for (int64_t rows : {16, 48, 24}) {
+        const QuantWeight gate = random_weight(format, rows, 128, random);
+        QuantWeight up = random_weight(format, rows, 128, random);
+        up.codebook = gate.codebook;
+        up.k_order = gate.k_order;
+        Result<std::shared_ptr<const PackedWeight>> packed = backend.backend->pack({&gate, &up}, WeightRole::kGateUp);
+        ASSERT_TRUE(packed.ok()) << backend.name << " " << format.name << ": " << packed.status().message();
+        const auto predicted = static_cast<double>(backend.backend->packed_bytes({gate, up}, WeightRole::kGateUp));
+        EXPECT_NEAR(predicted, static_cast<double>((*packed)->bytes()), 0.02 * predicted) << backend.name << " " << format.name;
+        for (int64_t m : {1, 3, 17}) {
+          const std::vector<float> x = random_row(m * 128, random);
+          std::vector<float> y(static_cast<size_t>(m * 2 * rows));
+          ASSERT_TRUE(backend.backend->matmul(**packed, x.data(), m, y.data()).ok());
+          const std::vector<double> of_gate = exact_product(gate, x, m, backend.rounds), of_up = exact_product(up, x, m, backend.rounds);
+          std::vector<double> expected;
+          for (int64_t t = 0; t < m; ++t) {
+            expected.insert(expected.end(), of_gate.begin() + t * rows, of_gate.begin() + (t + 1) * rows);
+            expected.insert(expected.end(), of_up.begin() + t * rows, of_up.begin() + (t + 1) * rows);
+          }
+          const double size = std::max(expected_rms(gate, x, m), expected_rms(up, x, m));
+          EXPECT_LE(relative_rms(expected, y.data(), size), std::max(backend.int_tolerance, backend.float_tolerance))
+              << backend.name << " " << format.name << " " << rows << " rows, " << m << " tokens";
+        }
+      }
+    }
+  }
+}
+
 // Whether every zero is the middle one is known only when a matrix has been read, so it may differ within a
 // layer.
 TEST(Linear, FusedPartsMayDifferInTheirZeros) {

@@ -58,6 +58,12 @@ std::vector<ModelCase> model_cases() {
     c.kv_heads = 4;
   });
   add("dynamic rope", [](ModelCase& c) { c.dynamic_rope = true; });
+  add("biases, pieces of gate and up for every thread", [](ModelCase& c) {
+    c.biases = true;
+    c.hidden = 128;
+    c.intermediate = 73 * 16;
+    c.activation = Activation::kGelu;
+  });
   add("act-order", [](ModelCase& c) {
     c.format = 4;
     c.fused = false;

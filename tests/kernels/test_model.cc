@@ -141,13 +141,17 @@ TestModel::TestModel(const ModelCase& test, unsigned seed) : case_(test), random
 
 std::shared_ptr<const Decoder> TestModel::pack(const Backend& backend) const {
   auto packed = std::make_shared<Decoder>(decoder_);
+  const auto role_of = [&](const Linear& l) {
+    for (const Block& block : packed->blocks)
+      if (&l == &block.mlp.gate_up.front()) return WeightRole::kGateUp;
+    return &l == &packed->head ? WeightRole::kHead : WeightRole::kOther;
+  };
   size_t i = 0;
   each_linear(*packed, [&](Linear& l) {
     std::vector<const QuantWeight*> parts;
     for (const QuantWeight& w : matrices_[i].parts) parts.push_back(&w);
     ++i;
-    Result<std::shared_ptr<const PackedWeight>> weight =
-        backend.pack(parts, &l == &packed->head ? WeightRole::kHead : WeightRole::kOther);
+    Result<std::shared_ptr<const PackedWeight>> weight = backend.pack(parts, role_of(l));
     if (weight.ok()) l.weight = weight.value();
   });
   return packed;
