@@ -1,6 +1,8 @@
 // nibble: the command line of the library, written on include/nibble.h alone.
 #include <cstdio>
 #include <exception>
+#include <string>
+#include <string_view>
 
 #include "client.h"
 #include "commands.h"
@@ -16,8 +18,12 @@ int fail(int code, const std::string& message) {
 }
 
 // What is odd about a checkpoint, though it could be dealt with; failures come back from the call.
+// --options are read twice, for the load and for the session.
 void NBL_CALL warn(int32_t level, const char* text, size_t size, void*) {
-  if (level == NBL_LOG_WARNING) std::fprintf(stderr, "nibble: %.*s\n", static_cast<int>(size), text);
+  static std::string last;
+  if (level != NBL_LOG_WARNING || last == std::string_view(text, size)) return;
+  last.assign(text, size);
+  std::fprintf(stderr, "nibble: %s\n", last.c_str());
 }
 
 }  // namespace

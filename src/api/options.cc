@@ -5,6 +5,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "base/log.h"
+
 namespace nbl::api {
 namespace {
 
@@ -124,6 +126,22 @@ const OptionRow* find_by_json_key(const std::string& key) {
   return nullptr;
 }
 
+// Configurations of transformers are full of keys that say nothing here. One that is the end of an option's name was meant for it.
+void tell_ignored(const std::string& key) {
+  std::string meant;
+  const std::string end = "_" + key;
+  for (int i = 0; i < kOptionCount; ++i) {
+    const std::string_view name = kOptions[i].name;
+    if (name.size() > end.size() && name.substr(name.size() - end.size()) == end) meant = name;
+  }
+  const std::string line = "options: \"" + key + "\" is no option and was ignored";
+  if (meant.empty()) {
+    log_line(LogLevel::kInfo, line);
+  } else {
+    log_line(LogLevel::kWarning, line + "; is " + meant + " meant?");
+  }
+}
+
 Status merge_option(nbl_config& config, const OptionRow& row, const Json& value) {
   const auto wrong = [&] { return bad_value(row, "is " + to_text(value) + ", expected " + type_name(row.type)); };
   switch (row.type) {
@@ -231,6 +249,8 @@ Status merge_json(nbl_config& config, const Json& object) {
       NBL_RETURN_IF_ERROR(merge_json(merged, value));
     } else if (const OptionRow* row = find_by_json_key(key)) {
       NBL_RETURN_IF_ERROR(merge_option(merged, *row, value));
+    } else if (key != "load_in_8bit" && key != "load_in_4bit" && key != "bnb_4bit_quant_type") {
+      tell_ignored(key);
     }
   }
   config.values = std::move(merged.values);

@@ -66,6 +66,12 @@ class Run(unittest.TestCase):
         self.assertEqual(told({"seed": 3, "temperature": 2.0})["text"], told({"temperature": 2.0}, "--seed", "3")["text"])
         self.assertEqual(told({"do_sample": False})["text"], told({}, "-t", "0")["text"])
 
+    def test_an_option_that_is_nearly_one_is_told(self):
+        result = nibble("run", STORY, "Hi", "-n", "3", "--options", '{"precision": "fp32", "zero_point": true}')
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertEqual(result.stderr.count('"precision" is no option and was ignored; is cpu_precision meant?'), 1, result.stderr)
+        self.assertNotIn("zero_point", result.stderr)
+
     def test_what_is_no_command_is_named(self):
         result = nibble("rum", STORY)
         self.assertEqual(result.returncode, 2)
