@@ -227,4 +227,95 @@ TEST(Allocation, AnAnswerThatGetsNoMemoryIsAnError) {
   }
 }
 
+// A load: of its many thousands of allocations the first ones, and a growing choice of the others. What it has read is given back.
+TEST(Allocation, ALoadThatGetsNoMemoryIsAnError) {
+  nbl_config* made = nullptr;
+  ASSERT_EQ(nbl_config_create(&made, nullptr), NBL_OK);
+  const api::Owned<nbl_config> config(made);
+  ASSERT_EQ(nbl_config_set_str(made, NBL_OPT_DEVICE, "cpu", NBL_NTS, nullptr), NBL_OK);
+  const std::string& directory = api::model_directory();
+  bool failed = true;
+  for (int64_t turn = 0; failed; ++turn) {
+    const int64_t fail_at = turn / 2 < 20 ? turn / 2 : static_cast<int64_t>(20 * std::pow(1.05, turn / 2 - 20));
+    const bool on = turn % 2 != 0;
+    SCOPED_TRACE("allocation " + std::to_string(fail_at) + (on ? " and on" : ""));
+    nbl_model* model = nullptr;
+    nbl_error* error = nullptr;
+    Failing failing(fail_at, on);
+    const nbl_status status = nbl_model_load(directory.data(), directory.size(), made, &model, &error);
+    failed = failing.stop();
+    const api::Owned<nbl_model> owned(model);
+    nbl_error_release(error);
+    ASSERT_EQ(status, failed ? NBL_E_NO_MEMORY : NBL_OK) << nbl_status_name(status);
+    ASSERT_EQ(model != nullptr, !failed);
+  }
+}
+
+// A batch, at every allocation of every call: no session of it loses or repeats a token.
+TEST(Allocation, ABatchThatGetsNoMemoryDoesNoHarm) {
+  auto reference = api::session();
+  api::generate(reference.get(), "Once upon a time", 6);
+  const std::vector<nbl_token> expected = tokens_of(reference.get());
+  const std::vector<nbl_token> prompt(expected.begin(), expected.end() - 6);
+  enum Call { kCreate, kAdd, kStep, kCalls };
+  for (int call = 0; call < kCalls; ++call) {
+    bool failed = true;
+    for (int64_t turn = 0; failed; ++turn) {
+      const int64_t fail_at = turn / 2;
+      ASSERT_LT(fail_at, 5000);
+      SCOPED_TRACE("call " + std::to_string(call) + ", allocation " + std::to_string(fail_at) + (turn % 2 != 0 ? " and on" : ""));
+      api::Owned<nbl_session> sessions[2] = {api::session(), api::session()};
+      for (auto& session : sessions) {
+        ASSERT_EQ(nbl_session_append(session.get(), prompt.data(), prompt.size(), nullptr), NBL_OK);
+        ASSERT_EQ(nbl_session_begin(session.get(), 6, nullptr), NBL_OK);
+      }
+      nbl_batch* batch = nullptr;
+      if (call != kCreate) {
+        ASSERT_EQ(nbl_batch_create(api::model(), nullptr, &batch, nullptr), NBL_OK);
+      }
+      api::Owned<nbl_batch> owned(batch);
+      for (auto& session : sessions) {
+        if (call == kStep) {
+          ASSERT_EQ(nbl_batch_add(batch, session.get(), nullptr), NBL_OK);
+        }
+      }
+      nbl_status status = NBL_OK;
+      nbl_error* error = nullptr;
+      int64_t active = 0;
+      Failing failing(fail_at, turn % 2 != 0);
+      switch (call) {
+        case kCreate: status = nbl_batch_create(api::model(), nullptr, &batch, &error); break;
+        case kAdd: status = nbl_batch_add(batch, sessions[0].get(), &error); break;
+        case kStep:
+          // Twice: the first tokens are drawn from what the prompts have left, the second ones are computed.
+          for (int i = 0; i < 2 && status == NBL_OK; ++i) {
+            status = nbl_batch_step(batch, &active, &error);
+            for (auto& session : sessions) {
+              char buffer[64];
+              size_t length = 0;
+              if (status == NBL_OK) status = nbl_session_next(session.get(), nullptr, buffer, sizeof buffer, &length, &error);
+            }
+          }
+          break;
+      }
+      failed = failing.stop();
+      nbl_error_release(error);
+      ASSERT_EQ(status, failed ? NBL_E_NO_MEMORY : NBL_OK) << nbl_status_name(status);
+      if (call == kCreate) owned.reset(batch);
+      if (!owned) continue;
+      for (auto& session : sessions) nbl_batch_add(owned.get(), session.get(), nullptr);  // STATE where it is in already
+      active = 1;
+      for (int steps = 0; active > 0 && steps < 20; ++steps) {
+        ASSERT_EQ(nbl_batch_step(owned.get(), &active, nullptr), NBL_OK);
+        for (auto& session : sessions) {
+          char buffer[64];
+          size_t length = 0;
+          nbl_session_next(session.get(), nullptr, buffer, sizeof buffer, &length, nullptr);
+        }
+      }
+      for (auto& session : sessions) ASSERT_EQ(tokens_of(session.get()), expected);
+    }
+  }
+}
+
 }  // namespace
