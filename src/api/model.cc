@@ -34,10 +34,6 @@ void log_failed(const std::string& what, const Status& status) {
 Result<std::shared_ptr<Model>> load(const std::string& dir, const LoadOptions& options, const Progress& progress = {}) {
   Result<std::shared_ptr<Model>> loaded = Model::load(dir, options, progress);
   if (loaded.ok()) {
-    Status start = api::check_sampling((*loaded)->default_sampling());
-    if (!start.ok()) loaded = start.in(dir + "/generation_config.json");
-  }
-  if (loaded.ok()) {
     log_placed("loaded " + dir, **loaded, (*loaded)->load_ns());
   } else {
     log_failed("loading " + dir, loaded.status());
@@ -58,7 +54,7 @@ Result<Json> parse_request(std::string_view request) {
 }  // namespace
 
 Status model_inspect(std::string_view dir, std::string& out) {
-  NBL_ASSIGN_OR_RETURN(const Json facts, Model::inspect(std::string(dir)));
+  NBL_ASSIGN_OR_RETURN(const Json facts, Model::inspect(std::string(dir), api::check_sampling));
   out = to_text(facts);
   return {};
 }

@@ -365,6 +365,7 @@ Result<LoadOptions> load_options(const nbl_config* config) {
   out.load_quant.int8_threshold = read.f64(NBL_OPT_INT8_THRESHOLD);
   out.load_quant.skip = read.list(NBL_OPT_SKIP);
   out.chat_template = read.text(NBL_OPT_CHAT_TEMPLATE);
+  out.check_sampling = check_sampling;
   return out;
 }
 

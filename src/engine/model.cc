@@ -78,39 +78,6 @@ const char* format_name(WeightFormat format) {
   return "?";
 }
 
-// The ids under a key: a number or a list of numbers; none where it is absent or null.
-Result<std::vector<int32_t>> token_ids(const Json& object, const char* key) {
-  std::vector<int32_t> ids;
-  if (!object.contains(key) || object[key].is_null()) return ids;
-  const Json& value = object[key];
-  const Json single = Json::array({value});
-  for (const Json& id : value.is_array() ? value : single) {
-    const bool whole = id.is_number_integer() && !(id.is_number_unsigned() && id.get<uint64_t>() > INT32_MAX);
-    if (!whole || id.get<int64_t>() < INT32_MIN) {
-      return error(Code::kFormat, "\"%s\" is %s, expected a token id, a list of token ids, or null", key, to_text(value).c_str())
-          .with("key", key);
-    }
-    ids.push_back(id.get<int32_t>());
-  }
-  return ids;
-}
-
-// Those that end a text: by generation_config.json, else by config.json. Of the other tokens nothing is taken from there, but
-// a file that has them wrong is the wrong file.
-Result<std::vector<int32_t>> eos_ids_of(const Checkpoint& checkpoint) {
-  std::vector<int32_t> eos_ids;
-  const auto read = [&](const Json& object) -> Status {
-    for (const char* key : {"bos_token_id", "pad_token_id", "eos_token_id"}) {
-      NBL_ASSIGN_OR_RETURN(std::vector<int32_t> ids, token_ids(object, key));
-      if (std::string_view(key) == "eos_token_id" && !ids.empty()) eos_ids = std::move(ids);
-    }
-    return {};
-  };
-  NBL_RETURN_IF_ERROR(read(checkpoint.config()).in("config.json"));
-  NBL_RETURN_IF_ERROR(read(checkpoint.generation_config()).in("generation_config.json"));
-  return eos_ids;
-}
-
 }  // namespace
 
 Result<std::shared_ptr<Model>> Model::load(const std::string& directory, const LoadOptions& options, const Progress& progress) {
@@ -119,10 +86,13 @@ Result<std::shared_ptr<Model>> Model::load(const std::string& directory, const L
   model->directory_ = directory;
   model->options_ = options;
   NBL_ASSIGN_OR_RETURN(model->checkpoint_, Checkpoint::open(directory));
+  NBL_ASSIGN_OR_RETURN(GenerationDefaults defaults, GenerationDefaults::read(*model->checkpoint_, options.check_sampling));
   NBL_RETURN_IF_ERROR(model->open_text(options));
+  model->default_sampling_ = defaults.sampling;
+  model->eos_ids_ = std::move(defaults.eos_ids);
+  if (model->eos_ids_.empty() && model->tokenizer_ && model->tokenizer_->eos_id() >= 0) model->eos_ids_ = {model->tokenizer_->eos_id()};
   NBL_ASSIGN_OR_RETURN(auto placement, model->place(options, progress));
   model->take_first(std::move(placement));
-  NBL_RETURN_IF_ERROR(model->read_generation_defaults());
   model->load_ns_ = now_ns() - start;
   return model;
 }
@@ -223,27 +193,6 @@ Status Model::open_text(const LoadOptions& options) {
   return {};
 }
 
-// As transformers' generate() does without arguments: greedy unless do_sample; temperature 1 and top_k 50 unless said.
-Status Model::read_generation_defaults() {
-  NBL_ASSIGN_OR_RETURN(eos_ids_, eos_ids_of(*checkpoint_));
-  if (eos_ids_.empty() && tokenizer_ && tokenizer_->eos_id() >= 0) eos_ids_.push_back(tokenizer_->eos_id());
-  return read_generation_config(checkpoint_->generation_config()).in("generation_config.json");
-}
-
-Status Model::read_generation_config(const Json& generation) {
-  SamplingOptions& sampling = default_sampling_;
-  NBL_ASSIGN_OR_RETURN(sampling.repetition_penalty, json_f64(generation, "repetition_penalty", 1));
-  NBL_ASSIGN_OR_RETURN(const bool do_sample, json_bool(generation, "do_sample", false));
-  if (!do_sample) return {};
-  NBL_ASSIGN_OR_RETURN(sampling.temperature, json_f64(generation, "temperature", 1));
-  NBL_ASSIGN_OR_RETURN(sampling.top_k, json_i64(generation, "top_k", 50));
-  if (sampling.top_k == -1) sampling.top_k = 0;  // as other engines write "all"
-  NBL_ASSIGN_OR_RETURN(sampling.top_p, json_f64(generation, "top_p", 1));
-  NBL_ASSIGN_OR_RETURN(sampling.min_p, json_f64(generation, "min_p", 0));
-  NBL_ASSIGN_OR_RETURN(sampling.typical_p, json_f64(generation, "typical_p", 1));
-  return {};
-}
-
 int64_t Model::Placement::footprint_bytes() const {
   int64_t bytes = 0;
   for_each_linear(*decoder, [&](const Linear& linear) { bytes += linear.weight->bytes(); });
@@ -328,7 +277,7 @@ void Model::leave() {
   --sessions_;
 }
 
-Result<Json> Model::inspect(const std::string& directory) {
+Result<Json> Model::inspect(const std::string& directory, GenerationDefaults::SamplingCheck check) {
   NBL_ASSIGN_OR_RETURN(const auto checkpoint, Checkpoint::open(directory));
   Json out;
   out["directory"] = directory;
@@ -348,7 +297,7 @@ Result<Json> Model::inspect(const std::string& directory) {
   Status problem = loader.ok() ? parsed.status() : loader.status();
   // What the tensors of every module are, which a load would ask first.
   if (problem.ok()) problem = model_matrices(*loader.value(), *make_ref_backend(), parsed->decoder).status();
-  if (problem.ok()) problem = eos_ids_of(*checkpoint).status();
+  if (problem.ok()) problem = GenerationDefaults::read(*checkpoint, check).status();
   out["loadable"] = problem.ok();
   if (!problem.ok()) out["problem"] = problem.message();
   Json files = Json::array();
@@ -363,6 +312,7 @@ Result<Json> Model::inspect(const std::string& directory) {
 // As a load goes: what has no room on a GPU is estimated for the next device, and a refusal is told beside what would be needed.
 Result<Json> Model::estimate(const std::string& directory, const LoadOptions& options, const EstimateOptions& session) {
   NBL_ASSIGN_OR_RETURN(const auto checkpoint, Checkpoint::open(directory));
+  NBL_RETURN_IF_ERROR(GenerationDefaults::read(*checkpoint, options.check_sampling).status());
   NBL_ASSIGN_OR_RETURN(const auto loader, WeightLoader::open(checkpoint, options.load_quant));
   NBL_ASSIGN_OR_RETURN(const ModelConfig config, read_model_config(checkpoint->config()));
   Json out;

@@ -15,6 +15,7 @@
 #include "base/json.h"
 #include "base/status.h"
 #include "checkpoint/checkpoint.h"
+#include "engine/generation_defaults.h"
 #include "engine/placement.h"
 #include "engine/sampler.h"
 #include "kernels/backend.h"
@@ -37,6 +38,7 @@ struct LoadOptions {
   CudaKernel kernel = CudaKernel::kAuto;     // of a GPU; the CPU refuses all but kAuto
   LoadQuantOptions load_quant;
   std::string chat_template;                 // replaces the checkpoint's; empty: the checkpoint's own
+  GenerationDefaults::SamplingCheck check_sampling = nullptr;
 };
 
 struct EstimateOptions {
@@ -55,8 +57,8 @@ class Model : public std::enable_shared_from_this<Model> {
   static std::shared_ptr<Model> assemble(std::shared_ptr<const Decoder> decoder, std::shared_ptr<Backend> backend,
                                          std::unique_ptr<Tokenizer> tokenizer, std::vector<int32_t> eos_ids);
   // What a directory holds, without reading weights: architecture, format, sizes, tokenizer, whether it can be loaded.
-  static Result<Json> inspect(const std::string& directory);
-  // Bytes that load() and a session would take, by device, without reading weights.
+  static Result<Json> inspect(const std::string& directory, GenerationDefaults::SamplingCheck check = nullptr);
+  // Bytes that load() and a session would take, where it would go, and what it would be refused with, without reading weights.
   static Result<Json> estimate(const std::string& directory, const LoadOptions& options, const EstimateOptions& session);
 
   // {"architecture", "backend", "quantization", "tokenizer", "chat_template", "modules": [{"name", "device", "format",
@@ -102,8 +104,6 @@ class Model : public std::enable_shared_from_this<Model> {
   Status place_on(BackendKind kind, int device, const LoadOptions& options, const Progress& progress, Placement& placement) const;
   void take_first(std::shared_ptr<const Placement> placement);
   Status open_text(const LoadOptions& options);
-  Status read_generation_defaults();
-  Status read_generation_config(const Json& generation);
 
   std::string directory_;
   LoadOptions options_;                           // of the load; another device does not change the others

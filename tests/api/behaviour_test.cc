@@ -198,6 +198,14 @@ TEST(Api, SamplingThatACheckpointCannotMeanIsRefused) {
     const std::string message = message_of(error);
     nbl_model_release(model);
     EXPECT_EQ(status == NBL_OK, c.expected == nullptr) << message;
+    char* text = nullptr;
+    size_t length = 0;
+    ASSERT_EQ(nbl_model_inspect(directory.path().c_str(), NBL_NTS, &text, &length, nullptr), NBL_OK);
+    const std::string inspected = api::take(text, length);
+    EXPECT_NE(inspected.find(c.expected ? "\"loadable\":false" : "\"loadable\":true"), std::string::npos) << inspected;
+    text = nullptr;
+    EXPECT_EQ(nbl_model_estimate(directory.path().c_str(), NBL_NTS, nullptr, &text, nullptr, nullptr), status);
+    nbl_free(text);
     if (!c.expected) continue;
     EXPECT_NE(message.find("generation_config.json: "), std::string::npos) << message;
     EXPECT_NE(message.find(c.expected), std::string::npos) << message;
