@@ -137,6 +137,11 @@ Status DirectoryCheckpoint::read_configs() {
 // config.json decides; older tools wrote files of their own (formats.md 1.1).
 Status DirectoryCheckpoint::find_quantization() {
   for (const char* key : {"quantization_config", "compression_config"}) {
+    if (config_.contains(key) && !config_[key].is_object() && !config_[key].is_null()) {
+      return error(Code::kFormat, "%s/config.json: \"%s\" is %s, expected an object or null", directory_.c_str(), key,
+                   to_text(config_[key]).c_str())
+          .with("key", key);
+    }
     if (config_.contains(key) && config_[key].is_object()) {
       quantization_config_ = config_[key];
       quantization_source_ = "config.json";

@@ -80,12 +80,19 @@ Status scale_yarn(const Json& scaling, double factor, double theta, double origi
 
 Result<Rope> read_rope(const Json& config, const DecoderConfig& shape) {
   // transformers 5 puts everything into rope_parameters; 4 has rope_theta beside rope_scaling.
-  const Json empty = Json::object();
-  const auto object = [&](const char* key) -> const Json& {
+  Json scaling = Json::object();
+  for (const char* key : {"rope_scaling", "rope_parameters"}) {
     const auto found = config.find(key);
-    return found != config.end() && found->is_object() ? *found : empty;
-  };
-  const Json& scaling = object("rope_parameters").empty() ? object("rope_scaling") : object("rope_parameters");
+    if (found == config.end() || found->is_null()) continue;
+    if (!found->is_object()) {
+      return error(Code::kFormat, "config.json: \"%s\" is %s, expected an object or null", key, to_text(*found).c_str()).with("key", key);
+    }
+    if (found->contains("full_attention") || found->contains("sliding_attention")) {
+      return error(Code::kUnsupported, "config.json: \"%s\" gives layers of different kinds a rotation of their own, which is not known here", key)
+          .with("key", key);
+    }
+    if (!found->empty()) scaling = *found;
+  }
   NBL_ASSIGN_OR_RETURN(const double outer_theta, positive(config, "rope_theta", 10000));
   NBL_ASSIGN_OR_RETURN(const double theta, positive(scaling, "rope_theta", outer_theta));
   Rope rope;

@@ -96,6 +96,15 @@ TEST(Checkpoint, FindsTheFileOfOldQuantizersAndTheirConfig) {
   EXPECT_EQ((*checkpoint)->quantization_config()["bits"], 4);
 }
 
+TEST(Checkpoint, AQuantizationThatIsNoObjectIsAnError) {
+  TemporaryDirectory directory;
+  directory.write("config.json", R"({"quantization_config":"gptq"})");
+  EXPECT_NE(problem_of(directory, Code::kFormat).find("\"quantization_config\" is \"gptq\", expected an object or null"), std::string::npos);
+  directory.write("config.json", R"({"quantization_config":null})");
+  directory.write("model.safetensors", safetensors_bytes({tensor("a", "F32", {6}, kSix)}));
+  EXPECT_TRUE(Checkpoint::open(directory.path()).ok());
+}
+
 TEST(Checkpoint, SaysWhatIsMissing) {
   TemporaryDirectory directory;
   EXPECT_NE(problem_of(directory, Code::kNotFound).find("config.json"), std::string::npos);

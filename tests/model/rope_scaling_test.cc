@@ -116,6 +116,10 @@ TEST(RopeScaling, FaultyNumbersAreNamed) {
                 .find("original_max_position_embeddings"),
             std::string::npos);
   EXPECT_NE(problem_with(R"({"rope_scaling": {"type": "longrope", "factor": 2}})").find("longrope"), std::string::npos);
+  // Taken for absent they would mean the default rotation.
+  EXPECT_EQ(problem_with(R"({"rope_scaling": "linear"})"), "config.json: \"rope_scaling\" is \"linear\", expected an object or null");
+  EXPECT_EQ(problem_with(R"({"rope_parameters": [1]})"), "config.json: \"rope_parameters\" is [1], expected an object or null");
+  EXPECT_NE(problem_with(R"({"rope_parameters": {"full_attention": {"rope_theta": 5}}})").find("rope_parameters"), std::string::npos);
 }
 
 }  // namespace
