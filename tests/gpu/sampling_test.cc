@@ -10,7 +10,6 @@
 
 #include "check.h"
 #include "engine/sampler.h"
-#include "engine/session.h"
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/draws.h"
 #include "models.h"
@@ -362,64 +361,71 @@ GPU_TEST(StepsRunAheadAsTheyWalk) {
 }
 
 // A token that turns all that follows it into NaN: the step behind it says so, by launches and by the resident kernel, while
-// further steps are under way; and session and device go on.
+// further steps are under way; and cache and device go on.
 GPU_TEST(LogitsThatAreNotFiniteAreTold) {
   for (int64_t head_dim : {32, 64}) {
     ModelOptions options;
     options.head_dim = head_dim;
-    Machine machine = make_machine(options);
+    const Machine machine = make_machine(options);
     if (!machine.model) return;
-    const std::shared_ptr<Backend> backend = std::move(machine.backend);
+    PlanLimits limits{64, 1, 1, 64};
+    limits.max_draws = 1;
     const std::vector<int32_t> prompt = {5, 9, 17, 33};
-    const auto run = [&](const std::shared_ptr<const Decoder>& decoder, const SamplingOptions& sampling,
-                         std::vector<int32_t>* drawn) -> Status {
-      SessionOptions wanted;
-      wanted.context = 64;
-      NBL_ASSIGN_OR_RETURN(const auto session, Session::create(Model::assemble(decoder, backend, nullptr, {}), wanted));
-      session->generation().sampling = sampling;
-      const auto answer = [&](int count) -> Status {
-        drawn->clear();
-        NBL_RETURN_IF_ERROR(session->begin(count));
-        for (;;) {
-          const GeneratedToken* token = nullptr;
-          const Status status = session->next(&token);
-          if (status.code() == Code::kDone) return {};
-          NBL_RETURN_IF_ERROR(status);
-          drawn->push_back(token->id);
-          session->take();
-        }
-      };
-      NBL_RETURN_IF_ERROR(session->append(prompt.data(), static_cast<int64_t>(prompt.size())));
-      const Status first = answer(12);
-      if (first.ok()) return {};
-      const std::vector<int32_t> before = *drawn;
-      const Status again = answer(12);
-      CHECK_THAT(again.code() == first.code() && drawn->empty(), "a second begin: %s", again.message().c_str());
-      // Another token in the place of the one that breaks everything.
-      const int32_t other = before.empty() || before[0] != 2 ? 2 : 3;
-      NBL_RETURN_IF_ERROR(session->truncate(static_cast<int64_t>(prompt.size())));
-      NBL_RETURN_IF_ERROR(session->append(&other, 1));
-      const Status after = answer(1);
-      CHECK_THAT(after.ok() && drawn->size() == 1, "after a truncate: %s", after.message().c_str());
-      *drawn = before;
-      return first;
-    };
     for (int i = 0; i < 8; ++i) {
-      std::vector<int32_t> healthy, broken, still;
-      Status status = run(machine.model->decoder(), some_options(i), &healthy);
-      CHECK_THAT(status.ok() && healthy.size() == 12, "%s", status.message().c_str());
+      const SamplingOptions sampling = some_options(i);
+      // Draws behind `tokens`; `follow` more steps are begun before it is waited for.
+      const auto draw = [&](Plan& plan, KvCache& cache, const std::vector<int32_t>& tokens, int follow, int32_t* id) -> Status {
+        Draw draw;
+        draw.options = &sampling;
+        draw.tokens = tokens.data();
+        draw.token_count = static_cast<int64_t>(tokens.size());
+        draw.answer_start = static_cast<int64_t>(prompt.size());
+        draw.step = static_cast<uint64_t>(tokens.size() - prompt.size());
+        Batch batch;
+        batch.sequences = {{&cache, tokens.data() + cache.length(), draw.token_count - cache.length(), 0}};
+        batch.sequences[0].draw = &draw;
+        NBL_RETURN_IF_ERROR(plan.begin(batch));
+        for (int n = 0; n < follow; ++n) NBL_RETURN_IF_ERROR(plan.follow());
+        DrawnToken drawn;
+        NBL_RETURN_IF_ERROR(plan.finish(&drawn));
+        *id = drawn.id;
+        for (int n = 0; n < follow; ++n) NBL_RETURN_IF_ERROR(plan.finish(&drawn));  // behind what broke anything may come
+        cache.truncate(static_cast<int64_t>(tokens.size()));
+        return {};
+      };
+      auto cache = machine.backend->make_kv_cache(*machine.model->decoder(), {64, DType::kF16});
+      auto healthy = machine.backend->compile(machine.model->decoder(), limits);
+      CHECK_THAT(cache.ok() && healthy.ok(), "%s%s", cache.status().message().c_str(), healthy.status().message().c_str());
+      if (!cache.ok() || !healthy.ok()) return;
+      int32_t first = -9, other = -9;
+      Status status = draw(**healthy, **cache, prompt, 0, &first);
+      std::vector<int32_t> with_other = prompt, with_first = prompt;
+      with_first.push_back(first);
+      with_other.push_back(first == 2 ? 3 : 2);
+      (*cache)->truncate(static_cast<int64_t>(prompt.size()));
+      if (status.ok()) status = draw(**healthy, **cache, with_other, 2, &other);
+      CHECK_THAT(status.ok() && first >= 0 && other >= 0, "options %d: %d, %d %s", i, first, other, status.message().c_str());
       if (!status.ok()) return;
-      if (std::count(prompt.begin(), prompt.end(), healthy[0]) > 0) continue;  // the prompt would be broken itself
+      if (std::count(with_other.begin(), with_other.end(), first) > 0) continue;  // that would break itself
+
       auto decoder = std::make_shared<Decoder>(*machine.model->decoder());
       const auto* table = static_cast<const uint16_t*>(decoder->embedding.data);
       std::vector<uint16_t> rows(table, table + options.vocab * options.hidden);
-      std::fill_n(rows.begin() + healthy[0] * options.hidden, options.hidden, uint16_t{0x7e00});
+      std::fill_n(rows.begin() + first * options.hidden, options.hidden, uint16_t{0x7e00});
       decoder->embedding = {rows.data(), DType::kF16, nullptr};
-      status = run(decoder, some_options(i), &broken);
-      CHECK_THAT(status.code() == Code::kNotFinite, "options %d: %s", i, status.message().c_str());
-      CHECK_THAT(broken.size() == 1 && broken[0] == healthy[0], "options %d: %zu tokens before", i, broken.size());
-      status = run(machine.model->decoder(), some_options(i), &still);
-      CHECK_THAT(status.ok() && still == healthy, "options %d, a whole model afterwards: %s", i, status.message().c_str());
+      auto plan = machine.backend->compile(decoder, limits);
+      CHECK_THAT(plan.ok(), "%s", plan.status().message().c_str());
+      if (!plan.ok()) return;
+      (*cache)->truncate(0);
+      int32_t before = -9, broken = -9, after = -9;
+      status = draw(**plan, **cache, prompt, 0, &before);
+      if (status.ok()) status = draw(**plan, **cache, with_first, 2, &broken);
+      CHECK_THAT(status.ok() && before == first && broken == kLogitsNotFinite, "options %d: %d, then %d %s", i, before, broken,
+                 status.message().c_str());
+      (*cache)->truncate(static_cast<int64_t>(prompt.size()));
+      if (status.ok()) status = draw(**plan, **cache, with_other, 2, &after);
+      CHECK_THAT(status.ok() && after == other, "options %d: %d, not %d, in the place of what broke %s", i, after, other,
+                 status.message().c_str());
     }
   }
 }
