@@ -228,6 +228,11 @@ void CpuPlan::lay_out(const Batch& batch) {
 
 Status CpuPlan::step(const Batch& batch) {
   NBL_RETURN_IF_ERROR(check_batch(batch));
+  if (!pool_->has_workers()) {
+    return error(Code::kState,
+                 "this process was forked from the one that loaded the model, and the model's threads stayed there; load it in this "
+                 "process, or there with n_threads 1");
+  }
   lay_out(batch);
   pool_->run([this](int thread, int threads) { StepWorker(*this, thread, threads).run(); });
   if (stop_.load()) return error(Code::kCancelled, "the step was cancelled");

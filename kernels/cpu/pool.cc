@@ -1,6 +1,7 @@
 #include "kernels/cpu/pool.h"
 
 #include <sched.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <fstream>
@@ -20,6 +21,7 @@ constexpr int32_t kJobSpin = 1000;  // for the next job: sampling a token is sho
 
 Pool::Pool(int threads, bool spin) : most_spin_us_(spin ? kMostSpin : kLeastSpin), spin_us_(most_spin_us_) {
   threads = std::max(1, threads);
+  process_ = getpid();
   workers_.reserve(static_cast<size_t>(threads - 1));
   for (int i = 1; i < threads; ++i) {
     try {
@@ -30,6 +32,8 @@ Pool::Pool(int threads, bool spin) : most_spin_us_(spin ? kMostSpin : kLeastSpin
     ++threads_;
   }
 }
+
+bool Pool::has_workers() const { return workers_.empty() || process_ == getpid(); }
 
 Pool::~Pool() {
   stop_.store(true);

@@ -26,6 +26,8 @@ class Pool {
   Pool& operator=(const Pool&) = delete;
 
   int threads() const { return threads_; }
+  // False in a process that was forked from the one which made it: the workers stayed there, and a job would never end.
+  bool has_workers() const;
 
   // Calls job(thread, threads) on every thread and returns when all have. `job` must not throw.
   template <typename Job>
@@ -58,6 +60,7 @@ class Pool {
 
   int threads_ = 1;
   std::vector<std::thread> workers_;
+  int64_t process_ = 0;  // where they run
 
   // Whose turn it is.
   std::mutex turn_mutex_;

@@ -1,5 +1,9 @@
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <atomic>
 #include <chrono>
+#include <cstring>
 #include <random>
 #include <thread>
 #include <vector>
@@ -129,6 +133,45 @@ TEST(Threads, AModelIsReadWhileItMoves) {
 }
 
 // Neither the tokens of one repetition nor those of one window are run to their end first.
+// Python's multiprocessing forks. A model with threads cannot compute there, and says so; it can be released, and one with
+// one thread computes.
+TEST(Threads, AForkedProcessIsToldAndDoesNotHang) {
+#ifdef __SANITIZE_THREAD__
+  GTEST_SKIP() << "ThreadSanitizer ends what is forked from several threads";
+#endif
+  const auto in_child = [](int64_t threads) {
+    nbl_config* config = nullptr;
+    nbl_model* model = nullptr;
+    nbl_session* session = nullptr;
+    EXPECT_EQ(nbl_config_create(&config, nullptr), NBL_OK);
+    EXPECT_EQ(nbl_config_set_i64(config, NBL_OPT_N_THREADS, threads, nullptr), NBL_OK);
+    EXPECT_EQ(nbl_config_set_str(config, NBL_OPT_DEVICE, "cpu", NBL_NTS, nullptr), NBL_OK);
+    EXPECT_EQ(nbl_model_load(api::model_directory().c_str(), NBL_NTS, config, &model, nullptr), NBL_OK);
+    nbl_config_release(config);
+    EXPECT_EQ(nbl_session_create(model, nullptr, &session, nullptr), NBL_OK);
+    api::generate(session, "Once upon a time", 3);
+    const pid_t child = fork();
+    if (child == 0) {
+      alarm(60);
+      char* text = nullptr;
+      nbl_error* error = nullptr;
+      const nbl_status status = nbl_session_generate(session, " and", NBL_NTS, 3, &text, nullptr, &error);
+      const bool told = status == NBL_E_STATE && std::strstr(nbl_error_message(error, nullptr), "forked");
+      nbl_session_release(session);
+      nbl_model_release(model);
+      _exit(status == NBL_OK ? 0 : told ? 1 : 2);
+    }
+    int outcome = 0;
+    EXPECT_EQ(waitpid(child, &outcome, 0), child);
+    api::generate(session, " and then", 3);
+    nbl_session_release(session);
+    nbl_model_release(model);
+    return WIFEXITED(outcome) ? WEXITSTATUS(outcome) : 100 + WTERMSIG(outcome);
+  };
+  EXPECT_EQ(in_child(2), 1);
+  EXPECT_EQ(in_child(1), 0);
+}
+
 TEST(Threads, CancellingAMeasurementEndsIt) {
   nbl_config* made = nullptr;
   ASSERT_EQ(nbl_config_create(&made, nullptr), NBL_OK);
