@@ -32,12 +32,6 @@ void each_line(const std::string& path, Visit visit) {
   }
 }
 
-inline std::unique_ptr<Tokenizer> open_shared(const std::string& name) {
-  Result<std::unique_ptr<Tokenizer>> tokenizer = Tokenizer::open(shared("tokenizers/" + name));
-  EXPECT_TRUE(tokenizer.ok()) << tokenizer.status().message();
-  return tokenizer.ok() ? std::move(tokenizer).value() : nullptr;
-}
-
 inline std::vector<int32_t> ids_of(const Json& list) { return list.get<std::vector<int32_t>>(); }
 
 // SHA-256 in hex.
