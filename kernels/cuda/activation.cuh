@@ -6,7 +6,7 @@
 namespace nbl::cuda {
 
 __device__ __forceinline__ float activate(Activation kind, float v) {
-  if (__builtin_expect(kind == Activation::kSilu, 1)) return v / (1.f + __expf(-v));
+  if (__builtin_expect(kind == Activation::kSilu, 1)) return __fdividef(v, 1.f + __expf(-v));  // 0 beyond what exp holds
   switch (kind) {
     case Activation::kSilu: break;
     case Activation::kGelu: return 0.5f * v * (1.f + erff(v * 0.70710678118654752f));

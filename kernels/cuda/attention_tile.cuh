@@ -6,12 +6,6 @@
 
 namespace nbl::cuda {
 
-__device__ __forceinline__ float exp2_fast(float v) {
-  float r;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(v));
-  return r;
-}
-
 struct RunningSoftmax {
   float top[2] = {kNoScore, kNoScore}, sum[2] = {0.f, 0.f};  // sum: of what this lane has seen
 

@@ -181,13 +181,13 @@ __device__ __forceinline__ void load_words(uint4& v, const uint2* at, bool wante
       : "l"(at), "r"(static_cast<int>(wanted))
       : "memory");
 }
-__device__ __forceinline__ uint2 load_word(const uint2* at) {
-  uint2 v;
-  asm volatile("{\n .reg .b64 a;\n ld.relaxed.gpu.global.b64 a, [%2];\n mov.b64 {%0, %1}, a;\n}"
-               : "=r"(v.x), "=r"(v.y)
-               : "l"(at)
-               : "memory");
-  return v;
+__device__ __forceinline__ void load_word(uint2& v, const uint2* at, bool wanted = true) {
+  asm volatile(
+      "{\n .reg .b64 a;\n .reg .pred p;\n setp.ne.b32 p, %3, 0;\n mov.b64 a, {%0, %1};\n @p ld.relaxed.gpu.global.b64 a, [%2];\n"
+      " mov.b64 {%0, %1}, a;\n}"
+      : "+r"(v.x), "+r"(v.y)
+      : "l"(at), "r"(static_cast<int>(wanted))
+      : "memory");
 }
 // The same of four words of one f16.
 __device__ __forceinline__ void load_halves(uint4& v, const uint32_t* at, bool wanted = true) {
@@ -195,6 +195,12 @@ __device__ __forceinline__ void load_halves(uint4& v, const uint32_t* at, bool w
                : "+r"(v.x), "+r"(v.y), "+r"(v.z), "+r"(v.w)
                : "l"(at), "r"(static_cast<int>(wanted))
                : "memory");
+}
+
+__device__ __forceinline__ float exp2_fast(float v) {
+  float r;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(v));
+  return r;
 }
 
 // ---- barriers

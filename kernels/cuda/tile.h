@@ -36,6 +36,7 @@ namespace nbl::cuda {
 
 enum class Codes : uint8_t { kInt2, kInt3, kInt4, kInt8, kCode4, kHalf };
 
+constexpr float kCodeUnit = 16777216.f;  // 2^24: codes are multiplied as f16 of 2^-24 each (tile_math.cuh)
 constexpr int kStripRows = 16;
 constexpr int kColumnAlign = 128;  // of K, and of the rows of x
 

@@ -12,7 +12,6 @@
 
 namespace nbl::cuda {
 
-constexpr float kCodeUnit = 16777216.f;  // 2^24
 
 __device__ __forceinline__ uint32_t bits_of(__half2 h) { return *reinterpret_cast<uint32_t*>(&h); }
 __device__ __forceinline__ __half2 half2_of(uint32_t u) { return *reinterpret_cast<__half2*>(&u); }

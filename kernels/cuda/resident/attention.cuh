@@ -64,7 +64,7 @@ __device__ __forceinline__ void load_values(uint4 (&v)[D / 64][4], const __half*
 // One head of qkv by one warp, normed, turned and multiplied by `scale`: lane l has dimensions 2l and 2l+1, and of longer
 // heads 64 + 2l and 64 + 2l+1. `scratch` is room for the head where less than all of it turns.
 template <int D>
-__device__ __forceinline__ void fetch_head(const AttentionShape& a, const DeviceNorm* norm, const uint2* words, uint32_t tag,
+__device__ __forceinline__ void fetch_head(const AttentionShape& a, const DeviceNorm& norm, const uint2* words, uint32_t tag,
                                            const float2* turns, float scale, float* scratch, float2 (&value)[D / 64], int lane) {
   uint4 found[D / 64];
   wait_for(
@@ -72,16 +72,15 @@ __device__ __forceinline__ void fetch_head(const AttentionShape& a, const Device
       [&](const uint4& v) { return words_there(v, tag); });
 #pragma unroll
   for (int i = 0; i < D / 64; ++i) value[i] = make_float2(__uint_as_float(found[i].x), __uint_as_float(found[i].z));
-  if (norm == nullptr) return;
-  if (norm->weight != nullptr) {
+  if (norm.weight != nullptr) {
     float2 sums = make_float2(0.f, 0.f);
 #pragma unroll
     for (int i = 0; i < D / 64; ++i) sums.x += value[i].x + value[i].y, sums.y += value[i].x * value[i].x + value[i].y * value[i].y;
-    const float2 factors = norm_factors(*norm, warp_sum(sums), D);
+    const float2 factors = norm_factors(norm, warp_sum(sums), D);
 #pragma unroll
     for (int i = 0; i < D / 64; ++i) {
       const int dim = 64 * i + 2 * lane;
-      value[i] = make_float2(norm_value(*norm, value[i].x, factors, dim), norm_value(*norm, value[i].y, factors, dim + 1));
+      value[i] = make_float2(norm_value(norm, value[i].x, factors, dim), norm_value(norm, value[i].y, factors, dim + 1));
     }
   }
 #pragma unroll
@@ -125,52 +124,78 @@ struct AttentionWords {
   uint32_t out_tag;
 };
 
-// Puts the splits of the task's heads together, of which this CTA does one slice of the dimensions.
+// Two columns of what attention gives.
+__device__ __forceinline__ void put_attended(const AttentionWords& words, int column, float2 value) {
+  const int first = words.place != nullptr ? __ldg(words.place + column) : column;
+  const int second = words.place != nullptr ? __ldg(words.place + column + 1) : column + 1;
+  put_half(words.out + first, to_half(value.x), words.out_tag);
+  put_half(words.out + second, to_half(value.y), words.out_tag);
+}
+
+// Puts the splits of the task's heads together, of which this CTA does one slice of the dimensions: a thread does two of a head.
 template <int D>
-__device__ __forceinline__ void merge_splits(const MmaTask& task, const AttentionWords& words, int tid, int threads) {
-  const int slice = task.head_count * (D / 2) / task.splits;  // words; a multiple of D / 64
-  const int j = tid % task.splits;
+__device__ __forceinline__ void merge_splits(const MmaTask& task, const AttentionWords& words, int tid) {
+  constexpr int kAtOnce = 8;
+  const int slice = task.head_count * (D / 2) / task.splits;  // words
 #pragma unroll 1
-  for (int i = tid; i < slice * task.splits; i += threads) {  // a multiple of 32
-    const int word = task.split * slice + i / task.splits, head = task.first_head + word / (D / 2), dim = word % (D / 2);
-    const int64_t part = static_cast<int64_t>(head) * task.splits + j;
-    uint4 state = {};
-    uint2 value;
-    do {
-      load_words(state, reinterpret_cast<const uint2*>(words.part_states + part));
-      value = load_word(words.parts + part * (D / 2) + dim);
-    } while (!words_there(state, words.out_tag) || value.y != words.out_tag);
-    float highest = __uint_as_float(state.x);
-    for (int step = 1; step < task.splits; step *= 2) highest = fmaxf(highest, __shfl_xor_sync(~0u, highest, step));
-    float by = __uint_as_float(state.z) * exp2f(__uint_as_float(state.x) - highest);
-    const float2 f = __half22float2(half2_of(value.x));
-    float x = f.x * by, y = f.y * by;
-    for (int step = 1; step < task.splits; step *= 2) {
-      by += __shfl_xor_sync(~0u, by, step);
-      x += __shfl_xor_sync(~0u, x, step);
-      y += __shfl_xor_sync(~0u, y, step);
+  for (int i = tid; i < slice; i += kConsumerThreads) {
+    const int word = task.split * slice + i, head = task.first_head + word / (D / 2), dim = word % (D / 2);
+    const uint4* states = words.part_states + static_cast<int64_t>(head) * task.splits;
+    const uint2* parts = words.parts + static_cast<int64_t>(head) * task.splits * (D / 2) + dim;
+    float highest = kNoScore, total = 0.f;
+    float2 sum = make_float2(0.f, 0.f);
+#pragma unroll 1
+    for (int first = 0; first < task.splits; first += kAtOnce) {
+      uint4 state[kAtOnce];
+      uint2 part[kAtOnce];
+#pragma unroll
+      for (int j = 0; j < kAtOnce; ++j) {
+        state[j] = make_uint4(__float_as_uint(kNoScore), words.out_tag, 0, words.out_tag), part[j] = make_uint2(0, words.out_tag);
+        load_words(state[j], reinterpret_cast<const uint2*>(states + first + j), first + j < task.splits);
+        load_word(part[j], parts + (first + j) * (D / 2), first + j < task.splits);
+      }
+      bool missing;
+      do {
+        missing = false;
+#pragma unroll
+        for (int j = 0; j < kAtOnce; ++j) {
+          const bool no_state = !words_there(state[j], words.out_tag), no_part = part[j].y != words.out_tag;
+          load_words(state[j], reinterpret_cast<const uint2*>(states + first + j), no_state);
+          load_word(part[j], parts + (first + j) * (D / 2), no_part);
+          missing = missing || no_state || no_part;
+        }
+      } while (missing);
+      float top = highest;
+#pragma unroll
+      for (int j = 0; j < kAtOnce; ++j) top = fmaxf(top, __uint_as_float(state[j].x));
+      const float shrink = exp2_fast(highest - top);
+      highest = top, total *= shrink, sum.x *= shrink, sum.y *= shrink;
+#pragma unroll
+      for (int j = 0; j < kAtOnce; ++j) {
+        const float by = __uint_as_float(state[j].z) * exp2_fast(__uint_as_float(state[j].x) - top);
+        const float2 f = __half22float2(half2_of(part[j].x));
+        total += by, sum.x += f.x * by, sum.y += f.y * by;
+      }
     }
-    if (j < 2) {
-      const int column = head * D + 2 * dim + j;
-      put_half(words.out + (words.place != nullptr ? __ldg(words.place + column) : column), to_half((j == 0 ? x : y) / by), words.out_tag);
-    }
+    put_attended(words, head * D + 2 * dim, make_float2(sum.x / total, sum.y / total));
   }
 }
 
-// meet() is a barrier of the `warps` warps that are here.
+// meet() is a barrier of the consumer warps, all of which are here.
 template <int D, typename Meet>
 __device__ __forceinline__ void attend_mma(const AttentionShape& a, const StepSequence& s, const MmaTask& task, const AttentionWords& words,
-                                           const float2* turns, unsigned char* shared, int tid, int warps, Meet meet) {
+                                           const float2* turns, unsigned char* shared, int tid, Meet meet) {
   const int warp = tid >> 5, lane = tid & 31, g = lane >> 2, t = lane & 3;
   __half* q = reinterpret_cast<__half*>(shared);                          // [8][D], times scale * log2(e)
-  float* scratch = reinterpret_cast<float*>(q + kMmaHeads * D);           // [warps][D]
-  float2* states = reinterpret_cast<float2*>(scratch + warps * D);        // [warps][8]
-  float* sums = reinterpret_cast<float*>(states + warps * kMmaHeads);     // [warps][room][D + 4]
+  __half* fresh = q + kMmaHeads * D;                                      // [2][D], the new key and value
+  float* scratch = reinterpret_cast<float*>(fresh + 2 * D);               // [warps][D]
+  float2* states = reinterpret_cast<float2*>(scratch + kConsumerWarps * D);        // [warps][8]
+  float* sums = reinterpret_cast<float*>(states + kConsumerWarps * kMmaHeads);     // [warps][room][D + 4]
   const int room = mma_task_heads(a.heads, a.kv_heads);
   __half* keys = cache_head(a, s, 0, task.kv_head);
   __half* values = cache_head(a, s, 1, task.kv_head);
 
-  const int stride = warps * kMmaPositions;
+  constexpr int kStride = kConsumerWarps * kMmaPositions;
   int first = task.begin + warp * kMmaPositions;
   uint4 k[2][D / 32];
 #pragma unroll
@@ -182,27 +207,49 @@ __device__ __forceinline__ void attend_mma(const AttentionShape& a, const StepSe
   load_values<D>(v, values, first, task.begin, min(task.end, s.length), lane);
 
   const bool appends = task.end == s.length + 1 && task.begin < task.end;
-  for (int slot = warp; slot < kMmaHeads + 2; slot += warps) {
-    // Heads, the new key, the new value, then heads that are not there: as much as can be by different warps at once.
-    const int item = slot < task.head_count ? slot : slot < task.head_count + 2 ? kMmaHeads + slot - task.head_count : slot - 2;
-    const bool query = item < kMmaHeads, is_value = item > kMmaHeads, there = query ? item < task.head_count : appends;
-    float2 value[D / 64] = {};
-    if (there) {
-      const int head = query ? task.first_head + item : a.heads + (is_value ? a.kv_heads : 0) + task.kv_head;
-      fetch_head<D>(a, query ? &a.q_norm : is_value ? nullptr : &a.k_norm, words.qkv + head * D, words.in_tag, turns,
-                    query ? a.scale * 1.44269504f : 1.f, scratch + warp * D, value, lane);
-    }
-    if (!query && !there) continue;
-    __half* to = query ? q + item * D : (is_value ? values : keys) + static_cast<int64_t>(s.length) * D;
+  const auto put = [lane](__half* to, const float2(&value)[D / 64]) {
 #pragma unroll
     for (int i = 0; i < D / 64; ++i) *reinterpret_cast<__half2*>(to + 64 * i + 2 * lane) = to_half2(value[i].x, value[i].y);
+  };
+  // Heads, the new key and value, then heads that are not there: as much as can be by different warps at once.
+  for (int slot = warp; slot < kMmaHeads + 1; slot += kConsumerWarps) {
+    float2 value[D / 64] = {};
+    if (slot != task.head_count) {
+      const bool there = slot < task.head_count;
+      const int item = there ? slot : slot - 1;
+      if (there) {
+        fetch_head<D>(a, a.q_norm, words.qkv + (task.first_head + item) * D, words.in_tag, turns, a.scale * 1.44269504f, scratch + warp * D,
+                      value, lane);
+      }
+      put(q + item * D, value);
+    } else if (appends) {
+      const uint2* of_key = words.qkv + (a.heads + task.kv_head) * D;
+      const auto load_value = [&](uint4& u, int i, bool wanted) { load_words(u, of_key + a.kv_heads * D + 2 * (lane + 32 * i), wanted); };
+      uint4 found[D / 64];
+#pragma unroll
+      for (int i = 0; i < D / 64; ++i) load_value(found[i], i, true);
+      fetch_head<D>(a, a.k_norm, of_key, words.in_tag, turns, 1.f, scratch + warp * D, value, lane);
+      put(fresh, value);
+      put(keys + static_cast<int64_t>(s.length) * D, value);
+      wait_again(found, load_value, [&](const uint4& u) { return words_there(u, words.in_tag); });
+#pragma unroll
+      for (int i = 0; i < D / 64; ++i) value[i] = make_float2(__uint_as_float(found[i].x), __uint_as_float(found[i].z));
+      put(fresh + D, value);
+      put(values + static_cast<int64_t>(s.length) * D, value);
+    }
   }
   meet();
 
   float o[D / 16][4] = {};
   float top = kNoScore, sum = 0.f;  // of head g, equal in the four lanes of g
-  for (; first < task.end; first += stride) {
-    load_keys<D>(k, keys, first, s.length, task.end, lane);  // the new position, if it is here
+  for (; first < task.end; first += kStride) {
+    const int ahead = s.length - first;  // where the new position is, whose key and value come from shared memory
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      if (ahead != 8 * i + g) continue;
+#pragma unroll
+      for (int b = 0; b < D / 32; ++b) k[i][b] = *reinterpret_cast<const uint4*>(fresh + 32 * b + 8 * t);
+    }
     float score[2][4] = {};
 #pragma unroll
     for (int b = 0; b < D / 32; ++b) {
@@ -225,19 +272,24 @@ __device__ __forceinline__ void attend_mma(const AttentionShape& a, const StepSe
     }
     highest = fmaxf(highest, __shfl_xor_sync(~0u, highest, 1));
     highest = fmaxf(highest, __shfl_xor_sync(~0u, highest, 2));
-    const float shrink = exp2f(top - highest);
+    const float shrink = exp2_fast(top - highest);
     top = highest;
     float p[2][2];
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
 #pragma unroll
-      for (int j = 0; j < 2; ++j) p[i][j] = first + 8 * i + 2 * t + j < task.end ? exp2f(score[i][j] - highest) : 0.f;
+      for (int j = 0; j < 2; ++j) p[i][j] = first + 8 * i + 2 * t + j < task.end ? exp2_fast(score[i][j] - highest) : 0.f;
     }
     sum = sum * shrink + ((p[0][0] + p[0][1]) + (p[1][0] + p[1][1]));
     const float shrink0 = __shfl_sync(~0u, shrink, 8 * t), shrink1 = __shfl_sync(~0u, shrink, 8 * t + 4);  // of heads 2t and 2t+1
     const uint32_t p0 = bits_of(__floats2half2_rn(p[0][0], p[0][1])), p1 = bits_of(__floats2half2_rn(p[1][0], p[1][1]));
-    if (first + stride < task.end) load_keys<D>(k, keys, first + stride, task.begin, min(task.end, s.length), lane);
-    load_values<D>(v, values, first, s.length, task.end, lane);  // the new position
+    if (first + kStride < task.end) load_keys<D>(k, keys, first + kStride, task.begin, min(task.end, s.length), lane);
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      if (ahead != 2 * t + (j & 1) + (j >> 1) * 8) continue;
+#pragma unroll
+      for (int c = 0; c < D / 64; ++c) v[c][j] = *reinterpret_cast<const uint4*>(fresh + D + 64 * c + 8 * g);
+    }
     const int valid = task.end - first - 2 * t;                  // positions behind it count nothing
 #pragma unroll
     for (int c = 0; c < D / 64; ++c) {
@@ -256,7 +308,7 @@ __device__ __forceinline__ void attend_mma(const AttentionShape& a, const StepSe
             __byte_perm(r[2], r[3], 0x7632), p0, p1);
       }
     }
-    if (first + stride < task.end) load_values<D>(v, values, first + stride, task.begin, min(task.end, s.length), lane);
+    if (first + kStride < task.end) load_values<D>(v, values, first + kStride, task.begin, min(task.end, s.length), lane);
   }
   sum += __shfl_xor_sync(~0u, sum, 1);
   sum += __shfl_xor_sync(~0u, sum, 2);
@@ -271,36 +323,35 @@ __device__ __forceinline__ void attend_mma(const AttentionShape& a, const StepSe
     if (2 * t + 1 < room) *reinterpret_cast<float2*>(at + D + 4) = make_float2(o[i][1], o[i][3]);
   }
   meet();
-  for (int i = tid; i < task.head_count * (D / 4); i += warps * 32) {
-    const int head = i / (D / 4), dim = i % (D / 4) * 4;
-    float highest = kNoScore, total = 0.f;
-    for (int w = 0; w < warps; ++w) highest = fmaxf(highest, states[w * kMmaHeads + head].x);
-    float4 v = make_float4(0.f, 0.f, 0.f, 0.f);
-#pragma unroll 4
-    for (int w = 0; w < warps; ++w) {
-      const float2 state = states[w * kMmaHeads + head];
-      const float by = exp2f(state.x - highest);
-      const float4 u = *reinterpret_cast<const float4*>(sums + (w * room + head) * (D + 4) + dim);
-      total += state.y * by;
-      v.x += u.x * by, v.y += u.y * by, v.z += u.z * by, v.w += u.w * by;
+  for (int i = tid; i < task.head_count * (D / 2); i += kConsumerThreads) {
+    const int head = i / (D / 2), dim = i % (D / 2) * 2;
+    float2 state[kConsumerWarps], part[kConsumerWarps];
+#pragma unroll
+    for (int w = 0; w < kConsumerWarps; ++w) {
+      state[w] = states[w * kMmaHeads + head];
+      part[w] = *reinterpret_cast<const float2*>(sums + (w * room + head) * (D + 4) + dim);
+    }
+    float highest = state[0].x, total = 0.f;
+#pragma unroll
+    for (int w = 1; w < kConsumerWarps; ++w) highest = fmaxf(highest, state[w].x);
+    float2 v = make_float2(0.f, 0.f);
+#pragma unroll
+    for (int w = 0; w < kConsumerWarps; ++w) {
+      const float by = exp2_fast(state[w].x - highest);
+      total += state[w].y * by;
+      v.x += part[w].x * by, v.y += part[w].y * by;
     }
     const float scale = total > 0.f ? 1.f / total : 0.f;
-    const float parts[4] = {v.x * scale, v.y * scale, v.z * scale, v.w * scale};
+    v.x *= scale, v.y *= scale;
     if (task.splits == 1) {
-#pragma unroll
-      for (int j = 0; j < 4; ++j) {
-        const int column = (task.first_head + head) * D + dim + j;
-        put_half(words.out + (words.place != nullptr ? __ldg(words.place + column) : column), to_half(parts[j]), words.out_tag);
-      }
+      put_attended(words, (task.first_head + head) * D + dim, v);
       continue;
     }
     const int64_t at = static_cast<int64_t>(task.first_head + head) * task.splits + task.split;
     if (dim == 0) put_state(words.part_states + at, highest, total, words.out_tag);
-    uint2* to = words.parts + (at * D + dim) / 2;
-    put_word(to, bits_of(to_half2(parts[0], parts[1])), words.out_tag);
-    put_word(to + 1, bits_of(to_half2(parts[2], parts[3])), words.out_tag);
+    put_word(words.parts + (at * D + dim) / 2, bits_of(to_half2(v.x, v.y)), words.out_tag);
   }
-  if (task.splits > 1) merge_splits<D>(task, words, tid, warps * 32);
+  if (task.splits > 1) merge_splits<D>(task, words, tid);
 }
 
 }  // namespace nbl::cuda

@@ -48,10 +48,15 @@ __device__ __forceinline__ Where here() {
   return w;
 }
 
-// Where the strips of CTA `part` of `parts` begin.
-__device__ __forceinline__ int first_strip(int strips, int part, int parts) {
+// Where the strips of CTA `part` of `parts` begin. Where there are fewer strips than CTAs, those from `first` on have one each:
+// the others have time for something else.
+__device__ __forceinline__ int first_strip(int strips, int part, int parts, int first) {
+  if (strips < parts) return min(strips, max(0, part - first));
   return static_cast<int>(static_cast<uint32_t>(strips) * static_cast<uint32_t>(part) / static_cast<uint32_t>(parts));
 }
+
+// A CTA's first task of attention; each next one is `ctas` further. The last CTA has task 0.
+__device__ __forceinline__ int first_task(int cta, int ctas) { return ctas - 1 - cta; }
 
 }  // namespace nbl::cuda
 #endif

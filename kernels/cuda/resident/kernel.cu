@@ -27,7 +27,7 @@ __device__ __forceinline__ void prefetch_keys(const ResidentStep& step, const St
   AttentionShape a;
   a.kv_heads = step.kv_heads, a.head_dim = step.head_dim, a.layer = layer;
   const int tasks = attention_tasks(step.heads, step.kv_heads, kMmaHeads) * step.splits;
-  for (int i = blockIdx.x; i < tasks; i += gridDim.x) {
+  for (int i = first_task(blockIdx.x, gridDim.x); i < tasks; i += gridDim.x) {
     const MmaTask task = mma_task(step.heads, step.kv_heads, window, s.length + 1, i, step.splits);
     const int rows = min(task.end, s.length) - task.begin;
     if (rows <= 0) continue;
@@ -132,55 +132,69 @@ __device__ __forceinline__ void pad_halves(uint32_t* halves, int width, uint32_t
   if (width + tid < padded_columns(width)) put_half(halves + width + tid, __half(0.f), tag);
 }
 
-// All warps have left the window: its strips are summed over the warps, and cleared. A thread has one row of a strip;
-// what belongs to the row is asked for before the warps meet.
+// All warps have left the window: its strips are summed over the warps, and cleared. A thread has one row of a strip, and all that
+// belongs to the row at hand before the warps meet.
 __device__ __forceinline__ void finish_window(const ResidentStep& step, const ResidentOp& op, uint32_t tag, int window, int begin, int end,
-                                              int tid) {
-  const int slot = tid / kStripRows, r = tid % kStripRows, strip = begin + window * kWindow + slot;
-  const bool gate = op.output == ResidentOutput::kGate;
-  // Interleaved: rows r < 8 are the gates of i, the others their ups.
-  const int half = op.rows / 2, i = strip * 8 + r % 8;
-  const int row = strip * kStripRows + r, vector_row = gate ? (r < 8 ? i : half + i) : row;
-  const bool valid = tid < kWindow * kStripRows && strip < end && (gate ? i < half : row < op.rows);
-  float scale = has_zeros(op.codes) ? kCodeUnit : 1.f, bias = 0.f;
-  int place = i;
-  if (valid) {
-    if (op.row_scale != nullptr) scale = __ldg(op.row_scale + row);
-    if (op.bias != nullptr) bias = __ldg(op.bias + vector_row);
-    if (gate && op.out_place != nullptr) place = __ldg(op.out_place + i);
+                                              float factor, int tid) {
+  const unsigned slot = static_cast<unsigned>(tid) / kStripRows, r = static_cast<unsigned>(tid) % kStripRows;
+  const int strip = begin + window * kWindow + slot, row = strip * kStripRows + r;
+  const ResidentOutput output = op.output;
+  const Activation activation = op.activation;
+  float scale = factor * op.unit, bias = 0.f;
+  void* to = nullptr;  // where the result goes, null: nowhere
+  if (tid < kWindow * kStripRows && strip < end) {
+    const float* row_scale = op.row_scale;
+    const float* biases = op.bias;
+    int vector_row = row;
+    if (output == ResidentOutput::kGate) {  // interleaved: rows r < 8 are the gates of i, the others their ups
+      const int half = op.rows / 2, i = strip * 8 + r % 8;
+      vector_row = r < 8 ? i : half + i;
+      if (i < half) to = op.halves + (op.out_place != nullptr ? __ldg(op.out_place + i) : i);
+    } else if (row < op.rows) {
+      to = output == ResidentOutput::kResidual ? static_cast<void*>(op.tagged + row / 2u)
+           : output == ResidentOutput::kTagged ? static_cast<void*>(op.tagged + row)
+                                               : static_cast<void*>(op.out + row);
+    }
+    if (row_scale != nullptr && to != nullptr) scale *= __ldg(row_scale + row);
+    if (biases != nullptr && to != nullptr) bias = __ldg(biases + vector_row);
   }
+  // Of the rows that this CTA owns.
+  float* residual = reinterpret_cast<float*>(shared_memory + step.residual_at) + (row - begin * kStripRows);
+  float* at = reinterpret_cast<float*>(shared_memory + step.red_at) + ((window & 1) * kWindow + slot) * kConsumerWarps * kStripRows + r;
   consumers_meet();
   if (tid >= kWindow * kStripRows) return;
-  float* at = reinterpret_cast<float*>(shared_memory + step.red_at) + ((window & 1) * kWindow + slot) * kConsumerWarps * kStripRows + r;
+  float parts[kConsumerWarps];
+#pragma unroll
+  for (int w = 0; w < kConsumerWarps; ++w) parts[w] = at[w * kStripRows];
   float v = 0.f;
 #pragma unroll
-  for (int w = 0; w < kConsumerWarps; ++w) {
-    v += at[w * kStripRows];
-    at[w * kStripRows] = 0.f;
-  }
+  for (int w = 0; w < kConsumerWarps; ++w) v += parts[w];
   v = v * scale + bias;
-  if (gate) {
-    const float up = __shfl_down_sync(~0u, v, 8);
-    if (valid && r < 8) put_half(op.halves + place, to_half(activate(op.activation, v) * up), tag);
-  } else if (op.output == ResidentOutput::kResidual) {
-    // h of the rows that this CTA owns, with the indices of all of h.
-    if (valid) v = reinterpret_cast<float*>(shared_memory + step.residual_at)[row - begin * kStripRows] += v;
+  if (output == ResidentOutput::kResidual) {
+    if (to != nullptr) v = *residual += v;
     const float next = __shfl_down_sync(~0u, v, 1);
-    if (valid && row % 2 == 0) put_pair(op.tagged + row / 2, v, next, tag);
-  } else if (valid) {
-    if (op.output == ResidentOutput::kLogits) {
-      op.out[row] = v;
+    if (to != nullptr && r % 2 == 0) put_pair(static_cast<uint2*>(to), v, next, tag);  // h, with the indices of all of h
+  } else if (output == ResidentOutput::kGate) {
+    const float up = __shfl_down_sync(~0u, v, 8);
+    if (to != nullptr && r < 8) put_half(static_cast<uint32_t*>(to), to_half(activate(activation, v) * up), tag);
+  } else if (to != nullptr) {
+    if (output == ResidentOutput::kTagged) {
+      put_word(static_cast<uint2*>(to), __float_as_uint(v), tag);
     } else {
-      put_word(op.tagged + row, __float_as_uint(v), tag);
+      *static_cast<float*>(to) = v;
     }
   }
+#pragma unroll
+  for (int w = 0; w < kConsumerWarps; ++w) at[w * kStripRows] = 0.f;
 }
 
-template <Codes C, int GB, bool Wide>
-__device__ __forceinline__ Ring consume(const ResidentStep& step, const ResidentOp& op, uint32_t tag, int begin, int end, Ring ring) {
-  using Product = RecordProduct<C, GB, Wide>;
+// factor: of all results, beside what belongs to their rows.
+template <Codes C, int GB, bool Wide, bool OwnSums>
+__device__ __forceinline__ Ring consume(const ResidentStep& step, const ResidentOp& op, uint32_t tag, int begin, int end, float factor,
+                                        Ring ring) {
+  using Product = RecordProduct<C, GB, Wide, OwnSums>;
   const int tid = here().tid, lane = tid & 31, warp = tid >> 5;
-  const int records = op.records, chunk = op.chunk_records, share = chunk / kConsumerWarps;
+  const int records = op.records, share = op.warp_records, chunk = share * kConsumerWarps;
   const int total = (end - begin) * records, slots = step.slots, slot_bytes = step.slot_bytes;
   const uint32_t barriers = shared_address(shared_memory + step.barriers_at), empty = barriers + 8 * slots * kSlotPieces;
   const uint32_t full = barriers + 8 * (warp * kSlotPieces / kConsumerWarps);  // of this warp's piece of slot 0
@@ -197,7 +211,7 @@ __device__ __forceinline__ Ring consume(const ResidentStep& step, const Resident
   float acc0 = 0.f, acc1 = 0.f, acc2 = 0.f, acc3 = 0.f, d[4] = {}, e[4] = {};  // of even and odd records of a run
   const auto leave_strip = [&] {
     if (lane % 4 == 0) {
-      float* at = red + strip % (2 * kWindow) * (kConsumerWarps * kStripRows);
+      float* at = red + (strip & (2 * kWindow - 1)) * (kConsumerWarps * kStripRows);
       at[0] = C == Codes::kHalf ? d[0] + e[0] : acc0 + acc2;
       at[8] = C == Codes::kHalf ? d[2] + e[2] : acc1 + acc3;
     }
@@ -216,7 +230,7 @@ __device__ __forceinline__ Ring consume(const ResidentStep& step, const Resident
         leave_strip();
         do at -= records, k -= records, ++strip;
         while (at >= records);
-        for (; strip >= (window + 1) * kWindow; ++window) finish_window(step, op, tag, window, begin, end, tid);
+        for (; strip >= (window + 1) * kWindow; ++window) finish_window(step, op, tag, window, begin, end, factor, tid);
       }
       const int run = min(left, records - at);  // of this strip
       const unsigned char* lane_x = x + at * x_step;
@@ -247,11 +261,17 @@ __device__ __forceinline__ Ring consume(const ResidentStep& step, const Resident
   return ring;
 }
 
-// One jump to the code of a format: it is far from all else, and each step on the way to it is fetched anew.
-__device__ __forceinline__ Ring multiply(const ResidentStep& step, const ResidentOp& op, uint32_t tag, int begin, int end, Ring ring) {
+// One jump to the code of a format: it is far from all else, and each step on the way to it is fetched anew. The most common one
+// comes first.
+template <bool OwnSums>
+__device__ __forceinline__ Ring multiply(const ResidentStep& step, const ResidentOp& op, uint32_t tag, int begin, int end, float factor,
+                                         Ring ring) {
+  if (op.format == resident_format(Codes::kInt4, 4, false)) {
+    return consume<Codes::kInt4, 4, false, OwnSums>(step, op, tag, begin, end, factor, ring);
+  }
 #define NBL_CONSUME(codes, group_blocks, wide) \
   case resident_format(codes, group_blocks, wide): \
-    return consume<codes, group_blocks, wide>(step, op, tag, begin, end, ring);
+    return consume<codes, group_blocks, wide, OwnSums>(step, op, tag, begin, end, factor, ring);
 #define NBL_CONSUME_SCALES(codes) \
   NBL_CONSUME(codes, 1, false) \
   NBL_CONSUME(codes, 2, false) \
@@ -280,14 +300,14 @@ __device__ __forceinline__ void attend_tasks(const ResidentStep& step, const Res
   const int tasks = attention_tasks(a.heads, a.kv_heads, kMmaHeads) * step.splits;
   if (at_work.cta == 0) pad_halves(op.halves, a.heads * a.head_dim, base + op.out_tag, tid);
   const auto meet = [] { consumers_meet(); };
-  for (int i = at_work.cta; i < tasks; i += at_work.ctas) {
+  for (int i = first_task(at_work.cta, at_work.ctas); i < tasks; i += at_work.ctas) {
     const MmaTask task = mma_task(a.heads, a.kv_heads, a.window, s.length + 1, i, step.splits);
     const AttentionWords words = {op.input_words, base + op.in_tag, step.parts,         step.part_states,
                                   op.halves,      op.out_place,     base + op.out_tag};
     if (a.head_dim == 64) {
-      attend_mma<64>(a, s, task, words, turns, shared_memory, tid, kConsumerWarps, meet);
+      attend_mma<64>(a, s, task, words, turns, shared_memory, tid, meet);
     } else {
-      attend_mma<128>(a, s, task, words, turns, shared_memory, tid, kConsumerWarps, meet);
+      attend_mma<128>(a, s, task, words, turns, shared_memory, tid, meet);
     }
     if (i + at_work.ctas < tasks) meet();
   }
@@ -305,6 +325,8 @@ __device__ __forceinline__ void op_is_here() { copy_wait<0>(); }
 
 #endif
 
+// Units: of 128 columns, that a warp has of a row of the residual.
+template <int Units>
 __global__ void __launch_bounds__(kThreads, 1) resident_step(const __grid_constant__ ResidentStep step) {
 #if __CUDA_ARCH__ >= 900
   const int tid = threadIdx.x;
@@ -325,8 +347,9 @@ __global__ void __launch_bounds__(kThreads, 1) resident_step(const __grid_consta
   if (tid < kZeroBytes / 4) reinterpret_cast<uint32_t*>(shared_memory + step.zeros_at)[tid] = 0;
   for (int i = tid; i < step.rotary_half; i += blockDim.x) turns[i] = turn(*step.position, step.inv_freq[i], step.rotary_factor);
   // The residual of the rows that this CTA owns, which is how kResidual operations divide them.
-  const int owned = first_strip((step.hidden + kStripRows - 1) / kStripRows, blockIdx.x, gridDim.x) * kStripRows;
-  const int owned_end = min(step.hidden, first_strip((step.hidden + kStripRows - 1) / kStripRows, blockIdx.x + 1, gridDim.x) * kStripRows);
+  const int hidden_strips = (step.hidden + kStripRows - 1) / kStripRows;
+  const int owned = first_strip(hidden_strips, blockIdx.x, gridDim.x, step.residual_cta) * kStripRows;
+  const int owned_end = min(step.hidden, first_strip(hidden_strips, blockIdx.x + 1, gridDim.x, step.residual_cta) * kStripRows);
   float* residual = reinterpret_cast<float*>(shared_memory + step.residual_at);
   for (int i = owned + 2 * tid; i < owned_end; i += 2 * blockDim.x) {
     const int64_t at = static_cast<int64_t>(*step.token) * step.hidden + i;
@@ -341,7 +364,8 @@ __global__ void __launch_bounds__(kThreads, 1) resident_step(const __grid_consta
   __syncthreads();
   for (int i = tid; i < step.op_count; i += blockDim.x) {
     ResidentStream& s = reinterpret_cast<ResidentStream*>(shared_memory + step.streams_at)[i];
-    s.begin = first_strip(s.strips, blockIdx.x, gridDim.x), s.end = first_strip(s.strips, blockIdx.x + 1, gridDim.x);
+    s.begin = first_strip(s.strips, blockIdx.x, gridDim.x, s.first_cta);
+    s.end = first_strip(s.strips, blockIdx.x + 1, gridDim.x, s.first_cta);
   }
   if (tid < static_cast<int>(sizeof(StepSequence) / 4)) {
     reinterpret_cast<uint32_t*>(shared_memory + step.sequence_at)[tid] = reinterpret_cast<const uint32_t*>(step.sequence)[tid];
@@ -356,6 +380,7 @@ __global__ void __launch_bounds__(kThreads, 1) resident_step(const __grid_consta
   }
   take_registers();
   const unsigned int* pairs_of = nullptr;
+  float guess = 0.f;  // of the next norm's factor; 0: none
 #pragma unroll 1
   for (int i = 0; i < step.op_count; ++i) {
     const int tid = here().tid;
@@ -375,14 +400,15 @@ __global__ void __launch_bounds__(kThreads, 1) resident_step(const __grid_consta
           reinterpret_cast<uint32_t*>(shared_memory + step.pairs_at)[j] = op.code_pairs[j / 32];
         pairs_of = op.code_pairs;
       }
-      stage(op, base + op.in_tag, reinterpret_cast<__half*>(shared_memory), reinterpret_cast<float*>(shared_memory + step.sums_at),
-            reinterpret_cast<float2*>(shared_memory + step.norm_at), tid);
+      const float factor = stage<Units>(op, base + op.in_tag, reinterpret_cast<__half*>(shared_memory),
+                                        reinterpret_cast<float*>(shared_memory + step.sums_at),
+                                        reinterpret_cast<float2*>(shared_memory + step.norm_at), guess, tid);
+      ring = multiply<kOwnSums<Units>>(step, op, base + op.out_tag, begin, end, factor, ring);
+      for (int window = ring.window; window * kWindow < end - begin; ++window) {
+        finish_window(step, op, base + op.out_tag, window, begin, end, factor, tid);
+      }
       if (begin == 0 && op.output == ResidentOutput::kResidual) pad_pairs(op.tagged, op.rows, base + op.out_tag, tid);
       if (begin == 0 && op.output == ResidentOutput::kGate) pad_halves(op.halves, op.rows / 2, base + op.out_tag, tid);
-      ring = multiply(step, op, base + op.out_tag, begin, end, ring);
-      for (int window = ring.window; window * kWindow < end - begin; ++window) {
-        finish_window(step, op, base + op.out_tag, window, begin, end, tid);
-      }
     }
     op_is_here();
     consumers_meet();
@@ -397,6 +423,11 @@ __global__ void __launch_bounds__(kThreads, 1) resident_step(const __grid_consta
 
 }  // namespace
 
-const void* resident_kernel() { return reinterpret_cast<const void*>(&resident_step); }
+const void* resident_kernel(int width) {
+  const int units = (width + kUnitColumns * kConsumerWarps - 1) / (kUnitColumns * kConsumerWarps);
+  return units <= 1   ? reinterpret_cast<const void*>(&resident_step<1>)
+         : units <= 2 ? reinterpret_cast<const void*>(&resident_step<2>)
+                      : reinterpret_cast<const void*>(&resident_step<4>);
+}
 
 }  // namespace nbl::cuda

@@ -10,6 +10,7 @@ namespace {
 
 constexpr int kLeastSlots = 3;  // of the ring
 constexpr int kMostSlots = 16;
+constexpr int kAttentionCtas = 16;  // that it has to itself where matrices leave some free
 
 int round_up(int64_t value, int step) { return static_cast<int>(pad_up(value, step)); }
 
@@ -47,7 +48,8 @@ class ProgramWriter {
     const int hidden = static_cast<int>(c.hidden_size), heads_width = static_cast<int>(c.num_attention_heads * c.head_dim);
     uint32_t h_tag = kEmbeddingTag;  // of the operation that wrote h last
     const auto normed = [&](ResidentOp& op, const DeviceNorm& norm) {
-      op.input = ResidentInput::kResidual;
+      const bool plain = norm.kind == Norm::Kind::kRms && norm.bias == nullptr && op.padded_k <= kMostUnits * kConsumerWarps * kUnitColumns;
+      op.input = plain ? ResidentInput::kRms : ResidentInput::kNormed;
       op.norm = norm;
       op.input_words = words_.h;
       op.in_tag = h_tag;
@@ -69,7 +71,7 @@ class ProgramWriter {
       attention.out_place = block.output.weight->tiles().k_place;
       ops_.push_back(attention);
       ResidentOp& output = add(block.output, heads_width, ResidentOutput::kResidual);
-      output.input = ResidentInput::kHalves;
+      output.input = heads_width <= pad_up(hidden, kUnitColumns) ? ResidentInput::kHalves : ResidentInput::kManyHalves;
       output.input_halves = words_.attention;
       output.in_tag = attention.out_tag;
       output.tagged = words_.h;
@@ -88,7 +90,7 @@ class ProgramWriter {
         op.out_tag = inner_tag;
       }
       ResidentOp& down = add(block.down, inner, ResidentOutput::kResidual);
-      down.input = gated ? ResidentInput::kHalves : ResidentInput::kGateUp;
+      down.input = gated ? ResidentInput::kManyHalves : ResidentInput::kGateUp;
       down.activation = block.activation;
       down.input_words = words_.inner;
       down.input_halves = words_.gated;
@@ -101,6 +103,7 @@ class ProgramWriter {
     head.out = logits_;
     SharedPairs pairs;
     for (ResidentOp& op : ops_) {
+      op.scattered = op.in_place != nullptr && op.input != ResidentInput::kHalves && op.input != ResidentInput::kManyHalves;
       if (op.code_pairs == nullptr) continue;
       NBL_ASSIGN_OR_RETURN(op.code_pairs, pairs.same_as(op.code_pairs, stream));
     }
@@ -122,6 +125,7 @@ class ProgramWriter {
     op.width = width, op.padded_k = static_cast<int>(linear.weight->padded_k());
     op.group_blocks = t.group / 32;
     op.codes = t.codes;
+    op.unit = has_zeros(t.codes) ? kCodeUnit : 1.f;
     op.format = resident_format(t.codes, op.group_blocks, t.codes != Codes::kHalf && t.wide_scales);
     op.output = output;
     op.out_tag = next_tag();
@@ -194,7 +198,8 @@ Result<std::unique_ptr<ResidentProgram>> ResidentProgram::create(const DeviceDec
   const auto none = [] { return Result<std::unique_ptr<ResidentProgram>>(std::unique_ptr<ResidentProgram>()); };
   const DecoderConfig& c = decoder.config();
   cudaFuncAttributes attributes;
-  NBL_CUDA(cudaFuncGetAttributes(&attributes, resident_kernel()));
+  const void* const kernel = resident_kernel(static_cast<int>(c.hidden_size));
+  NBL_CUDA(cudaFuncGetAttributes(&attributes, kernel));
   int cooperative = 0;
   NBL_CUDA(cudaDeviceGetAttribute(&cooperative, cudaDevAttrCooperativeLaunch, device));
   if (attributes.ptxVersion < 90 || cooperative == 0) {
@@ -222,14 +227,13 @@ Result<std::unique_ptr<ResidentProgram>> ResidentProgram::create(const DeviceDec
     widest = std::max<int64_t>(widest, op.padded_k);
     pairs = pairs || op.code_pairs != nullptr;
     if (op.strips == 0) continue;
-    // Records of a warp: as many as a slot holds, in twos since it multiplies two at once, but no more than leave every
-    // warp some where a CTA has few.
-    const int warp_bytes = kConsumerWarps * op.record_bytes;
-    const int most = std::max(1, kMostSlotBytes / (2 * warp_bytes) * 2);
+    // Records of a chunk: as many as a slot holds, in twos of each warp since it multiplies two at once; or all that a CTA
+    // has, where that is a little more.
+    const int most = std::max(1, kMostSlotBytes / (2 * kConsumerWarps * op.record_bytes) * 2) * kConsumerWarps;
     const int cta_records = (op.strips + multiprocessors - 1) / multiprocessors * op.records;
-    const int chunks = (cta_records + most * kConsumerWarps - 1) / (most * kConsumerWarps);
-    op.chunk_records = kConsumerWarps * ((cta_records + chunks * kConsumerWarps - 1) / (chunks * kConsumerWarps));
-    step.slot_bytes = std::max(step.slot_bytes, round_up(op.chunk_records * op.record_bytes, 128));
+    const int chunks = cta_records <= most + most / 4 ? 1 : (cta_records + most - 1) / most;
+    op.warp_records = (cta_records + chunks * kConsumerWarps - 1) / (chunks * kConsumerWarps);
+    step.slot_bytes = std::max(step.slot_bytes, round_up(kConsumerWarps * op.warp_records * op.record_bytes, 128));
   }
   const int task_heads = mma_task_heads(static_cast<int>(c.num_attention_heads), static_cast<int>(c.num_key_value_heads));
   const int attention_bytes = mma_attention_bytes(static_cast<int>(c.head_dim), kConsumerWarps, task_heads);
@@ -261,13 +265,19 @@ Result<std::unique_ptr<ResidentProgram>> ResidentProgram::create(const DeviceDec
   step.in_flight = std::min(step.in_flight, step.slots * kSlotPieces);
   program->shared_bytes_ = step.ring_at + step.slots * step.slot_bytes;
   program->grid_ = multiprocessors;
-  NBL_CUDA(cudaFuncSetAttribute(resident_kernel(), cudaFuncAttributeMaxDynamicSharedMemorySize, shared_optin));
+  program->kernel_ = kernel;
+  NBL_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_optin));
 
   const int64_t op_bytes = static_cast<int64_t>(ops.size() * sizeof(ResidentOp));
+  // Where there are fewer strips than CTAs qkv takes the first ones, attention the last ones, and what writes h some in between: who
+  // does not come from the operation before waits for its words with all else at hand.
+  const int narrow = static_cast<int>(pad_up(c.hidden_size, kStripRows) / kStripRows);
+  const int residual_cta = std::max(0, std::min(ops.front().strips, multiprocessors - kAttentionCtas - narrow));
   std::vector<ResidentStream> streams;
   for (const ResidentOp& op : ops) {
     if (op.strips > 0)
-      streams.push_back({op.data, op.strips, 0, 0, op.records, op.record_bytes, op.chunk_records});
+      streams.push_back({op.data, op.strips, 0, 0, op.records, op.record_bytes, kConsumerWarps * op.warp_records,
+                         op.output == ResidentOutput::kResidual ? residual_cta : 0});
     else
       streams.push_back({nullptr, 0, 0, 0, op.attention.layer, 0, static_cast<int32_t>(std::min<int64_t>(op.attention.window, INT32_MAX))});
   }
@@ -288,6 +298,7 @@ Result<std::unique_ptr<ResidentProgram>> ResidentProgram::create(const DeviceDec
   step.table = decoder.embedding().data.as<void>();
   step.table_type = decoder.embedding().type;
   step.hidden = static_cast<int32_t>(c.hidden_size);
+  step.residual_cta = residual_cta;
   step.heads = static_cast<int32_t>(c.num_attention_heads);
   step.kv_heads = static_cast<int32_t>(c.num_key_value_heads);
   step.head_dim = static_cast<int32_t>(c.head_dim);
@@ -321,7 +332,7 @@ Status ResidentProgram::launch(ResidentStep given, cudaStream_t stream) const {
   config.attrs = &cooperative;
   config.numAttrs = 1;
   void* arguments[] = {&step};
-  NBL_CUDA(cudaLaunchKernelExC(&config, resident_kernel(), arguments));
+  NBL_CUDA(cudaLaunchKernelExC(&config, kernel_, arguments));
   return {};
 }
 

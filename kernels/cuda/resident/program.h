@@ -32,19 +32,28 @@ constexpr int kPairBytes = 256 * 32 * 4;
 constexpr int kZeroBytes = 256;  // of shared memory, for the lanes that read zeros as x
 constexpr uint32_t kEmbeddingTag = 1;  // a step's first tag: of the embedding's row; the operations' follow
 constexpr int kMmaHeads = 8;     // query heads of one task of attention
+constexpr int kUnitColumns = 128;  // of a row: a warp finds so many at once, four of them a lane
+constexpr int kMostUnits = 4;      // of a warp, that the kernel keeps of a row of the residual; it is compiled for 1, 2 and so many
+// Whether products sum x by groups themselves, as zeros need it, by matrix units. It takes a tenth more instructions, and shortens the way
+// from a row's arrival to them: rows of one unit a warp gain (444 us became 430 with Qwen2.5-0.5B), of two lose (743 us became 756).
+template <int Units>
+constexpr bool kOwnSums = Units == 1;
 
 // Heads that the largest task of attention has.
 NBL_HD constexpr int mma_task_heads(int heads, int kv_heads) { return heads / kv_heads < kMmaHeads ? heads / kv_heads : kMmaHeads; }
-// Shared memory of attention in bytes: queries f16, a head f32 of each warp, the warps' states and sums of `task_heads`.
+// Shared memory of attention in bytes: queries, the new key and value f16, a head f32 of each warp, the warps' states and sums of
+// `task_heads`.
 NBL_HD constexpr int mma_attention_bytes(int head_dim, int warps, int task_heads) {
-  return kMmaHeads * head_dim * 2 + warps * head_dim * 4 + warps * kMmaHeads * 8 + warps * task_heads * (head_dim + 4) * 4;
+  return (kMmaHeads + 2) * head_dim * 2 + warps * head_dim * 4 + warps * kMmaHeads * 8 + warps * task_heads * (head_dim + 4) * 4;
 }
 
 // Where an operation of the step finds its input, and what it does with it on the way to shared memory.
 enum class ResidentInput : uint8_t {
-  kResidual,  // norm of h
-  kHalves,    // f16: attention's, or the gated MLP's
-  kGateUp,    // activation(gate) * up, both float32, one after the other
+  kRms,         // RMS norm of h, where the kernel has it all at once
+  kHalves,      // f16 of no more columns: attention's
+  kManyHalves,  // f16 of any number of columns: the gated MLP's
+  kNormed,      // any norm of h
+  kGateUp,      // activation(gate) * up, both float32, one after the other
 };
 enum class ResidentOutput : uint8_t {
   kTagged,    // tagged[row] = y, float32
@@ -63,7 +72,7 @@ struct alignas(16) ResidentOp {
   const unsigned char* data = nullptr;  // Tiles::data
   const unsigned int* code_pairs = nullptr;
   const float* row_scale = nullptr;
-  const int32_t* in_place = nullptr;   // kResidual, kGateUp: column of the input -> column of x; null: the same
+  const int32_t* in_place = nullptr;   // all but f16: column of the input -> column of x; null: the same
   const int32_t* out_place = nullptr;  // kGate and attention: row of the result -> where it goes in halves; null: the same
   const float* bias = nullptr;
   float* out = nullptr;                // kLogits
@@ -71,17 +80,19 @@ struct alignas(16) ResidentOp {
   uint32_t* halves = nullptr;          // {f16, tag}
   const uint2* input_words = nullptr;  // what `input` reads, or attention
   const uint32_t* input_halves = nullptr;
-  DeviceNorm norm;                     // kResidual
+  DeviceNorm norm;                     // kRms, kNormed
   int32_t rows = 0, strips = 0, records = 0, record_bytes = 0;
   int32_t width = 0, padded_k = 0;   // columns of the input, and with padding
   int32_t group_blocks = 0;          // blocks of 32 columns that share a scale: 1, 2 or 4; 0 for f16
-  int32_t chunk_records = 0;         // records of one slot of the ring: a multiple of the consumer warps
+  int32_t warp_records = 0;          // of one slot of the ring
+  float unit = 1;                    // of the sums of products
   uint32_t in_tag = 0, out_tag = 0;  // counted from the step's first tag
   uint8_t format = 0;  // resident_format()
   Codes codes = Codes::kHalf;
-  ResidentInput input = ResidentInput::kResidual;
+  ResidentInput input = ResidentInput::kNormed;
   ResidentOutput output = ResidentOutput::kTagged;
   Activation activation = Activation::kSilu;
+  bool scattered = false;  // x lies by in_place, so that its groups are summed afterwards
   AttentionShape attention;  // where strips == 0
 };
 
@@ -93,6 +104,7 @@ struct ResidentStream {
   int32_t records = 0;         // of a strip; of attention: the layer
   int32_t record_bytes = 0;
   int32_t chunk_records = 0;   // of attention: the window
+  int32_t first_cta = 0;       // of the CTAs with a strip each, where there are fewer strips than CTAs
 };
 
 // What the kernel is launched with: all of it stays the same from step to step, so that a graph may hold it.
@@ -109,6 +121,7 @@ struct ResidentStep {
   uint4* part_states = nullptr;  // [heads][splits] tagged: maximum, sum
   unsigned* sync = nullptr;      // {the tag before this step's first, CTAs that are done with the step}
   int32_t op_count = 0, splits = 1, hidden = 0, heads = 0, kv_heads = 0, head_dim = 0, rotary_half = 0;
+  int32_t residual_cta = 0;  // the first_cta of matrices that write h
   float rotary_factor = 1;
   DType table_type = DType::kF32;
   // Places in shared memory, in bytes: x (also attention's scratch) begins at 0.
@@ -120,8 +133,8 @@ struct ResidentStep {
 
 constexpr int64_t kTokensPerPass = kConsumerWarps * 16;  // positions that one pass of a CTA's warps covers in attention
 
-// The kernel, of one ResidentStep.
-const void* resident_kernel();
+// The kernel, of one ResidentStep, for rows of the residual of `width` columns.
+const void* resident_kernel(int width);
 
 // The operations of a decoder for this kernel, with the buffers they work on.
 class ResidentProgram {
@@ -140,6 +153,7 @@ class ResidentProgram {
  private:
   ResidentProgram() = default;
   ResidentStep step_;
+  const void* kernel_ = nullptr;
   DeviceBuffer memory_;  // ops, streams, tagged words, counters
   int grid_ = 0, shared_bytes_ = 0, max_splits_ = 1;
 };

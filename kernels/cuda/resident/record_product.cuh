@@ -47,7 +47,7 @@ struct LaneX {
 // Adds one record to the sums of rows g and g+8 (valid in the lanes with t == 0), in units of kCodeUnit for
 // integer codes. sums: sum(x) of every group of the record, in the same unit. `d` is the running accumulator
 // of kHalf.
-template <Codes C, int GB, bool Wide>
+template <Codes C, int GB, bool Wide, bool OwnSums = false>
 struct RecordProduct {
   static constexpr bool kPairedX = x_order(C, GB) == XOrder::kPaired;
   static constexpr int kBlocks = record_columns(C) / 32;
@@ -91,7 +91,7 @@ struct RecordProduct {
         const Meta m = load_group(record + code_bytes(C) + group * kGroupBytes, lane >> 2);
         float2 y = group_product(codes, xs, group, pairs, lane);
         if constexpr (has_zeros(C)) {
-          const float s = sums[group];
+          const float s = OwnSums ? group_sum(xs, group) : sums[group];
           y.x -= m.zero0 * s, y.y -= m.zero1 * s;
         }
         acc0 += m.scale0 * y.x, acc1 += m.scale1 * y.y;
@@ -100,6 +100,18 @@ struct RecordProduct {
   }
 
  private:
+  // The sum of x over the blocks of one group, by matrix units as well.
+  static __device__ __forceinline__ float group_sum(const LaneX<kBlocks>& xs, int group) {
+    constexpr uint32_t kOnes = 0x00010001u;  // the unit of codes, twice
+    float first[4] = {}, second[4] = {};
+#pragma unroll
+    for (int i = 0; i < GB; ++i) {
+      const uint4& v = xs.v[group * GB + i];
+      mma(first, kOnes, kOnes, kOnes, kOnes, v.x, v.y);
+      mma(second, kOnes, kOnes, kOnes, kOnes, v.z, v.w);
+    }
+    return first[0] + second[0];
+  }
   // Products of the codes alone with x, over the blocks of one group: rows g and g+8 in the lanes with t ==
   // 0.
   static __device__ __forceinline__ float2 group_product(const LaneCodes<C>& codes, const LaneX<kBlocks>& xs, int group,

@@ -9,8 +9,6 @@
 
 #include <cuda_bf16.h>
 
-#include <type_traits>
-
 #include "kernels/cuda/activation.cuh"
 #include "kernels/cuda/row_math.cuh"
 #include "kernels/cuda/resident/device.cuh"
@@ -19,10 +17,6 @@
 
 #if __CUDA_ARCH__ >= 900
 namespace nbl::cuda {
-
-constexpr int kUnitColumns = 128;
-constexpr int kMostUnits = 4;       // of a warp at once, with norm
-constexpr int kMostHalfUnits = 16;  // of f16
 
 __device__ __forceinline__ float table_value(const void* table, DType type, int64_t i) {
   if (type == DType::kF32) return static_cast<const float*>(table)[i];
@@ -35,11 +29,11 @@ struct StagedX {
   __half* x;
   float* sums;
   XOrder order;
-  int lanes;  // vectors of 8 columns of a group; 0: no sums, since there are no zeros to take off
+  int lanes;  // vectors of 8 columns of a group; 0: no sums, as there are no zeros to take off or the products sum x themselves
   int first_place, second_place;  // of this lane's two pairs of columns in a unit, as words
 
-  __device__ __forceinline__ StagedX(const ResidentOp& op, __half* x_, float* sums_, int lane)
-      : x(x_), sums(sums_), order(x_order(op.codes, op.group_blocks)), lanes(has_zeros(op.codes) ? 4 * op.group_blocks : 0),
+  __device__ __forceinline__ StagedX(const ResidentOp& op, __half* x_, float* sums_, int lane, bool own_sums)
+      : x(x_), sums(sums_), order(x_order(op.codes, op.group_blocks)), lanes(has_zeros(op.codes) && !own_sums ? 4 * op.group_blocks : 0),
         first_place(place(2 * lane)), second_place(place(2 * lane + 1)) {}
   // Where pair `pair` of columns of x stands, as a word; all orders permute within 32 pairs.
   __device__ __forceinline__ int place(int pair) const { return x_word(order, pair / 4, pair % 4); }
@@ -145,7 +139,70 @@ __device__ __forceinline__ void put_units(const StagedX& to, const int32_t* in_p
   put_sums<Units>(to, range, sums, lane);
 }
 
-// norm(h); `shared` is room for one float2 a warp. Words are there to the end of the last unit (pad_pairs in kernel.cu).
+// What products with a guess for the norm's factor can be trusted with: a row that is up to 256 times too small for f16 keeps
+// all that counts of its precision, and one that is not too large fits as well as the normed row.
+__device__ __forceinline__ bool guess_holds(float guess, float factor) { return factor >= guess && factor <= 256.f * guess; }
+// The guess for the next norm, a power of two: rows of the residual grow little from one norm to the next.
+__device__ __forceinline__ float next_guess(float factor) { return 0.25f * __uint_as_float(__float_as_uint(factor) & 0x7f800000u); }
+
+// h by an RMS norm of at most Units units a warp, without its factor, which all results are multiplied by: it is given back.
+// x is multiplied by `guess` instead, so that it need not wait for the sum of squares of all warps; as guess is a power of two,
+// x is rounded as it would be otherwise. Where there is no guess (0) or a wrong one, x is put down again with the factor, and
+// 1 is given back. x is there when this returns, for all warps. `shared` is room for one float a warp.
+template <int Units>
+__device__ __forceinline__ float stage_rms(const ResidentOp& op, uint32_t tag, const StagedX& to, float* shared, float& guess, int tid) {
+  const int width = op.width, units = op.padded_k / kUnitColumns, warp = tid >> 5, lane = tid & 31;
+  const UnitRange range = units_of(units, 0, Units, warp);
+  const uint2* from = op.input_words + range.first * (kUnitColumns / 2) + 2 * lane;
+  const float part = 1.f / width, epsilon = op.norm.epsilon;  // found while the words are not here yet
+  float4 w[Units];
+  uint4 got[Units];
+#pragma unroll
+  for (int i = 0; i < Units; ++i) {
+    const int column = column_of(range, i, lane);  // the width is a multiple of 4
+    const bool there = i < range.count && column < width;
+    w[i] = there ? __ldg(reinterpret_cast<const float4*>(op.norm.weight + column)) : make_float4(0.f, 0.f, 0.f, 0.f);
+    got[i] = make_uint4(tag & 0xffu, tag >> 8 & 0xffu, tag & 0xffu, tag >> 8 & 0xffu);
+  }
+  wait_for(
+      got, range.count, [&](uint4& u, int i, bool wanted) { load_words(u, from + i * (kConsumerWarps * kUnitColumns / 2), wanted); },
+      [&](const uint4& u) { return pairs_there(u, tag); });
+  float squares = 0.f;
+#pragma unroll
+  for (int i = 0; i < Units; ++i) {
+    const float v[4] = {pair_value(got[i].x), pair_value(got[i].y), pair_value(got[i].z), pair_value(got[i].w)};
+    squares += (v[0] * v[0] + v[1] * v[1]) + (v[2] * v[2] + v[3] * v[3]);
+    w[i].x *= v[0], w[i].y *= v[1], w[i].z *= v[2], w[i].w *= v[3];  // 0 beyond the width: the weight is
+  }
+  float scale = guess;
+#pragma unroll 1
+  for (bool again = false;; again = true) {
+    if (scale != 0.f) {
+      uint32_t pairs[2 * Units];
+#pragma unroll
+      for (int i = 0; i < Units; ++i) {
+        pairs[2 * i] = bits_of(to_half2(w[i].x * scale, w[i].y * scale));
+        pairs[2 * i + 1] = bits_of(to_half2(w[i].z * scale, w[i].w * scale));
+      }
+      put_units<Units>(to, op.in_place, range, pairs, lane);
+    }
+    if (!again) {
+      squares = lanes_sum<32>(squares);
+      if (lane == 0) shared[warp] = squares;
+    }
+    consumers_meet();
+    if (again) return 1.f;
+    const float4 low = reinterpret_cast<const float4*>(shared)[0], high = reinterpret_cast<const float4*>(shared)[1];
+    const float total = ((low.x + low.y) + (low.z + low.w)) + ((high.x + high.y) + (high.z + high.w));
+    const float factor = rsqrtf(total * part + epsilon);
+    guess = next_guess(factor);
+    if (guess_holds(scale, factor)) return factor * __uint_as_float(0x7f000000u - __float_as_uint(scale));  // a power of two
+    scale = factor;
+  }
+}
+
+// norm(h) of any kind and width; `shared` is room for one float2 a warp. Words are there to the end of the last unit (pad_pairs
+// in kernel.cu).
 template <int AtOnce>
 __device__ __forceinline__ void stage_normed(const ResidentOp& op, uint32_t tag, const StagedX& to, float2* shared, int tid) {
   const int width = op.width, units = op.padded_k / kUnitColumns, warp = tid >> 5, lane = tid & 31;
@@ -294,36 +351,31 @@ __device__ __forceinline__ void stage_halves(const ResidentOp& op, uint32_t tag,
   }
 }
 
-// f(N) with the smallest power of two N that holds all units of a warp, or Most: what a warp does not have is work all the same.
-template <int Most, int N = 1, typename F>
-__device__ __forceinline__ void with_units(int units, F f) {
-  if constexpr (N < Most) {
-    if (units > N * kConsumerWarps) return with_units<Most, 2 * N>(units, f);
-  }
-  f(std::integral_constant<int, N>());
-}
-
-__device__ __forceinline__ void stage(const ResidentOp& op, uint32_t tag, __half* x, float* sums, float2* shared, int tid) {
-  const StagedX to(op, x, sums, tid % 32);
-  const int units = op.padded_k / kUnitColumns;
-  bool scattered = op.in_place != nullptr;
-  switch (op.input) {
-    case ResidentInput::kResidual:
-      with_units<kMostUnits>(units, [&](auto at_once) { stage_normed<decltype(at_once)::value>(op, tag, to, shared, tid); });
-      break;
-    case ResidentInput::kHalves:
-      scattered = false;
-      with_units<kMostHalfUnits>(units, [&](auto at_once) { stage_halves<decltype(at_once)::value>(op, tag, to, tid); });
-      break;
-    case ResidentInput::kGateUp:
+// Leaves x in shared memory, seen by all warps, and returns what all results are to be multiplied by. `guess`: of the next
+// norm's factor. Units: of a warp, in a row of the residual.
+template <int Units>
+__device__ __forceinline__ float stage(const ResidentOp& op, uint32_t tag, __half* x, float* sums, float2* shared, float& guess, int tid) {
+  const StagedX to(op, x, sums, tid % 32, kOwnSums<Units>);
+  float factor = 1.f;
+  if (op.input == ResidentInput::kRms) {
+    factor = stage_rms<Units>(op, tag, to, reinterpret_cast<float*>(shared), guess, tid);
+  } else {
+    if (op.input == ResidentInput::kHalves) {
+      stage_halves<Units>(op, tag, to, tid);
+    } else if (op.input == ResidentInput::kManyHalves) {
+      stage_halves<(Units == 1 ? 8 : 16)>(op, tag, to, tid);
+    } else if (op.input == ResidentInput::kNormed) {
+      stage_normed<Units>(op, tag, to, shared, tid);
+    } else {
       stage_gate_up(op, tag, to, tid);
-      break;
-  }
-  consumers_meet();
-  if (scattered) {
-    sum_groups(to, units, tid);
+    }
     consumers_meet();
   }
+  if (!kOwnSums<Units> && op.scattered) {
+    sum_groups(to, op.padded_k / kUnitColumns, tid);
+    consumers_meet();
+  }
+  return factor;
 }
 
 }  // namespace nbl::cuda

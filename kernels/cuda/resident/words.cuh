@@ -39,12 +39,9 @@ __device__ __forceinline__ bool halves_there(const uint4& v, uint32_t tag) {
   return ((v.x ^ high) | (v.y ^ high) | (v.z ^ high) | (v.w ^ high)) < 65536u;
 }
 
-// Loads the first `count` of N vectors, each again until it is there; load(v, i, wanted). All are asked for at once, and
-// again only those that are missing. The others must look as if they were there.
+// Loads those of N vectors again that are not there, until they are; load(v, i, wanted).
 template <int N, typename Load, typename There>
-__device__ __forceinline__ void wait_for(uint4 (&v)[N], int count, Load load, There there) {
-#pragma unroll
-  for (int i = 0; i < N; ++i) load(v[i], i, i < count);
+__device__ __forceinline__ void wait_again(uint4 (&v)[N], Load load, There there) {
   bool missing;
   do {
     missing = false;
@@ -55,6 +52,15 @@ __device__ __forceinline__ void wait_for(uint4 (&v)[N], int count, Load load, Th
       missing = missing || wanted;
     }
   } while (missing);
+}
+
+// Loads the first `count` of N vectors, each again until it is there. All are asked for at once. The others must look as if
+// they were there.
+template <int N, typename Load, typename There>
+__device__ __forceinline__ void wait_for(uint4 (&v)[N], int count, Load load, There there) {
+#pragma unroll
+  for (int i = 0; i < N; ++i) load(v[i], i, i < count);
+  wait_again(v, load, there);
 }
 
 // The maximum and sum of one split of attention.

@@ -164,7 +164,7 @@ class Attention {
     };
     cuda_host::run_ctas(tasks, kConsumerThreads, turns, [&](int cta, int tid) {
       const MmaTask task = mma_task(a.heads, a.kv_heads, a.window, s.length + 1, cta, c_.splits);
-      attend_mma<D>(a, s, task, to, turns_.data(), shared[cta].bytes, tid, kConsumerWarps,
+      attend_mma<D>(a, s, task, to, turns_.data(), shared[cta].bytes, tid,
                     [] { cuda_host::meet_threads(kConsumerThreads); });
     });
     cuda_host::before_load = nullptr;

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <limits>
 #include <random>
 #include <string>
 #include <tuple>
@@ -134,10 +135,12 @@ struct CaseName {
 };
 TYPED_TEST_SUITE(RecordProducts, AllCases, CaseName);
 
-TYPED_TEST(RecordProducts, AreThoseOfTheNumbersInIt) {
-  constexpr Codes kFormat = TypeParam::format;
-  constexpr int kGroupBlocks = TypeParam::group_blocks, kGroupColumns = 32 * kGroupBlocks;
-  using Product = RecordProduct<kFormat, kGroupBlocks, TypeParam::wide>;
+// OwnSums: the product sums x by groups itself, and reads none of `sums`.
+template <typename C, bool OwnSums>
+void check_products() {
+  constexpr Codes kFormat = C::format;
+  constexpr int kGroupBlocks = C::group_blocks, kGroupColumns = 32 * kGroupBlocks;
+  using Product = RecordProduct<kFormat, kGroupBlocks, C::wide, OwnSums>;
   std::mt19937 random(static_cast<int>(kFormat) * 10 + kGroupBlocks);
   std::normal_distribution<float> normal;
   const XOrder order = x_order(kFormat, kGroupBlocks);
@@ -154,7 +157,7 @@ TYPED_TEST(RecordProducts, AreThoseOfTheNumbersInIt) {
   for (int number = 0; number < 2; ++number) {
     const PlainRecord record(kFormat, kGroupColumns, random);
     std::vector<unsigned char> bytes = code_bytes_of(kFormat, record);
-    append_groups(bytes, kFormat, TypeParam::wide, record);
+    append_groups(bytes, kFormat, C::wide, record);
     ASSERT_EQ(bytes.size(), static_cast<size_t>(Product::kRecordBytes));
     std::vector<__half> x(record.columns);
     std::vector<double> plain_x(record.columns);
@@ -165,6 +168,7 @@ TYPED_TEST(RecordProducts, AreThoseOfTheNumbersInIt) {
       plain_x[c] = __half2float(value);
       if (record.groups > 0) sums[record.group_of(c)] += static_cast<float>(plain_x[c] / 16777216.);
     }
+    if (OwnSums) std::fill(sums.begin(), sums.end(), std::numeric_limits<float>::quiet_NaN());
     for (int row = 0; row < 16; ++row) {
       for (int c = 0; c < record.columns; ++c) {
         const int at = record.groups == 0 ? 0 : row * record.groups + record.group_of(c);
@@ -193,6 +197,13 @@ TYPED_TEST(RecordProducts, AreThoseOfTheNumbersInIt) {
     if (has_zeros(kFormat)) found *= 16777216.;
     EXPECT_NEAR(found, expected[row], size[row] * 1e-6) << "row " << row;
   }
+}
+
+TYPED_TEST(RecordProducts, AreThoseOfTheNumbersInIt) {
+  check_products<TypeParam, false>();
+}
+TYPED_TEST(RecordProducts, AreTheSameWithSumsOfTheirOwn) {
+  check_products<TypeParam, true>();
 }
 
 }  // namespace

@@ -50,14 +50,16 @@ inline void load_words(uint4& v, const uint2* at, bool wanted = true) {
   if (cuda_host::before_load) cuda_host::before_load();
   if (wanted) v = *reinterpret_cast<const uint4*>(at);
 }
-inline uint2 load_word(const uint2* at) {
+inline void load_word(uint2& v, const uint2* at, bool wanted = true) {
   if (cuda_host::before_load) cuda_host::before_load();
-  return *at;
+  if (wanted) v = *at;
 }
 inline void load_halves(uint4& v, const uint32_t* at, bool wanted = true) {
   if (cuda_host::before_load) cuda_host::before_load();
   if (wanted) v = *reinterpret_cast<const uint4*>(at);
 }
+
+inline float exp2_fast(float v) { return std::exp2(v); }
 
 template <int Threads>
 inline void meet_first() { cuda_host::meet_threads(Threads); }
