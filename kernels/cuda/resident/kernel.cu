@@ -228,8 +228,9 @@ __device__ __forceinline__ Ring consume(const ResidentStep& step, const Resident
     while (left > 0) {
       if (at >= records) {
         leave_strip();
-        do at -= records, k -= records, ++strip;
-        while (at >= records);
+        const int passed = max(1u, __umulhi(at, op.records_inverse));  // strips; of one record each maybe one less than there are
+        strip += passed, at -= passed * records, k -= passed * records;
+        for (; at >= records; at -= records, k -= records) ++strip;
         for (; strip >= (window + 1) * kWindow; ++window) finish_window(step, op, tag, window, begin, end, factor, tid);
       }
       const int run = min(left, records - at);  // of this strip

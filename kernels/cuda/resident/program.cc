@@ -126,6 +126,7 @@ class ProgramWriter {
     op.group_blocks = t.group / 32;
     op.codes = t.codes;
     op.unit = has_zeros(t.codes) ? kCodeUnit : 1.f;
+    op.records_inverse = static_cast<uint32_t>(std::min<uint64_t>(UINT32_MAX, ((uint64_t{1} << 32) + t.records - 1) / t.records));
     op.format = resident_format(t.codes, op.group_blocks, t.codes != Codes::kHalf && t.wide_scales);
     op.output = output;
     op.out_tag = next_tag();

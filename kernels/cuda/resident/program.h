@@ -85,6 +85,7 @@ struct alignas(16) ResidentOp {
   int32_t width = 0, padded_k = 0;   // columns of the input, and with padding
   int32_t group_blocks = 0;          // blocks of 32 columns that share a scale: 1, 2 or 4; 0 for f16
   int32_t warp_records = 0;          // of one slot of the ring
+  uint32_t records_inverse = 0;      // 2^32 / records, rounded up
   float unit = 1;                    // of the sums of products
   uint32_t in_tag = 0, out_tag = 0;  // counted from the step's first tag
   uint8_t format = 0;  // resident_format()
