@@ -82,8 +82,10 @@ static inline VF int8_panel(const WeightView* w, int64_t panel, const ActView* a
   return total;
 }
 
-// A codebook over integer activations: see linear_int.inl for what is left out.
+// A codebook over integer activations: see linear_int.inl for what is left out. Of each kind there are kCodebookSums sums, since
+// one waits for each addition, but no more than there are registers for.
 static inline bool codebook_int_panel(const WeightView* w, int64_t panel, const ActView* a, VF* out) {
+  constexpr int kLast = kCodebookSums - 1;
   const int8_t* codes = a->codes;
   const Bytes high_table = bytes_load(w->high_bytes), low_table = bytes_load(w->low_bytes);
   const VF zero = vf_set1(w->zero), factor = vf_set1(w->factor);
@@ -92,22 +94,28 @@ static inline bool codebook_int_panel(const WeightView* w, int64_t panel, const 
     const int64_t length = block_length(w, b);
     const Block block = next_block(w, panel, b);
     const uint8_t* data = block.codes;
-    VI hi0 = vi_set1(0), hi1 = hi0, cross0 = hi0, cross1 = hi0, cross2 = hi0, cross3 = hi0;
+    VI high[kCodebookSums], cross[kCodebookSums], low[kCodebookSums];
+    high[0] = cross[0] = low[0] = vi_set1(0);
+    high[kLast] = cross[kLast] = low[kLast] = vi_set1(0);
     for (int64_t k = 0; k < length; k += 8, data += 64) {
       fetch_ahead(data);
       const W packed = w_load(data);
       const W first = w_low_nibbles(packed), second = w_high_nibbles(packed);
-      const W high0 = bytes_look(high_table, first), high1 = bytes_look(high_table, second);
-      hi0 = dot(hi0, high0, codes + k);
-      hi1 = dot(hi1, high1, codes + k + 4);
-      cross0 = dot(cross0, high0, codes + length + k);
-      cross1 = dot(cross1, high1, codes + length + k + 4);
-      cross2 = dot(cross2, bytes_look(low_table, first), codes + k);
-      cross3 = dot(cross3, bytes_look(low_table, second), codes + k + 4);
+      const W upper0 = bytes_look(high_table, first), upper1 = bytes_look(high_table, second);
+      high[0] = dot(high[0], upper0, codes + k);
+      high[kLast] = dot(high[kLast], upper1, codes + k + 4);
+      cross[0] = dot(cross[0], upper0, codes + length + k);
+      cross[kLast] = dot(cross[kLast], upper1, codes + length + k + 4);
+      low[0] = dot(low[0], bytes_look(low_table, first), codes + k);
+      low[kLast] = dot(low[kLast], bytes_look(low_table, second), codes + k + 4);
     }
     codes += 2 * length;
-    const VI cross = vi_add(vi_add(cross0, cross1), vi_add(cross2, cross3));
-    const VI whole = vi_add(vi_sll(vi_add(hi0, hi1), 8), cross);
+    if (kLast > 0) {
+      high[0] = vi_add(high[0], high[kLast]);
+      cross[0] = vi_add(cross[0], cross[kLast]);
+      low[0] = vi_add(low[0], low[kLast]);
+    }
+    const VI whole = vi_add(vi_sll(high[0], 8), vi_add(cross[0], low[0]));
     const VF centred = vf_fnma(zero, vf_set1(a->sums[b]), vf_from_vi(whole));
     const VF scale = vf_mul(load_scales(w, block), factor);
     total = vf_fma(vf_mul(scale, vf_set1(a->scales[b])), centred, total);

@@ -13,6 +13,7 @@ constexpr int kTokens = 4;
 constexpr int kPanels = 1;
 constexpr int kValueRows = 2;
 constexpr int kValueVecs = 2;
+constexpr int kCodebookSums = 1;
 
 #define NBL_EACH(f, ...) \
   { f(x.a, ##__VA_ARGS__), f(x.b, ##__VA_ARGS__) }

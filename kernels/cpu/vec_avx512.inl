@@ -9,6 +9,7 @@ constexpr int kTokens = 8;
 constexpr int kPanels = 2;
 constexpr int kValueRows = 4;
 constexpr int kValueVecs = 4;
+constexpr int kCodebookSums = 2;
 
 static inline VF vf_set1(float x) { return _mm512_set1_ps(x); }
 static inline VF vf_load(const float* p) { return _mm512_loadu_ps(p); }

@@ -17,6 +17,7 @@ constexpr int kTokens = 4;     // tokens of one inner tile
 constexpr int kPanels = 1;     // panels of one inner tile
 constexpr int kValueRows = 2;  // query rows and value vectors of one attention tile
 constexpr int kValueVecs = 4;
+constexpr int kCodebookSums = 1;  // of each kind, in a product of one token with a codebook
 
 #define NBL_LANES for (int i = 0; i < 16; ++i)
 
