@@ -139,8 +139,8 @@ Status Draws::upload(const Batch& batch, cudaStream_t stream) {
   return {};
 }
 
-Status Draws::launch(const StepRows& step, bool advance, const float* logits, cudaStream_t stream) const {
-  return draw_tokens(scratch_, plan_, step, step.sequence_count, advance, logits, vocab_, stream);
+Status Draws::launch(const StepRows& step, bool advance, const float* logits, cudaStream_t stream, RowBests bests) const {
+  return draw_tokens(scratch_, plan_, step, step.sequence_count, advance, logits, vocab_, stream, bests);
 }
 
 }  // namespace nbl::cuda

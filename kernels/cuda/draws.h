@@ -19,7 +19,7 @@ class Draws {
   // Uploads what the draws of a batch need; its first draw is of logit row 0, counting the rows of sequences without one.
   Status upload(const Batch& batch, cudaStream_t stream);
   // Draws for every sequence of the batch that was uploaded, or again for those that follow it.
-  Status launch(const StepRows& step, bool advance, const float* logits, cudaStream_t stream) const;
+  Status launch(const StepRows& step, bool advance, const float* logits, cudaStream_t stream, RowBests bests = {}) const;
   // Whether what sequence `row` draws is put down in its cache's history.
   bool records(int64_t row) const { return host_states_.as<DrawState>()[row].history != nullptr; }
   // What sequence `row` drew in the step that is `steps` behind the last upload, once that has been waited for.

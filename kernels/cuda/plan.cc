@@ -356,7 +356,8 @@ Status CudaPlan::launch_resident() {
 
 Status CudaPlan::launch_all(const std::atomic<bool>* cancel) {
   NBL_RETURN_IF_ERROR(resident_step_ ? launch_resident() : launch_blocks(cancel));
-  return drawing_ ? draws_->launch(rows_, decode_, logits_, stream_.get()) : Status();
+  const RowBests bests = resident_step_ ? resident_->bests() : RowBests();
+  return drawing_ ? draws_->launch(rows_, decode_, logits_, stream_.get(), bests) : Status();
 }
 
 // The columns beyond a width must be zero, but where they lie depends on the layout: an earlier step may have left values

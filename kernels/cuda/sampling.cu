@@ -156,6 +156,11 @@ __device__ inline bool draw_shortly(const Team<kCluster>& team, Shared& shared, 
   return *drawn >= 0;
 }
 
+// Whether there is nothing that changes logits.
+__device__ inline bool keeps_logits(const DrawState& state) {
+  return state.bias_count == 0 && state.history == nullptr && state.step >= state.forbidden_until;
+}
+
 // Bias, penalties and forbidden ids on this CTA's slice.
 __device__ inline void change_logits(const DrawState& state, const Slice& slice, uint32_t* occurrences) {
   const int tid = threadIdx.x;
@@ -214,7 +219,7 @@ __device__ inline void publish(DrawState* state, int row, const StepRows& step, 
 }
 
 template <bool kCluster>
-__global__ void __launch_bounds__(kThreads, 1) draw_rows(DrawScratch scratch, StepRows step, bool advance, const float* logits, int vocab) {
+__global__ void __launch_bounds__(kThreads, 1) draw_rows(DrawScratch scratch, StepRows step, bool advance, const float* logits, int vocab, RowBests bests) {
   extern __shared__ __align__(16) unsigned char bytes[];
   Shared& shared = *reinterpret_cast<Shared*>(bytes);
   const Team<kCluster> team;
@@ -227,6 +232,23 @@ __global__ void __launch_bounds__(kThreads, 1) draw_rows(DrawScratch scratch, St
   }
   __syncthreads();
   const DrawState& state = shared.state;
+
+  if (bests.parts != nullptr && state.greedy && keeps_logits(state)) {
+    if (team.rank > 0 || warp > 0) return;
+    float best = -INFINITY;
+    int32_t best_id = 0x7fffffff;
+    for (int i = lane; i < bests.count; i += 32) {
+      const float2 part = __ldcg(reinterpret_cast<const float2*>(bests.parts) + i);
+      const int32_t id = __float_as_int(part.y);
+      if (part.x > best || (part.x == best && id < best_id)) best = part.x, best_id = id;
+    }
+    warp_best(best, best_id);
+    if (lane == 0) {
+      const int32_t id = best > kLargest ? kLogitsNotFinite : best_id == 0x7fffffff ? kNothingToDraw : best_id;
+      publish(there, row, step, advance, scratch.ring, scratch.max_draws, id);
+    }
+    return;
+  }
 
   const int per_cta = ((vocab + team.size - 1) / team.size + 3) / 4 * 4;
   Slice slice;
@@ -398,7 +420,7 @@ DrawPlan plan_draw(int64_t vocab, int shared_optin) {
 }
 
 Status draw_tokens(const DrawScratch& scratch, const DrawPlan& plan, const StepRows& step, int rows, bool advance, const float* logits,
-                   int64_t vocab, cudaStream_t stream) {
+                   int64_t vocab, cudaStream_t stream, RowBests bests) {
   if (plan.cluster) {
     cudaLaunchConfig_t config = {};
     config.gridDim = dim3(static_cast<unsigned>(rows * kClusterSize));
@@ -410,9 +432,9 @@ Status draw_tokens(const DrawScratch& scratch, const DrawPlan& plan, const StepR
     cluster.val.clusterDim.x = kClusterSize, cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
     config.attrs = &cluster;
     config.numAttrs = 1;
-    NBL_CUDA(cudaLaunchKernelEx(&config, draw_rows<true>, scratch, step, advance, logits, static_cast<int>(vocab)));
+    NBL_CUDA(cudaLaunchKernelEx(&config, draw_rows<true>, scratch, step, advance, logits, static_cast<int>(vocab), bests));
   } else {
-    draw_rows<false><<<rows, kThreads, plan.shared_bytes, stream>>>(scratch, step, advance, logits, static_cast<int>(vocab));
+    draw_rows<false><<<rows, kThreads, plan.shared_bytes, stream>>>(scratch, step, advance, logits, static_cast<int>(vocab), bests);
     NBL_LAUNCHED("draw_rows");
   }
   return {};

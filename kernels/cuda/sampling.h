@@ -11,6 +11,7 @@ namespace nbl::cuda {
 
 constexpr int kMostForbidden = 16;   // more of them: the host draws
 constexpr int64_t kMostVocabulary = 1 << 19;  // the sum of so many weights of 2^44 fits 64 bits
+constexpr float kLargest = 3.402823466e38f;   // that is finite
 constexpr int kRingSteps = 2 * Plan::kMostInFlight;
 
 struct DrawBias {
@@ -49,6 +50,17 @@ struct DrawScratch {
   int max_draws = 0;
 };
 
+// The largest logit of each part of a row and its id (2^31-1: none is above minus infinity), as a kernel left them that has made all
+// logits; of a part with NaN or plus infinity, plus infinity. A greedy draw that changes no logit needs no more.
+struct PartBest {
+  float logit;
+  int32_t id;
+};
+struct RowBests {
+  const PartBest* parts = nullptr;   // null: nobody has looked
+  int count = 0;
+};
+
 // How the kernel runs on this device with rows of this length.
 struct DrawPlan {
   bool cluster = false;
@@ -59,7 +71,7 @@ DrawPlan plan_draw(int64_t vocab, int shared_optin);
 
 // Draws for the first `rows` states. With `advance` (one token a sequence) the input of the step becomes that of the next.
 Status draw_tokens(const DrawScratch& scratch, const DrawPlan& plan, const StepRows& step, int rows, bool advance, const float* logits,
-                   int64_t vocab, cudaStream_t stream);
+                   int64_t vocab, cudaStream_t stream, RowBests bests = {});
 Status prepare_sampling(int shared_optin);
 
 }  // namespace nbl::cuda

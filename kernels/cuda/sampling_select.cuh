@@ -22,7 +22,6 @@ constexpr int kListed = 1024;        // elements that are put into order at once
 constexpr float kBinsPerUnit = 32;   // of distance from the best logit; the last bin has what is farther than 64
 constexpr uint32_t kNoBin = 0xffffffffu;
 constexpr int kLevels = 6;
-constexpr float kLargest = 3.402823466e38f;
 
 // An element and its place in an order: the larger key first. The low half is the complement of the id.
 struct Listed {

@@ -182,6 +182,9 @@ __device__ __forceinline__ void finish_window(const ResidentStep& step, const Re
       put_word(static_cast<uint2*>(to), __float_as_uint(v), tag);
     } else {
       *static_cast<float*>(to) = v;
+      PartBest& best = reinterpret_cast<PartBest*>(shared_memory + step.best_at)[tid];
+      if (!(v <= kLargest)) best = {INFINITY, row};
+      if (v > best.logit) best = {v, row};
     }
   }
 #pragma unroll
@@ -324,6 +327,19 @@ __device__ __forceinline__ void copy_op(ResidentOp* to, const ResidentOp* from, 
 }
 __device__ __forceinline__ void op_is_here() { copy_wait<0>(); }
 
+// The best of the CTA's logits, by one warp.
+__device__ __forceinline__ void put_best(const ResidentStep& step) {
+  const Where at_work = here();
+  if (at_work.tid >= 32) return;
+  const PartBest* bests = reinterpret_cast<const PartBest*>(shared_memory + step.best_at);
+  PartBest best = bests[at_work.tid];
+  for (int i = at_work.tid + 32; i < kWindow * kStripRows; i += 32) {
+    if (bests[i].logit > best.logit || (bests[i].logit == best.logit && bests[i].id < best.id)) best = bests[i];
+  }
+  warp_best(best.logit, best.id);
+  if (at_work.tid == 0) step.bests[at_work.cta] = best;
+}
+
 #endif
 
 // Units: of 128 columns, that a warp has of a row of the residual.
@@ -344,6 +360,7 @@ __global__ void __launch_bounds__(kThreads, 1) resident_step(const __grid_consta
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
   }
   for (int i = tid; i < kRedFloats; i += blockDim.x) red[i] = 0.f;
+  if (tid < kWindow * kStripRows) reinterpret_cast<PartBest*>(shared_memory + step.best_at)[tid] = {-INFINITY, 0x7fffffff};
   if (tid == 0) *reinterpret_cast<uint32_t*>(shared_memory + step.base_at) = base;
   if (tid < kZeroBytes / 4) reinterpret_cast<uint32_t*>(shared_memory + step.zeros_at)[tid] = 0;
   for (int i = tid; i < step.rotary_half; i += blockDim.x) turns[i] = turn(*step.position, step.inv_freq[i], step.rotary_factor);
@@ -414,6 +431,7 @@ __global__ void __launch_bounds__(kThreads, 1) resident_step(const __grid_consta
     op_is_here();
     consumers_meet();
   }
+  put_best(step);
   // The last CTA leaves the counters as the next step wants them.
   if (threadIdx.x == 0 && atomicAdd(step.sync + 1, 1u) == gridDim.x - 1) {
     step.sync[1] = 0;

@@ -162,6 +162,7 @@ bool has_resident_shape(const DecoderConfig& c) {
 struct ResidentMemory {
   int64_t max_splits = 1;
   int64_t h, qkv, inner, attention, gated, parts, states;  // words, of attention and gated of two halves each
+  int64_t bests;
   int64_t op_count;                                        // at most: three matrices of qkv, two of gate and up
 
   ResidentMemory(const DecoderConfig& c, int multiprocessors) {
@@ -175,11 +176,12 @@ struct ResidentMemory {
     gated = pad_up(c.intermediate_size, kColumnAlign) / 2;
     parts = heads * max_splits * c.head_dim / 2;
     states = 2 * heads * max_splits;
+    bests = multiprocessors;
     op_count = c.num_hidden_layers * 8 + 1;
   }
   int64_t word_bytes() const {
     constexpr int64_t kCounters = 2;
-    return (h + qkv + inner + attention + gated + parts + states + kCounters) * 8;
+    return (h + qkv + inner + attention + gated + parts + states + bests + kCounters) * 8;
   }
   int64_t bytes() const { return word_bytes() + op_count * static_cast<int64_t>(sizeof(ResidentOp) + sizeof(ResidentStream)); }
 };
@@ -248,6 +250,7 @@ Result<std::unique_ptr<ResidentProgram>> ResidentProgram::create(const DeviceDec
   step.red_at = take(kRedFloats * 4);
   step.turns_at = take(decoder.rotary_half() * 8);
   step.norm_at = take(kConsumerWarps * 8);
+  step.best_at = take(kWindow * kStripRows * sizeof(PartBest));
   step.zeros_at = take(kZeroBytes);
   step.base_at = take(4);
   step.sequence_at = take(sizeof(StepSequence));
@@ -293,7 +296,8 @@ Result<std::unique_ptr<ResidentProgram>> ResidentProgram::create(const DeviceDec
   step.h = words;
   step.parts = parts;
   step.part_states = reinterpret_cast<uint4*>(parts + memory.parts);
-  step.sync = reinterpret_cast<unsigned*>(parts + memory.parts + memory.states);
+  step.bests = reinterpret_cast<PartBest*>(parts + memory.parts + memory.states);
+  step.sync = reinterpret_cast<unsigned*>(step.bests + memory.bests);
   program->max_splits_ = static_cast<int>(memory.max_splits);
   step.op_count = static_cast<int32_t>(ops.size());
   step.table = decoder.embedding().data.as<void>();

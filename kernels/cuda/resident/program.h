@@ -17,6 +17,7 @@
 
 #include "kernels/cuda/device_decoder.h"
 #include "kernels/cuda/device_traits.h"
+#include "kernels/cuda/sampling.h"
 
 namespace nbl::cuda {
 
@@ -120,13 +121,14 @@ struct ResidentStep {
   uint2* h = nullptr;            // pairs, of which the kernel writes the embedding's row itself
   uint2* parts = nullptr;        // tagged: [heads][splits][head_dim / 2] of two f16, each split divided by its sum
   uint4* part_states = nullptr;  // [heads][splits] tagged: maximum, sum
+  PartBest* bests = nullptr;     // [CTAs] of the logits
   unsigned* sync = nullptr;      // {the tag before this step's first, CTAs that are done with the step}
   int32_t op_count = 0, splits = 1, hidden = 0, heads = 0, kv_heads = 0, head_dim = 0, rotary_half = 0;
   int32_t residual_cta = 0;  // the first_cta of matrices that write h
   float rotary_factor = 1;
   DType table_type = DType::kF32;
   // Places in shared memory, in bytes: x (also attention's scratch) begins at 0.
-  int32_t sums_at = 0, red_at = 0, turns_at = 0, norm_at = 0, zeros_at = 0, base_at = 0, sequence_at = 0, residual_at = 0, ops_at = 0,
+  int32_t sums_at = 0, red_at = 0, turns_at = 0, norm_at = 0, best_at = 0, zeros_at = 0, base_at = 0, sequence_at = 0, residual_at = 0, ops_at = 0,
           streams_at = 0,
           pairs_at = 0, barriers_at = 0, ring_at = 0;
   int32_t slot_bytes = 0, slots = 0, in_flight = 0;
@@ -147,6 +149,8 @@ class ResidentProgram {
   int splits(int64_t length) const;
   // `step` names the sequence, token, position and frequencies; the rest is filled in here.
   Status launch(ResidentStep step, cudaStream_t stream) const;
+  // Of the logits of the last step.
+  RowBests bests() const { return {step_.bests, grid_}; }
   int64_t bytes() const { return memory_.bytes(); }
   // The same before there is one, as far as the shape of the model tells: 0 where it is not for this kernel.
   static int64_t bytes_for(const DecoderConfig& config, const DeviceTraits& traits);
