@@ -148,6 +148,17 @@ __global__ void __launch_bounds__(W * 32) tile_matmul(Tiles w, const __half* x, 
   }
 }
 
+// Cut to what f16 holds; NaN stays NaN.
+__device__ __forceinline__ __half2 cut_pair(__half2 v) {
+  const __half2 top = __float2half2_rn(65504.f);
+#if __CUDA_ARCH__ >= 800
+  return __hmax2_nan(__hmin2_nan(v, top), __hneg2(top));
+#else
+  const __half2 cut = __hmax2(__hmin2(v, top), __hneg2(top));
+  return __halves2half2(__hisnan(__low2half(v)) ? __low2half(v) : __low2half(cut), __hisnan(__high2half(v)) ? __high2half(v) : __high2half(cut));
+#endif
+}
+
 // Columns 8t .. 8t+7 of block b, row r, times their scale, as four pairs of f16.
 template <Codes C>
 __device__ __forceinline__ uint4 unpack_block(const Tiles& w, const LaneCodes<C>& codes, int b, int r, const GroupMeta& meta, float row_scale) {
@@ -164,11 +175,10 @@ __device__ __forceinline__ uint4 unpack_block(const Tiles& w, const LaneCodes<C>
     // 1024 + code is exact, so is the difference to 1024 + zero, and the product is rounded once, as in float32.
     constexpr uint32_t kBase = 0x64006400u;
     const __half2 zero = half2_of((r == 0 ? meta.zero0 : meta.zero1) | kBase);
-    const __half2 by = __float2half2_rn(scale / kCodeUnit), top = __float2half2_rn(65504.f);
+    const __half2 by = __float2half2_rn(scale / kCodeUnit);
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      const __half2 v = __hmul2(__hsub2(half2_of(a[i] | kBase), zero), by);
-      a[i] = bits_of(__hmax2(__hmin2(v, top), __hneg2(top)));
+      a[i] = bits_of(cut_pair(__hmul2(__hsub2(half2_of(a[i] | kBase), zero), by)));
     }
   } else if (C != Codes::kHalf || w.row_scale != nullptr) {
     if constexpr (has_zeros(C)) subtract_zero(a, r == 0 ? meta.zero0 : meta.zero1);

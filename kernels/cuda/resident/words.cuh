@@ -19,9 +19,13 @@ namespace nbl::cuda {
 __device__ __forceinline__ void put_word(uint2* at, uint32_t bits, uint32_t tag) {
   store_word(at, bits, tag);
 }
+// The upper 24 bits of a float32, rounded. All bits of a NaN may be set, and rounding would make it a zero.
+__device__ __forceinline__ uint32_t pair_bits(float value) {
+  return value == value ? __float_as_uint(value) + 0x80u & 0xffffff00u : 0x7fc00000u;
+}
 __device__ __forceinline__ void put_pair(uint2* at, float first, float second, uint32_t tag) {
-  const uint32_t low = (__float_as_uint(first) + 0x80u & 0xffffff00u) | (tag & 0xffu);
-  const uint32_t high = (__float_as_uint(second) + 0x80u & 0xffffff00u) | (tag >> 8 & 0xffu);
+  const uint32_t low = pair_bits(first) | (tag & 0xffu);
+  const uint32_t high = pair_bits(second) | (tag >> 8 & 0xffu);
   store_word(at, low, high);
 }
 __device__ __forceinline__ void put_half(uint32_t* at, __half value, uint32_t tag) {

@@ -275,6 +275,12 @@ TEST(TaggedWords, AreThereWhenAllOfTheirTagIs) {
   EXPECT_TRUE(pairs_have(kTag));
   EXPECT_EQ(pair_value(pairs[0].x), 1.f);
   EXPECT_EQ(pair_value(pairs[0].y), -2.f);
+  for (const uint32_t bits : {0x7fffffffu, 0x7fc00000u, 0xffffffffu, 0x7f800001u}) {
+    put_pair(&pairs[0], __uint_as_float(bits), __uint_as_float(bits), kTag);
+    EXPECT_TRUE(pairs_have(kTag) && std::isnan(pair_value(pairs[0].x)) && std::isnan(pair_value(pairs[0].y)));
+  }
+  put_pair(&pairs[0], std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity(), kTag);
+  EXPECT_TRUE(std::isinf(pair_value(pairs[0].x)) && std::isinf(pair_value(pairs[0].y)));
   EXPECT_NEAR(pair_value(pairs[1].x), 3e30f, 3e30f * kPairRounding);
   EXPECT_NEAR(pair_value(pairs[1].y), 4e-30f, 4e-30f * kPairRounding);
 }
