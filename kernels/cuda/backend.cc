@@ -35,7 +35,7 @@ class CudaBackend final : public Backend {
   void end_load() const override;
   int64_t free_bytes() const override;
   // Measured on an H100 with Mistral-7B's shape in AWQ: 512, 1024 and 2048 tokens at a time make 32.9k, 37.8k and 38.3k tokens/s, and a
-  // session takes 62, 90 and 277 MB for them (the 90 are what was measured less the room for cuBLAS, which it had and did not use).
+  // session takes 62, 89 and 277 MB for them.
   int64_t prefill_chunk() const override { return 2048; }
   Result<DeviceRates> measure_rates() const override {
     DeviceScope scope(traits_.device);

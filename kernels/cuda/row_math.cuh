@@ -14,13 +14,17 @@ __device__ __forceinline__ float2 warp_sum(float2 v) {
   return v;
 }
 
-// The larger value of the warp, the lower id of equals; in every lane. An id of 2^31-1 stands for nothing.
+// Keeps the larger of two values, of equals the one with the lower id. An id of 2^31-1 stands for nothing.
+__device__ __forceinline__ void keep_better(float& value, int32_t& id, float other, int32_t other_id) {
+  if (other_id != 0x7fffffff && (id == 0x7fffffff || other > value || (other == value && other_id < id))) value = other, id = other_id;
+}
+// The same over the warp, in every lane.
 __device__ __forceinline__ void warp_best(float& value, int32_t& id) {
 #pragma unroll
   for (int step = 16; step > 0; step /= 2) {
     const float other = __shfl_xor_sync(~0u, value, step);
     const int32_t other_id = __shfl_xor_sync(~0u, id, step);
-    if (other_id != 0x7fffffff && (id == 0x7fffffff || other > value || (other == value && other_id < id))) value = other, id = other_id;
+    keep_better(value, id, other, other_id);
   }
 }
 

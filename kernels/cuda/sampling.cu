@@ -219,7 +219,8 @@ __device__ inline void publish(DrawState* state, int row, const StepRows& step, 
 }
 
 template <bool kCluster>
-__global__ void __launch_bounds__(kThreads, 1) draw_rows(DrawScratch scratch, StepRows step, bool advance, const float* logits, int vocab, RowBests bests) {
+__global__ void __launch_bounds__(kThreads, 1) draw_rows(DrawScratch scratch, StepRows step, bool advance, const float* logits, int vocab,
+                                                         RowBests bests) {
   extern __shared__ __align__(16) unsigned char bytes[];
   Shared& shared = *reinterpret_cast<Shared*>(bytes);
   const Team<kCluster> team;
@@ -239,8 +240,7 @@ __global__ void __launch_bounds__(kThreads, 1) draw_rows(DrawScratch scratch, St
     int32_t best_id = 0x7fffffff;
     for (int i = lane; i < bests.count; i += 32) {
       const float2 part = __ldcg(reinterpret_cast<const float2*>(bests.parts) + i);
-      const int32_t id = __float_as_int(part.y);
-      if (part.x > best || (part.x == best && id < best_id)) best = part.x, best_id = id;
+      keep_better(best, best_id, part.x, __float_as_int(part.y));
     }
     warp_best(best, best_id);
     if (lane == 0) {

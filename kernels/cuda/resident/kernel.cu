@@ -333,9 +333,7 @@ __device__ __forceinline__ void put_best(const ResidentStep& step) {
   if (at_work.tid >= 32) return;
   const PartBest* bests = reinterpret_cast<const PartBest*>(shared_memory + step.best_at);
   PartBest best = bests[at_work.tid];
-  for (int i = at_work.tid + 32; i < kWindow * kStripRows; i += 32) {
-    if (bests[i].logit > best.logit || (bests[i].logit == best.logit && bests[i].id < best.id)) best = bests[i];
-  }
+  for (int i = at_work.tid + 32; i < kWindow * kStripRows; i += 32) keep_better(best.logit, best.id, bests[i].logit, bests[i].id);
   warp_best(best.logit, best.id);
   if (at_work.tid == 0) step.bests[at_work.cta] = best;
 }

@@ -161,9 +161,8 @@ bool has_resident_shape(const DecoderConfig& c) {
 // The parts of a program's memory: tagged words and counters, in 8 bytes each, then the operations. Zeroed, and no tag is 0.
 struct ResidentMemory {
   int64_t max_splits = 1;
-  int64_t h, qkv, inner, attention, gated, parts, states;  // words, of attention and gated of two halves each
-  int64_t bests;
-  int64_t op_count;                                        // at most: three matrices of qkv, two of gate and up
+  int64_t h, qkv, inner, attention, gated, parts, states, bests;  // words, of attention and gated of two halves each
+  int64_t op_count;                                               // at most: three matrices of qkv, two of gate and up
 
   ResidentMemory(const DecoderConfig& c, int multiprocessors) {
     const int64_t heads = c.num_attention_heads, kv_heads = c.num_key_value_heads;
