@@ -134,7 +134,7 @@ __global__ void pack_quantized(Tiles t, const __grid_constant__ PackSource s, in
         for (int p = 0; p < 4; ++p) {
           const int place = 2 * (p + b % 2 * 4);
           w |= (c[2 * p] & 3u) << place | (c[2 * p + 1] & 3u) << (16 + place);
-          high |= (c[2 * p] >> 2 & 1u) << (4 * b + p) | (c[2 * p + 1] >> 2 & 1u) << (16 + 4 * b + p);
+          high |= ((c[2 * p] >> 2 & 1u) | (c[2 * p + 1] >> 2 & 1u) << 16) << high_bit_place(b, p);
         }
         words[lane * 4 + b / 2 * 2 + r] = w;
       }

@@ -25,6 +25,26 @@ __device__ __forceinline__ uint32_t convert_pair(float first, float second) {
 }
 #endif
 
+// The largest magnitude of four values, NaN where one of them is.
+__device__ __forceinline__ float largest_magnitude(float a, float b, float c, float d) {
+#if __CUDA_ARCH__ >= 800
+  float largest;
+  asm("{\n .reg .f32 a, b, c, d;\n abs.f32 a, %1;\n abs.f32 b, %2;\n abs.f32 c, %3;\n abs.f32 d, %4;\n"
+      " max.NaN.f32 a, a, b;\n max.NaN.f32 c, c, d;\n max.NaN.f32 %0, a, c;\n}"
+      : "=f"(largest)
+      : "f"(a), "f"(b), "f"(c), "f"(d));
+  return largest;
+#else
+  const auto magnitude = [](float v) { return __float_as_uint(v) & 0x7fffffffu; };  // integers compare NaN as the largest
+  return __uint_as_float(max(max(magnitude(a), magnitude(b)), max(magnitude(c), magnitude(d))));
+#endif
+}
+#if __CUDA_ARCH__ >= 800
+// Of the lanes of a warp.
+__device__ __forceinline__ uint32_t warp_largest(uint32_t v) { return __reduce_max_sync(~0u, v); }
+__device__ __forceinline__ int warp_total(int v) { return __reduce_add_sync(~0u, v); }
+#endif
+
 // ---- tensor cores
 
 // c[16x8] += a[16x16] * b[16x8]; see tile.h for which lane holds what.
@@ -40,6 +60,16 @@ __device__ __forceinline__ void mma(float (&c)[4], uint32_t a0, uint32_t a1, uin
                : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]) : "r"(a2), "r"(a3), "r"(b1));
 #endif
 }
+
+#if __CUDA_ARCH__ >= 800
+// c[16x8] += a[16x32] * b[32x8] of unsigned and signed bytes. Lane 4g+t holds of A rows g (a0, a2) and g+8 (a1, a3) in columns
+// 4t .. 4t+3 and 16 more, of B column g in the same rows (b0, b1), of C what it holds of that of mma().
+__device__ __forceinline__ void mma_bytes(int (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0, uint32_t b1) {
+  asm("mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};"
+      : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
+      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+#endif
 
 // ---- shared memory
 

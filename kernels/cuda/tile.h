@@ -18,8 +18,8 @@
 //
 // In a word of kInt4 the nibbles from the lowest are columns 8t + {0,2,4,6,1,3,5,7}: masking with 0x000f000f gives two
 // neighbours in the two halves of a register. kInt2 and the low plane of kInt3 do the same with two bits: bits 2p and
-// 16+2p of a word are the column pair p % 4 of block p / 4 of that half. In the high plane of kInt3 bits j and 16+j
-// belong to the column pair j % 4 of block j / 4.
+// 16+2p of a word are the column pair p % 4 of block p / 4 of that half. In the high plane of kInt3 bits high_bit_place(b, p) and
+// 16 more belong to the column pair p of block b: in the same bytes, and two bits apart, as the low bits.
 //
 // N is padded to 16 and K to 128. What a padded column holds does not matter: x is zero there.
 #pragma once
@@ -51,6 +51,8 @@ NBL_HD constexpr int code_bytes(Codes codes) {
   return 0;
 }
 NBL_HD constexpr bool has_zeros(Codes codes) { return codes != Codes::kHalf && codes != Codes::kCode4; }
+
+NBL_HD constexpr int high_bit_place(int block, int pair) { return block % 2 * 8 + pair * 2 + block / 2; }  // kInt3
 
 // A matrix on the device, as kernels see it.
 struct Tiles {

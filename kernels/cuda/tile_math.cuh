@@ -78,9 +78,9 @@ struct LaneCodes {
       for (int i = 0; i < 4; ++i) {
         out[i] = v >> (2 * i) & 0x00030003u;
         if constexpr (C == Codes::kInt3) {
-          const int j = 4 * b + i;
+          const int place = high_bit_place(b, i);
           const uint32_t h = w[4 + r];
-          out[i] |= (j >= 2 ? h >> (j - 2) : h << (2 - j)) & 0x00040004u;
+          out[i] |= (place >= 2 ? h >> (place - 2) : h << (2 - place)) & 0x00040004u;
         }
       }
     }

@@ -192,10 +192,10 @@ __device__ __forceinline__ void finish_window(const ResidentStep& step, const Re
 }
 
 // factor: of all results, beside what belongs to their rows.
-template <Codes C, int GB, bool Wide, bool OwnSums>
+template <Codes C, int GB, bool Wide>
 __device__ __forceinline__ Ring consume(const ResidentStep& step, const ResidentOp& op, uint32_t tag, int begin, int end, float factor,
                                         Ring ring) {
-  using Product = RecordProduct<C, GB, Wide, OwnSums>;
+  using Product = RecordProduct<C, GB, Wide>;
   const int tid = here().tid, lane = tid & 31, warp = tid >> 5;
   const int records = op.records, share = op.warp_records, chunk = share * kConsumerWarps;
   const int total = (end - begin) * records, slots = step.slots, slot_bytes = step.slot_bytes;
@@ -203,24 +203,21 @@ __device__ __forceinline__ Ring consume(const ResidentStep& step, const Resident
   const uint32_t full = barriers + 8 * (warp * kSlotPieces / kConsumerWarps);  // of this warp's piece of slot 0
   const unsigned char* slots_at = shared_memory + step.ring_at;
   float* red = reinterpret_cast<float*>(shared_memory + step.red_at) + warp * kStripRows + lane / 4;
-  const float* sums = reinterpret_cast<const float*>(shared_memory + step.sums_at);
+  const uint32_t* factors = reinterpret_cast<const uint32_t*>(shared_memory + step.factors_at);
   const uint32_t* pairs = reinterpret_cast<const uint32_t*>(shared_memory + step.pairs_at);
   // Where a lane finds x of record 0 of a strip, and how far the next one's is.
-  constexpr int kXBytes = record_columns(C) * 2;
-  const int x_step = lane < 4 ? kXBytes : 0;
-  const unsigned char* x = shared_memory + (lane < 4 ? lane * (Product::kPairedX ? 32 : 16) : step.zeros_at);
+  const int x_offset = Product::x_offset(lane), x_step = x_offset < 0 ? 0 : Product::kXBytes;
+  const unsigned char* x = shared_memory + (x_offset < 0 ? step.zeros_at : x_offset);
   int strip = 0, k = warp * share;  // the strip whose sums are kept, and the warp's first record of the chunk, counted from the strip's
   int window = 0;                   // the one that strip lies in
-  float acc0 = 0.f, acc1 = 0.f, acc2 = 0.f, acc3 = 0.f, d[4] = {}, e[4] = {};  // of even and odd records of a run
+  LaneSums sums;
   const auto leave_strip = [&] {
+    const float2 rows = Product::row_sums(sums, lane);
     if (lane % 4 == 0) {
       float* at = red + (strip & (2 * kWindow - 1)) * (kConsumerWarps * kStripRows);
-      at[0] = C == Codes::kHalf ? d[0] + e[0] : acc0 + acc2;
-      at[8] = C == Codes::kHalf ? d[2] + e[2] : acc1 + acc3;
+      at[0] = rows.x, at[8] = rows.y;
     }
-    acc0 = acc1 = acc2 = acc3 = 0.f;
-#pragma unroll
-    for (int i = 0; i < 4; ++i) d[i] = e[i] = 0.f;
+    sums = LaneSums();
   };
 #pragma unroll 1
   for (int base = warp * share; base - warp * share < total; base += chunk) {
@@ -238,20 +235,16 @@ __device__ __forceinline__ Ring consume(const ResidentStep& step, const Resident
       }
       const int run = min(left, records - at);  // of this strip
       const unsigned char* lane_x = x + at * x_step;
-      const float* group_sums = sums + at * Product::kGroups;
+      const uint32_t* factors_of_x = factors + at * Product::kFactorWords;
       left -= run, at += run;
-      const auto add = [&](int i, float& first, float& second, float(&sum)[4]) {
-        Product::add(record + i * Product::kRecordBytes, pairs, lane_x + i * x_step, group_sums + i * Product::kGroups, lane, first,
-                     second, sum);
-      };
       int r = run;
 #pragma unroll 1
       for (; r >= 2; r -= 2) {
-        add(0, acc0, acc1, d), add(1, acc2, acc3, e);
-        record += 2 * Product::kRecordBytes, lane_x += 2 * x_step, group_sums += 2 * Product::kGroups;
+        Product::template add<2>(record, pairs, lane_x, factors_of_x, lane, sums);
+        record += 2 * Product::kRecordBytes, lane_x += 2 * x_step, factors_of_x += 2 * Product::kFactorWords;
       }
       if (r > 0) {
-        add(0, acc0, acc1, d);
+        Product::template add<1>(record, pairs, lane_x, factors_of_x, lane, sums);
         record += Product::kRecordBytes;
       }
     }
@@ -267,15 +260,14 @@ __device__ __forceinline__ Ring consume(const ResidentStep& step, const Resident
 
 // One jump to the code of a format: it is far from all else, and each step on the way to it is fetched anew. The most common one
 // comes first.
-template <bool OwnSums>
 __device__ __forceinline__ Ring multiply(const ResidentStep& step, const ResidentOp& op, uint32_t tag, int begin, int end, float factor,
                                          Ring ring) {
   if (op.format == resident_format(Codes::kInt4, 4, false)) {
-    return consume<Codes::kInt4, 4, false, OwnSums>(step, op, tag, begin, end, factor, ring);
+    return consume<Codes::kInt4, 4, false>(step, op, tag, begin, end, factor, ring);
   }
 #define NBL_CONSUME(codes, group_blocks, wide) \
   case resident_format(codes, group_blocks, wide): \
-    return consume<codes, group_blocks, wide, OwnSums>(step, op, tag, begin, end, factor, ring);
+    return consume<codes, group_blocks, wide>(step, op, tag, begin, end, factor, ring);
 #define NBL_CONSUME_SCALES(codes) \
   NBL_CONSUME(codes, 1, false) \
   NBL_CONSUME(codes, 2, false) \
@@ -416,10 +408,10 @@ __global__ void __launch_bounds__(kThreads, 1) resident_step(const __grid_consta
           reinterpret_cast<uint32_t*>(shared_memory + step.pairs_at)[j] = op.code_pairs[j / 32];
         pairs_of = op.code_pairs;
       }
-      const float factor = stage<Units>(op, base + op.in_tag, reinterpret_cast<__half*>(shared_memory),
-                                        reinterpret_cast<float*>(shared_memory + step.sums_at),
+      const float factor = stage<Units>(op, base + op.in_tag, shared_memory,
+                                        reinterpret_cast<uint32_t*>(shared_memory + step.factors_at),
                                         reinterpret_cast<float2*>(shared_memory + step.norm_at), guess, tid);
-      ring = multiply<kOwnSums<Units>>(step, op, base + op.out_tag, begin, end, factor, ring);
+      ring = multiply(step, op, base + op.out_tag, begin, end, factor, ring);
       for (int window = ring.window; window * kWindow < end - begin; ++window) {
         finish_window(step, op, base + op.out_tag, window, begin, end, factor, tid);
       }

@@ -103,7 +103,6 @@ class ProgramWriter {
     head.out = logits_;
     SharedPairs pairs;
     for (ResidentOp& op : ops_) {
-      op.scattered = op.in_place != nullptr && op.input != ResidentInput::kHalves && op.input != ResidentInput::kManyHalves;
       if (op.code_pairs == nullptr) continue;
       NBL_ASSIGN_OR_RETURN(op.code_pairs, pairs.same_as(op.code_pairs, stream));
     }
@@ -125,7 +124,7 @@ class ProgramWriter {
     op.width = width, op.padded_k = static_cast<int>(linear.weight->padded_k());
     op.group_blocks = t.group / 32;
     op.codes = t.codes;
-    op.unit = has_zeros(t.codes) ? kCodeUnit : 1.f;
+    op.unit = product_unit(t.codes);
     op.records_inverse = static_cast<uint32_t>(std::min<uint64_t>(UINT32_MAX, ((uint64_t{1} << 32) + t.records - 1) / t.records));
     op.format = resident_format(t.codes, op.group_blocks, t.codes != Codes::kHalf && t.wide_scales);
     op.output = output;
@@ -223,10 +222,12 @@ Result<std::unique_ptr<ResidentProgram>> ResidentProgram::create(const DeviceDec
   std::vector<ResidentOp>& ops = writer.ops();
 
   ResidentStep& step = program->step_;
-  int64_t widest = 0;
+  int64_t x_bytes = 0, factor_bytes = 0;
   bool pairs = false;
   for (ResidentOp& op : ops) {
-    widest = std::max<int64_t>(widest, op.padded_k);
+    const int64_t units = op.padded_k / kUnitColumns;
+    x_bytes = std::max(x_bytes, units * x_unit_bytes(op.codes));
+    if (x_digits(op.codes) > 0) factor_bytes = std::max(factor_bytes, units * x_factor_words(op.group_blocks) * 4);
     pairs = pairs || op.code_pairs != nullptr;
     if (op.strips == 0) continue;
     // Records of a chunk: as many as a slot holds, in twos of each warp since it multiplies two at once; or all that a CTA
@@ -239,13 +240,13 @@ Result<std::unique_ptr<ResidentProgram>> ResidentProgram::create(const DeviceDec
   }
   const int task_heads = mma_task_heads(static_cast<int>(c.num_attention_heads), static_cast<int>(c.num_key_value_heads));
   const int attention_bytes = mma_attention_bytes(static_cast<int>(c.head_dim), kConsumerWarps, task_heads);
-  int at = round_up(std::max<int64_t>(widest * 2, attention_bytes), 128);
+  int at = round_up(std::max<int64_t>(x_bytes, attention_bytes), 128);
   const auto take = [&at](int64_t bytes) {
     const int here = at;
     at += round_up(bytes, 16);
     return here;
   };
-  step.sums_at = take(widest / 32 * 4);
+  step.factors_at = take(factor_bytes);
   step.red_at = take(kRedFloats * 4);
   step.turns_at = take(decoder.rotary_half() * 8);
   step.norm_at = take(kConsumerWarps * 8);

@@ -17,6 +17,7 @@
 
 #include "kernels/cuda/device_decoder.h"
 #include "kernels/cuda/device_traits.h"
+#include "kernels/cuda/resident/x_layout.h"
 #include "kernels/cuda/sampling.h"
 
 namespace nbl::cuda {
@@ -33,12 +34,7 @@ constexpr int kPairBytes = 256 * 32 * 4;
 constexpr int kZeroBytes = 256;  // of shared memory, for the lanes that read zeros as x
 constexpr uint32_t kEmbeddingTag = 1;  // a step's first tag: of the embedding's row; the operations' follow
 constexpr int kMmaHeads = 8;     // query heads of one task of attention
-constexpr int kUnitColumns = 128;  // of a row: a warp finds so many at once, four of them a lane
 constexpr int kMostUnits = 4;      // of a warp, that the kernel keeps of a row of the residual; it is compiled for 1, 2 and so many
-// Whether products sum x by groups themselves, as zeros need it, by matrix units. It takes a tenth more instructions, and shortens the way
-// from a row's arrival to them: rows of one unit a warp gain (444 us became 430 with Qwen2.5-0.5B), of two lose (743 us became 756).
-template <int Units>
-constexpr bool kOwnSums = Units == 1;
 
 // Heads that the largest task of attention has.
 NBL_HD constexpr int mma_task_heads(int heads, int kv_heads) { return heads / kv_heads < kMmaHeads ? heads / kv_heads : kMmaHeads; }
@@ -94,7 +90,6 @@ struct alignas(16) ResidentOp {
   ResidentInput input = ResidentInput::kNormed;
   ResidentOutput output = ResidentOutput::kTagged;
   Activation activation = Activation::kSilu;
-  bool scattered = false;  // x lies by in_place, so that its groups are summed afterwards
   AttentionShape attention;  // where strips == 0
 };
 
@@ -128,9 +123,8 @@ struct ResidentStep {
   float rotary_factor = 1;
   DType table_type = DType::kF32;
   // Places in shared memory, in bytes: x (also attention's scratch) begins at 0.
-  int32_t sums_at = 0, red_at = 0, turns_at = 0, norm_at = 0, best_at = 0, zeros_at = 0, base_at = 0, sequence_at = 0, residual_at = 0, ops_at = 0,
-          streams_at = 0,
-          pairs_at = 0, barriers_at = 0, ring_at = 0;
+  int32_t factors_at = 0, red_at = 0, turns_at = 0, norm_at = 0, best_at = 0, zeros_at = 0, base_at = 0, sequence_at = 0,
+          residual_at = 0, ops_at = 0, streams_at = 0, pairs_at = 0, barriers_at = 0, ring_at = 0;
   int32_t slot_bytes = 0, slots = 0, in_flight = 0;
 };
 

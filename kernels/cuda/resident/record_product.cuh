@@ -1,167 +1,251 @@
-// What a consumer warp of the resident kernel does with one record (tile.h): products of 16 rows with one x.
+// What a consumer warp of the resident kernel does with one record or two (tile.h): products of 16 rows with one x.
 //
-// Only column 0 of operand B carries x, which the four lanes with g == 0 read; the others read zeros. Codes
-// are used where they lie in their word, as f16 subnormals worth code * 2^-24 * 4^i or 16^i (tile_math.cuh):
-// one AND a pair, and an accumulator of its own for each place i. Zeros are not taken off the codes but, a
-// group at a time, off the result: sum((q - z) x) = sum(q x) - z sum(x), in float32.
+// Of operand B of the matrix products, columns from 0 on carry x of the first record, columns from 4 on that of the second, and the
+// others zeros. So the x of both is one load, and of each product the lanes that hold the columns of its record go on.
+//
+// Values, of f16 or a codebook, are multiplied with x in f16, one column.
+//
+// Integer codes are multiplied as they lie in their bytes. One AND leaves four codes of a word, each worth 1, 4, 16 or 64 times
+// itself by its place in the byte: operand A of an mma of bytes. x is in fixed point (FixedPoint), one factor for 128 columns, and
+// column d of the record is its digit d to the base 256, the first the most significant: all digits in one mma, exactly.
+// Zeros are taken off the result, a group at a time: sum((q - z) x) = sum(q x) - z sum(x).
 #pragma once
 
+#include "kernels/cuda/resident/x_layout.h"
 #include "kernels/cuda/tile_math.cuh"
 
 namespace nbl::cuda {
 
-// The order of x in shared memory, so that a lane's 16-byte loads give operands B as they are used. A word is
-// a pair of columns; pair p (0..3) of lane t is columns 8t+2p and 8t+2p+1 of a block of 32.
-//   kNatural    [block][t][p]
-//   kSplit      [block][t][p 0, 2, 1, 3]             int4: even and odd nibbles
-//   kPaired     [block / 2][t][p][block % 2]         int2, int3 in groups of 64 and more: one p of two blocks
-enum class XOrder : uint8_t { kNatural, kSplit, kPaired };
-NBL_HD constexpr XOrder x_order(Codes codes, int group_blocks) {
-  return codes == Codes::kInt4                                                   ? XOrder::kSplit
-         : (codes == Codes::kInt2 || codes == Codes::kInt3) && group_blocks >= 2 ? XOrder::kPaired
-                                                                                 : XOrder::kNatural;
-}
-// Where pair p of the 8 columns of vector v stands, in words.
-__device__ __forceinline__ int x_word(XOrder order, int v, int p) {
-  if (order == XOrder::kSplit) return 4 * v + (p >> 1 | (p & 1) << 1);
-  if (order == XOrder::kPaired) return (v / 8) * 32 + v % 4 * 8 + 2 * p + v / 4 % 2;
-  return 4 * v + p;
-}
-
-// x of one record as operand B. `at` differs by lane: the part of x of the lanes with g == 0, zeros for all
-// others.
-template <int Blocks>
-struct LaneX {
-  uint4 v[Blocks];
-  __device__ __forceinline__ void load(const unsigned char* at, bool paired) {
-#pragma unroll
-    for (int i = 0; i < Blocks; ++i) v[i] = *reinterpret_cast<const uint4*>(at + (paired ? i / 2 * 128 + i % 2 * 16 : i * 64));
-  }
-  // Word i of block b, or of the pair of blocks b and b + 1.
-  __device__ __forceinline__ uint32_t word(int b, int i) const {
-    const uint4& u = v[b + i / 4];
-    return i % 4 == 0 ? u.x : i % 4 == 1 ? u.y : i % 4 == 2 ? u.z : u.w;
+// x of 128 columns as fixed-point numbers: the largest magnitude is from 16256 to below 32512, which two signed digits can say, and
+// 64 times that three.
+struct FixedPoint {
+  float multiplier, factor;  // of x, of the result
+  __device__ __forceinline__ explicit FixedPoint(uint32_t largest) {  // the bits of the largest magnitude
+    const uint32_t exponent = max(largest, 0x0d800000u) & 0x7f800000u;  // what is below 2^-100 counts as 0
+    multiplier = __uint_as_float((267u << 23 | 0x7e0000u) - exponent);                // 1.984375 * 2^(13 - exponent)
+    factor = __uint_as_float(exponent - ((14u << 23) - 0x10204u));                    // 1 / multiplier
+    if (largest >= 0x7f800000u) factor = __uint_as_float(0x7fffffffu);  // nor are products numbers
   }
 };
 
-// Adds one record to the sums of rows g and g+8 (valid in the lanes with t == 0), in units of kCodeUnit for
-// integer codes. sums: sum(x) of every group of the record, in the same unit. `d` is the running accumulator
-// of kHalf.
-template <Codes C, int GB, bool Wide, bool OwnSums = false>
+// x of one record as operand B. `at` differs by lane: its part of x, zeros where its column of B has none.
+template <Codes C>
+struct LaneX {
+  static constexpr int kVectors = x_digits(C) > 0 ? 2 : record_columns(C) / 32, kStep = x_digits(C) > 0 ? 64 * x_digits(C) : 64;
+  uint4 v[kVectors];
+  __device__ __forceinline__ void load(const unsigned char* at) {
+#pragma unroll
+    for (int i = 0; i < kVectors; ++i) v[i] = *reinterpret_cast<const uint4*>(at + i * kStep);
+  }
+  __device__ __forceinline__ uint32_t word(int vector, int i) const {
+    const uint4& u = v[vector];
+    return i == 0 ? u.x : i == 1 ? u.y : i == 2 ? u.z : u.w;
+  }
+};
+
+// What a lane has added up for rows g and g+8.
+struct LaneSums {
+  float rows[2] = {};
+  float halves[2][4] = {};  // of kHalf: accumulators of the first and the second of two records
+};
+
+template <Codes C, int GB, bool Wide>
 struct RecordProduct {
-  static constexpr bool kPairedX = x_order(C, GB) == XOrder::kPaired;
+  static constexpr int kDigits = x_digits(C);
+  static constexpr int kXBytes = x_unit_bytes(C) * record_columns(C) / kUnitColumns;
+  static constexpr int kFactorWords = kDigits > 0 ? x_factor_words(GB) : 1;
   static constexpr int kBlocks = record_columns(C) / 32;
   static constexpr int kGroups = C == Codes::kHalf ? 0 : kBlocks / GB;  // of a record
   static constexpr int kGroupBytes = kStripRows * ((Wide ? 4 : 2) + has_zeros(C));
   static constexpr int kRecordBytes = code_bytes(C) + kGroups * kGroupBytes;
 
-  struct Meta {
-    float scale0, scale1, zero0, zero1;
-  };
-  static __device__ __forceinline__ Meta load_group(const unsigned char* meta, int g) {
-    Meta m;
-    const float2 s = Wide ? reinterpret_cast<const float2*>(meta)[g] : __half22float2(reinterpret_cast<const __half2*>(meta)[g]);
-    meta += Wide ? 64 : 32;
-    m.scale0 = s.x, m.scale1 = s.y, m.zero0 = m.zero1 = 0.f;
-    if constexpr (has_zeros(C)) {
-      const uint32_t z = reinterpret_cast<const uint16_t*>(meta)[g];  // bytes become floats as the low bits of 2^23
-      m.zero0 = __uint_as_float(__byte_perm(z, 0x4b000000u, 0x7540)) - 8388608.f;
-      m.zero1 = __uint_as_float(__byte_perm(z, 0x4b000000u, 0x7541)) - 8388608.f;
-    }
-    return m;
+  static __device__ __forceinline__ float2 load_scales(const unsigned char* meta, int g) {
+    return Wide ? reinterpret_cast<const float2*>(meta)[g] : __half22float2(reinterpret_cast<const __half2*>(meta)[g]);
+  }
+  // Of both rows, a byte each.
+  static __device__ __forceinline__ uint32_t load_zeros(const unsigned char* meta, int g) {
+    return reinterpret_cast<const uint16_t*>(meta + (Wide ? 64 : 32))[g];
   }
 
-  static __device__ __forceinline__ void add(const unsigned char* record, const uint32_t* pairs, const unsigned char* x, const float* sums,
-                                             int lane, float& acc0, float& acc1, float (&d)[4]) {
-    LaneCodes<C> codes;
-    LaneX<kBlocks> xs;
-    codes.load(record, lane);
-    xs.load(x, kPairedX);
-    if constexpr (C == Codes::kHalf) {
+  // Where a lane finds its part of x, in bytes from that of the first record; negative: nowhere.
+  static __device__ __forceinline__ int x_offset(int lane) {
+    const int column = lane / 4 % 4;
+    return column < (kDigits > 0 ? kDigits : 1) ? lane / 16 * kXBytes + column * 64 + lane % 4 * 16 : -1;
+  }
+
+  // Adds one record or two that follow one another. x: as x_offset() says, or zeros; where there is one record it does not matter what
+  // stands behind its x. `factors`: what stands beside the first one's x (x_layout.h).
+  template <int Records>
+  static __device__ __forceinline__ void add(const unsigned char* record, const uint32_t* pairs, const unsigned char* x,
+                                             const uint32_t* factors, int lane, LaneSums& sums) {
+    const int mine = lane % 4 / 2;  // the record whose columns the lane holds
+    const bool none = mine >= Records;
+    const unsigned char* my_record = record + (none ? 0 : mine * kRecordBytes);
+    LaneCodes<C> codes[Records];
 #pragma unroll
-      for (int b = 0; b < kBlocks; ++b) {
-        const uint32_t* w0 = codes.w + 8 * b;
-        const uint32_t* w1 = w0 + 4;
-        mma(d, w0[0], w1[0], w0[1], w1[1], xs.word(b, 0), xs.word(b, 1));
-        mma(d, w0[2], w1[2], w0[3], w1[3], xs.word(b, 2), xs.word(b, 3));
+    for (int i = 0; i < Records; ++i) codes[i].load(record + i * kRecordBytes, lane);
+    LaneX<C> xs;
+    xs.load(x);
+    if constexpr (kDigits > 0) {
+      uint32_t of_x[kFactorWords];
+      load_factors(factors + (none ? 0 : mine * kFactorWords), of_x);
+#pragma unroll
+      for (int group = 0; group < kGroups; ++group) {
+        const unsigned char* meta = my_record + code_bytes(C) + group * kGroupBytes;
+        int2 digits = digit_products(codes[0], xs, group);
+#pragma unroll
+        for (int i = 1; i < Records; ++i) {
+          const int2 others = digit_products(codes[i], xs, group);
+          digits.x = mine == i ? others.x : digits.x, digits.y = mine == i ? others.y : digits.y;
+        }
+        const float factor = none ? 0.f : __uint_as_float(of_x[0]);
+        const float2 scales = load_scales(meta, lane >> 2);
+        const float2 y = without_zeros(digits, load_zeros(meta, lane >> 2), of_x[1 + group], lane);
+        sums.rows[0] += scales.x * factor * y.x, sums.rows[1] += scales.y * factor * y.y;
       }
+    } else if constexpr (C == Codes::kHalf) {
+#pragma unroll
+      for (int i = 0; i < Records; ++i) add_halves(codes[i], xs, sums.halves[i]);
     } else {
 #pragma unroll
       for (int group = 0; group < kGroups; ++group) {
-        const Meta m = load_group(record + code_bytes(C) + group * kGroupBytes, lane >> 2);
-        float2 y = group_product(codes, xs, group, pairs, lane);
-        if constexpr (has_zeros(C)) {
-          const float s = OwnSums ? group_sum(xs, group) : sums[group];
-          y.x -= m.zero0 * s, y.y -= m.zero1 * s;
+        float2 y = make_float2(0.f, 0.f);
+#pragma unroll
+        for (int i = 0; i < Records; ++i) {
+          const float2 product = value_products(codes[i], xs, group, pairs, lane);
+          y.x = mine == i ? product.x : y.x, y.y = mine == i ? product.y : y.y;
         }
-        acc0 += m.scale0 * y.x, acc1 += m.scale1 * y.y;
+        const float2 scales = load_scales(my_record + code_bytes(C) + group * kGroupBytes, lane >> 2);
+        sums.rows[0] += scales.x * y.x, sums.rows[1] += scales.y * y.y;
       }
     }
+  }
+  // The sums of rows g and g+8 over all lanes that have a part of them, in those with t == 0.
+  static __device__ __forceinline__ float2 row_sums(const LaneSums& sums, int lane) {
+    float2 v = make_float2(sums.rows[0], sums.rows[1]);
+    if constexpr (C == Codes::kHalf) {
+      const bool second = lane % 4 / 2 != 0;
+      v.x = second ? sums.halves[1][0] : sums.halves[0][0], v.y = second ? sums.halves[1][2] : sums.halves[0][2];
+    }
+    v.x += __shfl_down_sync(~0u, v.x, 2), v.y += __shfl_down_sync(~0u, v.y, 2);
+    if constexpr (kDigits == 3) {  // the last digit, 65536 times too large
+      v.x += __shfl_down_sync(~0u, v.x, 1) * (1.f / 65536), v.y += __shfl_down_sync(~0u, v.y, 1) * (1.f / 65536);
+    }
+    return v;
   }
 
  private:
-  // The sum of x over the blocks of one group, by matrix units as well.
-  static __device__ __forceinline__ float group_sum(const LaneX<kBlocks>& xs, int group) {
-    constexpr uint32_t kOnes = 0x00010001u;  // the unit of codes, twice
-    float first[4] = {}, second[4] = {};
+  static __device__ __forceinline__ void load_factors(const uint32_t* at, uint32_t (&words)[kFactorWords]) {
+    if constexpr (kFactorWords == 2) {
+      const uint2 v = *reinterpret_cast<const uint2*>(at);
+      words[0] = v.x, words[1] = v.y;
+    } else {
 #pragma unroll
-    for (int i = 0; i < GB; ++i) {
-      const uint4& v = xs.v[group * GB + i];
-      mma(first, kOnes, kOnes, kOnes, kOnes, v.x, v.y);
-      mma(second, kOnes, kOnes, kOnes, kOnes, v.z, v.w);
-    }
-    return first[0] + second[0];
-  }
-  // Products of the codes alone with x, over the blocks of one group: rows g and g+8 in the lanes with t ==
-  // 0.
-  static __device__ __forceinline__ float2 group_product(const LaneCodes<C>& codes, const LaneX<kBlocks>& xs, int group,
-                                                         const uint32_t* pairs, int lane) {
-    if constexpr (C == Codes::kInt4) {
-      float even[4] = {}, odd[4] = {};  // nibbles worth 1 and 16
-#pragma unroll
-      for (int i = 0; i < GB; ++i) {
-        const int b = group * GB + i;
-        const uint32_t u = codes.w[b / 2 * 4 + b % 2 * 2], v = codes.w[b / 2 * 4 + b % 2 * 2 + 1];
-        const uint32_t u8 = u >> 8, v8 = v >> 8;
-        mma(even, u & 0x000f000fu, v & 0x000f000fu, u8 & 0x000f000fu, v8 & 0x000f000fu, xs.word(b, 0), xs.word(b, 1));
-        mma(odd, u & 0x00f000f0u, v & 0x00f000f0u, u8 & 0x00f000f0u, v8 & 0x00f000f0u, xs.word(b, 2), xs.word(b, 3));
+      for (int i = 0; i < kFactorWords; i += 4) {
+        const uint4 v = *reinterpret_cast<const uint4*>(at + i);
+        words[i] = v.x, words[i + 1] = v.y, words[i + 2] = v.z, words[i + 3] = v.w;
       }
-      return make_float2(even[0] + odd[0] * 0.0625f, even[2] + odd[2] * 0.0625f);
-    } else if constexpr ((C == Codes::kInt2 || C == Codes::kInt3) && GB >= 2) {
-      float place[4][4] = {};  // pairs worth 1, 4, 16 and 64
+    }
+  }
+  // Two columns of a sum, which are digits of the result, of rows g and g+8.
+  static __device__ __forceinline__ int2 two_digits(const int (&c)[4]) { return make_int2(c[0] * 256 + c[1], c[2] * 256 + c[3]); }
+
+  // Products of integer codes, zeros not taken off, with x in digits, over one group.
+  static __device__ __forceinline__ int2 digit_products(const LaneCodes<C>& codes, const LaneX<C>& xs, int group) {
+    const int first = group * GB;  // block
+    if constexpr (C == Codes::kInt4) {
+      constexpr uint32_t kLow = 0x0f0f0f0fu, kHigh = 0xf0f0f0f0u;
+      int low[4] = {}, high[4] = {};  // nibbles worth 1 and 16
 #pragma unroll
-      for (int i = 0; i < GB; i += 2) {
-        const int b = group * GB + i;
-        const uint32_t u = codes.w[b / 2 * 2], v = codes.w[b / 2 * 2 + 1];
-#pragma unroll
-        for (int p = 0; p < 4; ++p) {
-          const uint32_t mask = 0x00030003u << (2 * p);
-          uint32_t a[4] = {u & mask, v & mask, (u >> 8) & mask, (v >> 8) & mask};
-          if constexpr (C == Codes::kInt3) {
-            const uint32_t high = 0x00040004u << (2 * p);
-            a[0] |= moved(codes.w[4], p + 2 - 4 * b) & high, a[1] |= moved(codes.w[5], p + 2 - 4 * b) & high;
-            a[2] |= moved(codes.w[4], p - 2 - 4 * b) & high, a[3] |= moved(codes.w[5], p - 2 - 4 * b) & high;
-          }
-          mma(place[p], a[0], a[1], a[2], a[3], xs.word(b, 2 * p), xs.word(b, 2 * p + 1));
+      for (int b = first; b < first + GB; b += 2) {
+        const uint32_t* w = codes.w + b / 2 * 4 + b % 2 * 2;  // [block][row]
+        const int v = b / 2, i = b % 2;
+        if constexpr (GB == 1) {
+          mma_bytes(low, w[0] & kLow, w[1] & kLow, 0, 0, xs.word(v, i), 0);
+          mma_bytes(high, w[0] & kHigh, w[1] & kHigh, 0, 0, xs.word(v, 2 + i), 0);
+        } else {
+          mma_bytes(low, w[0] & kLow, w[1] & kLow, w[2] & kLow, w[3] & kLow, xs.word(v, 0), xs.word(v, 1));
+          mma_bytes(high, w[0] & kHigh, w[1] & kHigh, w[2] & kHigh, w[3] & kHigh, xs.word(v, 2), xs.word(v, 3));
         }
       }
-      return make_float2(place[0][0] + 0.25f * place[1][0] + 0.0625f * place[2][0] + 0.015625f * place[3][0],
-                         place[0][2] + 0.25f * place[1][2] + 0.0625f * place[2][2] + 0.015625f * place[3][2]);
-    } else {
-      float first[4] = {}, second[4] = {};
 #pragma unroll
-      for (int i = 0; i < GB; ++i) {
-        const int b = group * GB + i;
-        uint32_t u[4], v[4];
-        codes.expand(b, 0, pairs, lane, u);
-        codes.expand(b, 1, pairs, lane, v);
-        mma(first, u[0], v[0], u[1], v[1], xs.word(b, 0), xs.word(b, 1));
-        mma(second, u[2], v[2], u[3], v[3], xs.word(b, 2), xs.word(b, 3));
+      for (int i = 0; i < 4; ++i) high[i] += 16 * low[i];
+      return two_digits(high);
+    } else if constexpr (C == Codes::kInt8) {
+      int sums[2][4] = {};  // two, so that one mma need not wait for the other
+#pragma unroll
+      for (int b = first; b < first + GB; ++b) {
+        const uint32_t* w = codes.w + 4 * b;  // [row][columns 4j .. 4j+3]
+        mma_bytes(sums[b % 2], w[0], w[2], w[1], w[3], xs.word(b / 2, b % 2), xs.word(b / 2, 2 + b % 2));
       }
-      return make_float2(first[0] + second[0], first[2] + second[2]);
+      if constexpr (GB > 1) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) sums[0][i] += sums[1][i];
+      }
+      return two_digits(sums[GB > 1 ? 0 : group % 2]);
+    } else {
+      int low[4] = {}, high[4] = {};  // two bits, and the third
+#pragma unroll
+      for (int half = first / 2; half < (first + GB + 1) / 2; ++half) {
+        const uint32_t kept = GB > 1 ? ~0u : group % 2 == 0 ? 0x00ff00ffu : 0xff00ff00u;  // bytes of the group
+        const uint32_t u = codes.w[2 * half], v = codes.w[2 * half + 1];
+#pragma unroll
+        for (int p = 0; p < 4; p += 2) {
+          const uint32_t mask = 0x03030303u << (2 * p) & kept, next = 0x03030303u << (2 * p + 2) & kept;
+          mma_bytes(low, u & mask, v & mask, u & next, v & next, xs.word(half, p), xs.word(half, p + 1));
+        }
+        if constexpr (C == Codes::kInt3) {
+          const uint32_t u1 = codes.w[4] >> half, v1 = codes.w[5] >> half;
+#pragma unroll
+          for (int p = 0; p < 4; p += 2) {
+            const uint32_t mask = 0x01010101u << (2 * p) & kept, next = 0x01010101u << (2 * p + 2) & kept;
+            mma_bytes(high, u1 & mask, v1 & mask, u1 & next, v1 & next, xs.word(half, p), xs.word(half, p + 1));
+          }
+        }
+      }
+#pragma unroll
+      for (int i = 0; i < 4; ++i) low[i] += 4 * high[i];
+      return two_digits(low);
     }
   }
-  static __device__ __forceinline__ uint32_t moved(uint32_t word, int left) { return left >= 0 ? word << left : word >> -left; }
+  // sum: of x; of three digits the lanes with even t have the ones that it belongs to.
+  static __device__ __forceinline__ float2 without_zeros(int2 y, uint32_t zeros, uint32_t sum, int lane) {
+    if constexpr (kDigits == 2) {
+      const int zero0 = static_cast<int>(zeros & 255u), zero1 = static_cast<int>(zeros >> 8), whole = static_cast<int>(sum);
+      return make_float2(__int2float_rn(y.x - zero0 * whole), __int2float_rn(y.y - zero1 * whole));
+    } else {
+      const float here = lane % 2 == 0 ? __uint_as_float(sum) : 0.f;
+      // Bytes become floats as the low bits of 2^23.
+      const float zero0 = __uint_as_float(__byte_perm(zeros, 0x4b000000u, 0x7540)) - 8388608.f;
+      const float zero1 = __uint_as_float(__byte_perm(zeros, 0x4b000000u, 0x7541)) - 8388608.f;
+      return make_float2(__int2float_rn(y.x) - zero0 * here, __int2float_rn(y.y) - zero1 * here);
+    }
+  }
+
+  static __device__ __forceinline__ void add_halves(const LaneCodes<C>& codes, const LaneX<C>& xs, float (&sum)[4]) {
+#pragma unroll
+    for (int b = 0; b < kBlocks; ++b) {
+      uint32_t u[4], v[4];
+      codes.expand(b, 0, nullptr, 0, u);
+      codes.expand(b, 1, nullptr, 0, v);
+      mma(sum, u[0], v[0], u[1], v[1], xs.word(b, 0), xs.word(b, 1));
+      mma(sum, u[2], v[2], u[3], v[3], xs.word(b, 2), xs.word(b, 3));
+    }
+  }
+  // Products of the values of a codebook with x in f16, over one group.
+  static __device__ __forceinline__ float2 value_products(const LaneCodes<C>& codes, const LaneX<C>& xs, int group, const uint32_t* pairs,
+                                                          int lane) {
+    float first[4] = {}, second[4] = {};
+#pragma unroll
+    for (int b = group * GB; b < group * GB + GB; ++b) {
+      uint32_t u[4], v[4];
+      codes.expand(b, 0, pairs, lane, u);
+      codes.expand(b, 1, pairs, lane, v);
+      mma(first, u[0], v[0], u[1], v[1], xs.word(b, 0), xs.word(b, 1));
+      mma(second, u[2], v[2], u[3], v[3], xs.word(b, 2), xs.word(b, 3));
+    }
+    return make_float2(first[0] + second[0], first[2] + second[2]);
+  }
 };
 
 }  // namespace nbl::cuda

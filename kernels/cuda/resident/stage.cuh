@@ -1,5 +1,5 @@
-// The input of an operation of the resident kernel: found in tagged words, normed or gated, and left as f16 in shared
-// memory in the order in which the matrix wants it, with the sums of its groups.
+// The input of an operation of the resident kernel: found in tagged words, normed or gated, and left in shared memory as the
+// matrix wants it (x_layout.h): in f16, or as digits with factors and the sums of groups.
 //
 // A warp takes units of 128 columns, whole groups of every size, and of a unit each lane four columns in a row. Its loads
 // are contiguous, several units of them are under way at once, and what they bring stays in registers until it is put
@@ -26,24 +26,15 @@ __device__ __forceinline__ float table_value(const void* table, DType type, int6
 
 // Where x goes in shared memory.
 struct StagedX {
-  __half* x;
-  float* sums;
-  XOrder order;
-  int lanes;  // vectors of 8 columns of a group; 0: no sums, as there are no zeros to take off or the products sum x themselves
-  int first_place, second_place;  // of this lane's two pairs of columns in a unit, as words
+  unsigned char* x;
+  uint32_t* factors;
+  int unit_bytes, digits, group_blocks;
 
-  __device__ __forceinline__ StagedX(const ResidentOp& op, __half* x_, float* sums_, int lane, bool own_sums)
-      : x(x_), sums(sums_), order(x_order(op.codes, op.group_blocks)), lanes(has_zeros(op.codes) && !own_sums ? 4 * op.group_blocks : 0),
-        first_place(place(2 * lane)), second_place(place(2 * lane + 1)) {}
-  // Where pair `pair` of columns of x stands, as a word; all orders permute within 32 pairs.
-  __device__ __forceinline__ int place(int pair) const { return x_word(order, pair / 4, pair % 4); }
-  __device__ __forceinline__ uint32_t* unit(int i) const { return reinterpret_cast<uint32_t*>(x) + i * (kUnitColumns / 2); }
+  __device__ __forceinline__ StagedX(const ResidentOp& op, unsigned char* x_, uint32_t* factors_)
+      : x(x_), factors(factors_), unit_bytes(x_unit_bytes(op.codes)), digits(x_digits(op.codes)), group_blocks(op.group_blocks) {}
+  __device__ __forceinline__ unsigned char* unit(int i) const { return x + i * unit_bytes; }
 };
 
-__device__ __forceinline__ float sum_of(__half2 pair) {
-  const float2 f = __half22float2(pair);
-  return f.x + f.y;
-}
 template <int Lanes>
 __device__ __forceinline__ float lanes_sum(float v) {
 #pragma unroll
@@ -64,79 +55,122 @@ __device__ __forceinline__ int column_of(const UnitRange& range, int i, int lane
   return (range.first + i * kConsumerWarps) * kUnitColumns + 4 * lane;
 }
 
-// Sums over the warp of N values a lane (a power of two), all at once: lane l has the sum of value l / (32 / N).
-template <int N, int Step = 16>
-__device__ __forceinline__ float warp_sums(float (&v)[N], int lane) {
-  if constexpr (N == 1) {
-#pragma unroll
-    for (int step = Step; step > 0; step /= 2) v[0] += __shfl_xor_sync(~0u, v[0], step);
-    return v[0];
-  } else {  // each half of the lanes goes on with half of the values
-    const bool upper = (lane & Step) != 0;
-    float kept[N / 2];
-#pragma unroll
-    for (int i = 0; i < N / 2; ++i) {
-      kept[i] = (upper ? v[i + N / 2] : v[i]) + __shfl_xor_sync(~0u, upper ? v[i] : v[i + N / 2], Step);
-    }
-    return warp_sums<N / 2, Step / 2>(kept, lane);
-  }
-}
-// Group sums of a pass, of which each lane has summed its columns of each unit.
+// Puts a pass down in f16: pairs 2i and 2i+1 are this lane's four columns of unit i. in_place: where each column of the input goes,
+// null: where it is.
 template <int Units>
-__device__ __forceinline__ void put_sums(const StagedX& to, const UnitRange& range, float (&sums)[Units], int lane) {
-  if (to.lanes == 16) {  // a group is a unit
-    const float sum = warp_sums<Units>(sums, lane);
-    const int i = lane / (32 / Units);
-    if (lane % (32 / Units) == 0 && i < range.count) to.sums[range.first + i * kConsumerWarps] = sum * (1.f / kCodeUnit);
-  } else if (to.lanes > 0) {
-#pragma unroll
-    for (int i = 0; i < Units; ++i) {
-      float sum = lanes_sum<8>(sums[i]);
-      if (to.lanes == 8) sum += __shfl_xor_sync(~0u, sum, 8);
-      if (lane % (2 * to.lanes) == 0 && i < range.count) {
-        to.sums[(range.first + i * kConsumerWarps) * (16 / to.lanes) + lane / (2 * to.lanes)] = sum * (1.f / kCodeUnit);
-      }
-    }
-  }
-}
-
-// The sums where a permutation scattered x.
-__device__ __forceinline__ void sum_groups(const StagedX& to, int units, int tid) {
-  for (int unit = tid / 32; unit < units; unit += kConsumerWarps) {
-    const uint32_t* words = to.unit(unit);
-    float sums[1] = {sum_of(half2_of(words[to.first_place])) + sum_of(half2_of(words[to.second_place]))};
-    put_sums<1>(to, {unit, 1}, sums, tid % 32);
-  }
-}
-
-// Puts a pass down: pairs 2i and 2i+1 are this lane's four columns of unit i. in_place: where each column of the input
-// goes, null: where it is; then the group sums as well.
-template <int Units>
-__device__ __forceinline__ void put_units(const StagedX& to, const int32_t* in_place, const UnitRange& range,
-                                          const uint32_t (&pairs)[2 * Units], int lane) {
-  if (in_place != nullptr) {
-#pragma unroll
-    for (int i = 0; i < Units; ++i) {
-      if (i >= range.count) continue;
-      const int4 at = __ldg(reinterpret_cast<const int4*>(in_place + column_of(range, i, lane)));
-      to.x[2 * to.place(at.x / 2) + at.x % 2] = __low2half(half2_of(pairs[2 * i]));
-      to.x[2 * to.place(at.y / 2) + at.y % 2] = __high2half(half2_of(pairs[2 * i]));
-      to.x[2 * to.place(at.z / 2) + at.z % 2] = __low2half(half2_of(pairs[2 * i + 1]));
-      to.x[2 * to.place(at.w / 2) + at.w % 2] = __high2half(half2_of(pairs[2 * i + 1]));
-    }
-    return;
-  }
-  uint32_t* words = to.unit(range.first);
-  float sums[Units];
+__device__ __forceinline__ void put_halves(const StagedX& to, const int32_t* in_place, const UnitRange& range,
+                                           const uint32_t (&pairs)[2 * Units], int lane) {
 #pragma unroll
   for (int i = 0; i < Units; ++i) {
-    if (i < range.count) {
-      words[i * (kConsumerWarps * kUnitColumns / 2) + to.first_place] = pairs[2 * i];
-      words[i * (kConsumerWarps * kUnitColumns / 2) + to.second_place] = pairs[2 * i + 1];
+    if (i >= range.count) continue;
+    if (in_place == nullptr) {
+      reinterpret_cast<uint2*>(to.unit(range.first + i * kConsumerWarps))[lane] = make_uint2(pairs[2 * i], pairs[2 * i + 1]);
+      continue;
     }
-    sums[i] = sum_of(half2_of(pairs[2 * i])) + sum_of(half2_of(pairs[2 * i + 1]));
+    const int4 at = __ldg(reinterpret_cast<const int4*>(in_place + column_of(range, i, lane)));
+    const auto put = [&](int column, __half value) {
+      reinterpret_cast<__half*>(to.unit(column / kUnitColumns))[column % kUnitColumns] = value;
+    };
+    put(at.x, __low2half(half2_of(pairs[2 * i]))), put(at.y, __high2half(half2_of(pairs[2 * i])));
+    put(at.z, __low2half(half2_of(pairs[2 * i + 1]))), put(at.w, __high2half(half2_of(pairs[2 * i + 1])));
   }
-  put_sums<Units>(to, range, sums, lane);
+}
+
+// Puts a pass down in digits (x_layout.h), with factors and sums: v[i] are this lane's four columns of unit i. A step of all units
+// before the next step of one, since each depends on the one before it.
+template <Codes C, int Units>
+__device__ __forceinline__ void put_digits(const StagedX& to, const UnitRange& range, const float4 (&v)[Units], int lane) {
+  constexpr int kDigits = x_digits(C);
+  constexpr int kPartner = C == Codes::kInt8 ? 0 : C == Codes::kInt4 ? 1 : 8;  // distance of the lane that has the other half of a word
+  // An integer is the low bits of a float beyond 2^23, and 0x8080 turns signed digits into unsigned ones.
+  constexpr float kMagic = 12582912.f;
+  constexpr int kBias = 0x8080;
+  constexpr uint32_t kFlip = 0x80808080u;
+  const bool odd = lane % 2 != 0, first = (lane & kPartner) == 0;
+  // Of the lane's two pairs of columns: what x is multiplied by, and what such a number is worth in a sum.
+  const float times0 = odd ? 4.f : 64.f, times1 = odd ? 1.f : 16.f;
+  const int worth0 = kDigits == 2 ? 1 : odd ? 16 : 1, worth1 = kDigits == 2 ? 1 : odd ? 64 : 4;
+  uint32_t largest[Units];
+  int n[Units][4], sums[Units];
+#pragma unroll
+  for (int i = 0; i < Units; ++i) largest[i] = warp_largest(__float_as_uint(largest_magnitude(v[i].x, v[i].y, v[i].z, v[i].w)));
+#pragma unroll
+  for (int i = 0; i < Units; ++i) {
+    const float multiplier = FixedPoint(largest[i]).multiplier;
+    const float multiplier0 = kDigits == 3 ? multiplier * times0 : multiplier;
+    const float multiplier1 = kDigits == 3 ? multiplier * times1 : multiplier;
+    const auto number = [&](float value, float by) {
+      return static_cast<int>(__float_as_uint(fmaf(value, by, kMagic))) - (0x4b400000 - kBias);
+    };
+    n[i][0] = number(v[i].x, multiplier0), n[i][1] = number(v[i].y, multiplier0);
+    n[i][2] = number(v[i].z, multiplier1), n[i][3] = number(v[i].w, multiplier1);
+    sums[i] = (n[i][0] + n[i][1]) * worth0 + (n[i][2] + n[i][3]) * worth1 - 2 * kBias * (worth0 + worth1);
+  }
+  if (to.group_blocks == 4) {
+#pragma unroll
+    for (int i = 0; i < Units; ++i) sums[i] = warp_total(sums[i]);
+  } else {
+#pragma unroll
+    for (int step = 1; step < 8; step *= 2) {
+#pragma unroll
+      for (int i = 0; i < Units; ++i) sums[i] += __shfl_xor_sync(~0u, sums[i], step);
+    }
+    if (to.group_blocks == 2) {
+#pragma unroll
+      for (int i = 0; i < Units; ++i) sums[i] += __shfl_xor_sync(~0u, sums[i], 8);
+    }
+  }
+  if constexpr (kPartner != 0) {  // the lane's word has its columns 0 and 1 and those of its partner, or 2 and 3
+#pragma unroll
+    for (int i = 0; i < Units; ++i) {
+      const int other0 = __shfl_xor_sync(~0u, first ? n[i][2] : n[i][0], kPartner);
+      const int other1 = __shfl_xor_sync(~0u, first ? n[i][3] : n[i][1], kPartner);
+      const int mine0 = first ? n[i][0] : n[i][2], mine1 = first ? n[i][1] : n[i][3];
+      n[i][0] = first ? mine0 : other0, n[i][1] = first ? other0 : mine0;
+      n[i][2] = first ? mine1 : other1, n[i][3] = first ? other1 : mine1;
+    }
+  }
+  const int place = lane / 16 * (16 * kDigits) + lane % 8 / 2 * 4 + lane % 2 * 2 + lane / 8 % 2;  // of the first digit's word
+  uint32_t* words = reinterpret_cast<uint32_t*>(to.unit(range.first)) + place;
+  uint32_t* factors = to.factors + range.first * x_factor_words(to.group_blocks);
+#pragma unroll
+  for (int i = 0; i < Units; ++i) {
+    if (i >= range.count) break;
+    const uint32_t low0 = __byte_perm(n[i][0], n[i][1], 0x5140), low1 = __byte_perm(n[i][2], n[i][3], 0x5140);  // digits 0, then digits 1
+    if (kDigits == 3) words[0] = __byte_perm(__byte_perm(n[i][0], n[i][1], 0x0062), __byte_perm(n[i][2], n[i][3], 0x0062), 0x5410);
+    words[16 * (kDigits - 2)] = __byte_perm(low0, low1, 0x7632) ^ kFlip;
+    words[16 * (kDigits - 1)] = __byte_perm(low0, low1, 0x5410) ^ kFlip;
+    const uint32_t factor = __float_as_uint(FixedPoint(largest[i]).factor);
+    const uint32_t sum = kDigits == 3 ? __float_as_uint(__int2float_rn(sums[i]) * (1.f / 256)) : C == Codes::kInt4 ? sums[i] * 16 : sums[i];
+    if (to.group_blocks == 4) {
+      if (lane == 0) *reinterpret_cast<uint2*>(factors) = make_uint2(factor, sum);
+    } else {
+      if (lane == 0) factors[0] = factor;
+      if (lane % 8 == 0) factors[1 + (to.group_blocks == 2 ? lane / 16 : lane / 8)] = sum;
+    }
+    words += kConsumerWarps * 32 * kDigits, factors += kConsumerWarps * x_factor_words(to.group_blocks);
+  }
+}
+
+// Digits where f16 have been put down, each warp its units.
+template <Codes C>
+__device__ __forceinline__ void halves_to_digits(const StagedX& to, int units, int tid) {
+  constexpr int kAtOnce = 4;
+  const int warp = tid >> 5, lane = tid & 31;
+#pragma unroll 1
+  for (int block = 0; block * kAtOnce * kConsumerWarps < units; ++block) {
+    const UnitRange range = units_of(units, block, kAtOnce, warp);
+    float4 v[kAtOnce];
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      uint2 pairs = make_uint2(0, 0);
+      if (i < range.count) pairs = reinterpret_cast<const uint2*>(to.unit(range.first + i * kConsumerWarps))[lane];
+      const float2 low = __half22float2(half2_of(pairs.x)), high = __half22float2(half2_of(pairs.y));
+      v[i] = make_float4(low.x, low.y, high.x, high.y);
+    }
+    __syncwarp();  // digits lie where the f16 were
+    put_digits<C, kAtOnce>(to, range, v, lane);
+  }
 }
 
 // What products with a guess for the norm's factor can be trusted with: a row that is up to 256 times too small for f16 keeps
@@ -146,10 +180,12 @@ __device__ __forceinline__ bool guess_holds(float guess, float factor) { return 
 __device__ __forceinline__ float next_guess(float factor) { return 0.25f * __uint_as_float(__float_as_uint(factor) & 0x7f800000u); }
 
 // h by an RMS norm of at most Units units a warp, without its factor, which all results are multiplied by: it is given back.
-// x is multiplied by `guess` instead, so that it need not wait for the sum of squares of all warps; as guess is a power of two,
-// x is rounded as it would be otherwise. Where there is no guess (0) or a wrong one, x is put down again with the factor, and
-// 1 is given back. x is there when this returns, for all warps. `shared` is room for one float a warp.
-template <int Units>
+// In f16 x is multiplied by `guess` instead, so that it need not wait for the sum of squares of all warps; as guess is a power of
+// two, x is rounded as it would be otherwise. Where there is no guess (0) or a wrong one, x is put down again with the factor, and
+// 1 is given back. Digits, which have factors of their own, need no guess. x is there when this returns, for all warps.
+// `shared` is room for one float a warp.
+// C: kHalf where x is put down in f16.
+template <int Units, Codes C>
 __device__ __forceinline__ float stage_rms(const ResidentOp& op, uint32_t tag, const StagedX& to, float* shared, float& guess, int tid) {
   const int width = op.width, units = op.padded_k / kUnitColumns, warp = tid >> 5, lane = tid & 31;
   const UnitRange range = units_of(units, 0, Units, warp);
@@ -174,17 +210,23 @@ __device__ __forceinline__ float stage_rms(const ResidentOp& op, uint32_t tag, c
     squares += (v[0] * v[0] + v[1] * v[1]) + (v[2] * v[2] + v[3] * v[3]);
     w[i].x *= v[0], w[i].y *= v[1], w[i].z *= v[2], w[i].w *= v[3];  // 0 beyond the width: the weight is
   }
-  float scale = guess;
+  const auto put_scaled = [&](float scale) {
+    uint32_t pairs[2 * Units];
+#pragma unroll
+    for (int i = 0; i < Units; ++i) {
+      pairs[2 * i] = bits_of(to_half2(w[i].x * scale, w[i].y * scale));
+      pairs[2 * i + 1] = bits_of(to_half2(w[i].z * scale, w[i].w * scale));
+    }
+    put_halves<Units>(to, op.in_place, range, pairs, lane);
+  };
+  float factor = guess;
 #pragma unroll 1
   for (bool again = false;; again = true) {
-    if (scale != 0.f) {
-      uint32_t pairs[2 * Units];
-#pragma unroll
-      for (int i = 0; i < Units; ++i) {
-        pairs[2 * i] = bits_of(to_half2(w[i].x * scale, w[i].y * scale));
-        pairs[2 * i + 1] = bits_of(to_half2(w[i].z * scale, w[i].w * scale));
-      }
-      put_units<Units>(to, op.in_place, range, pairs, lane);
+    const float scale = factor;
+    if constexpr (x_digits(C) > 0) {
+      put_digits<C, Units>(to, range, w, lane);
+    } else {
+      if (scale != 0.f) put_scaled(scale);
     }
     if (!again) {
       squares = lanes_sum<32>(squares);
@@ -194,10 +236,10 @@ __device__ __forceinline__ float stage_rms(const ResidentOp& op, uint32_t tag, c
     if (again) return 1.f;
     const float4 low = reinterpret_cast<const float4*>(shared)[0], high = reinterpret_cast<const float4*>(shared)[1];
     const float total = ((low.x + low.y) + (low.z + low.w)) + ((high.x + high.y) + (high.z + high.w));
-    const float factor = rsqrtf(total * part + epsilon);
+    factor = rsqrtf(total * part + epsilon);
     guess = next_guess(factor);
+    if constexpr (x_digits(C) > 0) return factor;
     if (guess_holds(scale, factor)) return factor * __uint_as_float(0x7f000000u - __float_as_uint(scale));  // a power of two
-    scale = factor;
   }
 }
 
@@ -282,7 +324,7 @@ __device__ __forceinline__ void stage_normed(const ResidentOp& op, uint32_t tag,
       pairs[2 * i] = bits_of(to_half2(v[i][0], v[i][1]));
       pairs[2 * i + 1] = bits_of(to_half2(v[i][2], v[i][3]));
     }
-    put_units<AtOnce>(to, op.in_place, range, pairs, lane);
+    put_halves<AtOnce>(to, op.in_place, range, pairs, lane);
   }
 }
 
@@ -304,7 +346,7 @@ __device__ __forceinline__ void stage_gate_up(const ResidentOp& op, uint32_t tag
       pairs[i] = bits_of(to_half2(activate(op.activation, __uint_as_float(v[0].x)) * __uint_as_float(v[1].x),
                                   activate(op.activation, __uint_as_float(v[0].z)) * __uint_as_float(v[1].z)));
     }
-    put_units<1>(to, op.in_place, {unit, 1}, pairs, lane);
+    put_halves<1>(to, op.in_place, {unit, 1}, pairs, lane);
   }
 }
 
@@ -338,43 +380,111 @@ __device__ __forceinline__ void stage_halves(const ResidentOp& op, uint32_t tag,
           missing = missing || wanted;
         }
         if (__any_sync(~0u, missing)) continue;
+        const UnitRange here = {range.first + first * kConsumerWarps, min(range.count - first, kGroup)};
         uint32_t pairs[2 * kGroup];
 #pragma unroll
         for (int i = 0; i < kGroup; ++i) {
           const uint4& u = v[first + i];
           pairs[2 * i] = __byte_perm(u.x, u.y, 0x5410), pairs[2 * i + 1] = __byte_perm(u.z, u.w, 0x5410);
         }
-        put_units<kGroup>(to, nullptr, {range.first + first * kConsumerWarps, min(range.count - first, kGroup)}, pairs, lane);
+        put_halves<kGroup>(to, nullptr, here, pairs, lane);
         groups &= ~(1u << first / kGroup);
       }
     }
   }
 }
 
+// The same in digits, four units at a time, in whatever order they are there. It takes three times the instructions, and so is a
+// loop: the next four are on their way meanwhile.
+template <Codes C>
+__device__ __forceinline__ void stage_halves_as_digits(const ResidentOp& op, uint32_t tag, const StagedX& to, int tid) {
+  constexpr int kGroup = 4, kStride = kGroup * kConsumerWarps;
+  const int units = op.padded_k / kUnitColumns, warp = tid >> 5, lane = tid & 31;
+  const auto load = [&](uint4(&v)[kGroup], int group) {
+    const uint32_t* from = op.input_halves + (group * kStride + warp) * kUnitColumns + 4 * lane;
+#pragma unroll
+    for (int i = 0; i < kGroup; ++i) {
+      v[i].x = v[i].y = v[i].z = v[i].w = tag << 16;
+      load_halves(v[i], from + i * (kConsumerWarps * kUnitColumns), group * kStride + i * kConsumerWarps + warp < units);
+    }
+  };
+  uint32_t pending = (1u << (units - warp + kStride - 1) / kStride) - 1;  // groups, of which shared memory has no room for 32
+  int group = 0;
+  uint4 v[kGroup];
+  if (pending != 0) load(v, 0);
+#pragma unroll 1
+  while (pending != 0) {
+    const uint32_t others = pending & ~(1u << group), later = others & ~0u << group;
+    const int next = later != 0 ? __ffs(later) - 1 : others != 0 ? __ffs(others) - 1 : group;
+    uint4 coming[kGroup];
+    load(coming, next);
+    bool there = true;
+#pragma unroll
+    for (int i = 0; i < kGroup; ++i) there = there && halves_there(v[i], tag);
+    if (__all_sync(~0u, there)) {
+      float4 values[kGroup];
+#pragma unroll
+      for (int i = 0; i < kGroup; ++i) {
+        values[i] = make_float4(__low2float(half2_of(v[i].x)), __low2float(half2_of(v[i].y)), __low2float(half2_of(v[i].z)),
+                                __low2float(half2_of(v[i].w)));
+      }
+      const int first = group * kStride + warp;
+      put_digits<C, kGroup>(to, {first, min(kGroup, (units - first + kConsumerWarps - 1) / kConsumerWarps)}, values, lane);
+      pending &= ~(1u << group);
+    }
+    group = next;
+#pragma unroll
+    for (int i = 0; i < kGroup; ++i) v[i] = coming[i];
+  }
+}
+
+template <int Units>
+__device__ __forceinline__ float stage_f16(const ResidentOp& op, uint32_t tag, const StagedX& to, float2* shared, float& guess, int tid) {
+  if (op.input == ResidentInput::kRms) return stage_rms<Units, Codes::kHalf>(op, tag, to, reinterpret_cast<float*>(shared), guess, tid);
+  if (op.input == ResidentInput::kHalves) {
+    stage_halves<Units>(op, tag, to, tid);
+  } else if (op.input == ResidentInput::kManyHalves) {
+    stage_halves<(Units == 1 ? 8 : 16)>(op, tag, to, tid);
+  } else if (op.input == ResidentInput::kNormed) {
+    stage_normed<Units>(op, tag, to, shared, tid);
+  } else {
+    stage_gate_up(op, tag, to, tid);
+  }
+  consumers_meet();
+  return 1.f;
+}
+// Where an input has a short way to digits.
+template <int Units, Codes C>
+__device__ __forceinline__ float stage_digits(const ResidentOp& op, uint32_t tag, const StagedX& to, float2* shared, float& guess,
+                                              int tid) {
+  if (op.input == ResidentInput::kRms) return stage_rms<Units, C>(op, tag, to, reinterpret_cast<float*>(shared), guess, tid);
+  stage_halves_as_digits<C>(op, tag, to, tid);
+  consumers_meet();
+  return 1.f;
+}
+
 // Leaves x in shared memory, seen by all warps, and returns what all results are to be multiplied by. `guess`: of the next
 // norm's factor. Units: of a warp, in a row of the residual.
 template <int Units>
-__device__ __forceinline__ float stage(const ResidentOp& op, uint32_t tag, __half* x, float* sums, float2* shared, float& guess, int tid) {
-  const StagedX to(op, x, sums, tid % 32, kOwnSums<Units>);
-  float factor = 1.f;
-  if (op.input == ResidentInput::kRms) {
-    factor = stage_rms<Units>(op, tag, to, reinterpret_cast<float*>(shared), guess, tid);
+__device__ __forceinline__ float stage(const ResidentOp& op, uint32_t tag, unsigned char* x, uint32_t* factors, float2* shared,
+                                       float& guess, int tid) {
+  const StagedX to(op, x, factors);
+  const bool is_short = op.input == ResidentInput::kRms ? op.in_place == nullptr
+                                                        : op.input == ResidentInput::kHalves || op.input == ResidentInput::kManyHalves;
+  if (is_short && op.codes == Codes::kInt4) return stage_digits<Units, Codes::kInt4>(op, tag, to, shared, guess, tid);
+  if (is_short && op.codes == Codes::kInt8) return stage_digits<Units, Codes::kInt8>(op, tag, to, shared, guess, tid);
+  if (is_short && to.digits == 3) return stage_digits<Units, Codes::kInt3>(op, tag, to, shared, guess, tid);
+  const float factor = stage_f16<Units>(op, tag, to, shared, guess, tid);
+  if (to.digits == 0) return factor;
+  const int units = op.padded_k / kUnitColumns;
+  if (op.codes == Codes::kInt4) {
+    halves_to_digits<Codes::kInt4>(to, units, tid);
+  } else if (op.codes == Codes::kInt8) {
+    halves_to_digits<Codes::kInt8>(to, units, tid);
   } else {
-    if (op.input == ResidentInput::kHalves) {
-      stage_halves<Units>(op, tag, to, tid);
-    } else if (op.input == ResidentInput::kManyHalves) {
-      stage_halves<(Units == 1 ? 8 : 16)>(op, tag, to, tid);
-    } else if (op.input == ResidentInput::kNormed) {
-      stage_normed<Units>(op, tag, to, shared, tid);
-    } else {
-      stage_gate_up(op, tag, to, tid);
-    }
-    consumers_meet();
+    halves_to_digits<Codes::kInt3>(to, units, tid);
   }
-  if (!kOwnSums<Units> && op.scattered) {
-    sum_groups(to, op.padded_k / kUnitColumns, tid);
-    consumers_meet();
-  }
+  consumers_meet();
   return factor;
 }
 

@@ -60,7 +60,7 @@ std::vector<unsigned char> code_bytes_of(Codes format, const PlainRecord& record
           if (format == Codes::kInt3) {
             uint32_t word = 0;
             for (int j = 0; j < 16; ++j) {
-              for (int i = 0; i < 2; ++i) word |= (code(j / 4, 2 * (j % 4) + i) >> 2) << (j + 16 * i);
+              for (int i = 0; i < 2; ++i) word |= (code(j / 4, 2 * (j % 4) + i) >> 2) << (8 * (j / 4 % 2) + 2 * (j % 4) + j / 8 + 16 * i);
             }
             put_u32(bytes, 512 + 8 * lane + 4 * r, word);
           }
@@ -135,40 +135,53 @@ struct CaseName {
 };
 TYPED_TEST_SUITE(RecordProducts, AllCases, CaseName);
 
-// OwnSums: the product sums x by groups itself, and reads none of `sums`.
-template <typename C, bool OwnSums>
-void check_products() {
+TYPED_TEST(RecordProducts, AreThoseOfTheNumbersInThem) {
+  using C = TypeParam;
   constexpr Codes kFormat = C::format;
   constexpr int kGroupBlocks = C::group_blocks, kGroupColumns = 32 * kGroupBlocks;
-  using Product = RecordProduct<kFormat, kGroupBlocks, C::wide, OwnSums>;
+  using Product = RecordProduct<kFormat, kGroupBlocks, C::wide>;
+  constexpr int kDigits = x_digits(kFormat);
   std::mt19937 random(static_cast<int>(kFormat) * 10 + kGroupBlocks);
   std::normal_distribution<float> normal;
-  const XOrder order = x_order(kFormat, kGroupBlocks);
   float values[16];  // of the codes of kCode4
   for (float& v : values) v = f16_to_float(float_to_f16(normal(random)));
   std::vector<uint32_t> pairs(256 * 32);
   for (int i = 0; i < 256 * 32; ++i)
     pairs[i] = float_to_f16(values[i / 32 % 16]) | static_cast<uint32_t>(float_to_f16(values[i / 32 / 16])) << 16;
 
-  // Two records of a strip, since a warp goes on with the sums of one in the next.
+  // Five records of a strip, two at once and the last alone. With any x and codes, and the largest.
+  constexpr int kRecords = 5, kLargest = 3;
   double expected[16] = {}, size[16] = {};
-  float first[32] = {}, second[32] = {}, running[32][4] = {};
-  const std::vector<unsigned char> zeros(512);
-  for (int number = 0; number < 2; ++number) {
-    const PlainRecord record(kFormat, kGroupColumns, random);
-    std::vector<unsigned char> bytes = code_bytes_of(kFormat, record);
+  std::vector<unsigned char> bytes;
+  alignas(16) unsigned char x[(kRecords + 1) * Product::kXBytes] = {};
+  alignas(16) uint32_t factors[kRecords * 8] = {};
+  for (int number = 0; number < kRecords; ++number) {
+    PlainRecord record(kFormat, kGroupColumns, random);
+    if (number == kLargest && has_zeros(kFormat)) record.codes.assign(record.codes.size(), (1u << code_bits(kFormat)) - 1);
+    const std::vector<unsigned char> codes = code_bytes_of(kFormat, record);
+    bytes.insert(bytes.end(), codes.begin(), codes.end());
     append_groups(bytes, kFormat, C::wide, record);
-    ASSERT_EQ(bytes.size(), static_cast<size_t>(Product::kRecordBytes));
-    std::vector<__half> x(record.columns);
+    ASSERT_EQ(bytes.size(), static_cast<size_t>((number + 1) * Product::kRecordBytes));
+    unsigned char* record_x = x + number * Product::kXBytes;
+    uint32_t* record_factors = factors + number * Product::kFactorWords;
     std::vector<double> plain_x(record.columns);
-    std::vector<float> sums(record.groups + 1);
+    const float factor = std::exp(normal(random));
+    if (kDigits > 0) record_factors[0] = float_to_bits(factor);
+    std::vector<double> sums(record.groups + 1);
     for (int c = 0; c < record.columns; ++c) {
-      const __half value(normal(random));
-      x[place_of_column(order, c)] = value;
-      plain_x[c] = __half2float(value);
-      if (record.groups > 0) sums[record.group_of(c)] += static_cast<float>(plain_x[c] / 16777216.);
+      if (kDigits == 0) {
+        const __half value(normal(random));
+        reinterpret_cast<__half*>(record_x)[c] = value;
+        plain_x[c] = __half2float(value);
+        continue;
+      }
+      const int times = digit_place(kFormat, c).times;
+      const int most = 32511 * times, integer = number == kLargest ? most : static_cast<int>(random() % (2 * most + 1)) - most;
+      put_digits_of(record_x, kFormat, c, integer);
+      plain_x[c] = static_cast<double>(integer) / times * factor;
+      sums[record.group_of(c)] += static_cast<double>(integer) / times;
     }
-    if (OwnSums) std::fill(sums.begin(), sums.end(), std::numeric_limits<float>::quiet_NaN());
+    for (int group = 0; kDigits > 0 && group < record.groups; ++group) record_factors[1 + group] = sum_word(kFormat, sums[group]);
     for (int row = 0; row < 16; ++row) {
       for (int c = 0; c < record.columns; ++c) {
         const int at = record.groups == 0 ? 0 : row * record.groups + record.group_of(c);
@@ -183,27 +196,28 @@ void check_products() {
             std::abs(plain_x[c]) * (has_zeros(kFormat) ? std::abs(record.scales[at]) * (code + record.zeros[at]) : std::abs(weight));
       }
     }
-    // Only the lanes of the operand's column 0 read x.
-    cuda_host::run_ctas(1, 32, cuda_host::Turns::kAscending, [&](int, int lane) {
-      const unsigned char* lane_x =
-          lane < 4 ? reinterpret_cast<const unsigned char*>(x.data()) + lane * (Product::kPairedX ? 32 : 16) : zeros.data();
-      Product::add(bytes.data(), pairs.data(), lane_x, sums.data(), lane, first[lane], second[lane], running[lane]);
-    });
   }
+  // Behind the last x stands something else, which does not matter even where it is no number.
+  std::fill(x + kRecords * Product::kXBytes, x + sizeof x, static_cast<unsigned char>(0x7f));
+  alignas(16) const unsigned char zeros[512] = {};
+  float2 row_sums[32];
+  cuda_host::run_ctas(1, 32, cuda_host::Turns::kAscending, [&](int, int lane) {
+    LaneSums sums;
+    const int offset = Product::x_offset(lane);
+    for (int number = 0; number < kRecords; number += 2) {
+      const unsigned char* lane_x = offset < 0 ? zeros : x + number * Product::kXBytes + offset;
+      const unsigned char* record = bytes.data() + number * Product::kRecordBytes;
+      const uint32_t* record_factors = factors + number * Product::kFactorWords;
+      if (number + 1 < kRecords) Product::template add<2>(record, pairs.data(), lane_x, record_factors, lane, sums);
+      else Product::template add<1>(record, pairs.data(), lane_x, record_factors, lane, sums);
+    }
+    row_sums[lane] = Product::row_sums(sums, lane);
+  });
   for (int row = 0; row < 16; ++row) {
-    const int lane = row % 8 * 4;
-    double found = row < 8 ? first[lane] : second[lane];
-    if (kFormat == Codes::kHalf) found = running[lane][row < 8 ? 0 : 2];
-    if (has_zeros(kFormat)) found *= 16777216.;
+    const float2 sums = row_sums[row % 8 * 4];
+    const double found = (row < 8 ? sums.x : sums.y) * static_cast<double>(product_unit(kFormat));
     EXPECT_NEAR(found, expected[row], size[row] * 1e-6) << "row " << row;
   }
-}
-
-TYPED_TEST(RecordProducts, AreThoseOfTheNumbersInIt) {
-  check_products<TypeParam, false>();
-}
-TYPED_TEST(RecordProducts, AreTheSameWithSumsOfTheirOwn) {
-  check_products<TypeParam, true>();
 }
 
 }  // namespace

@@ -23,7 +23,8 @@ constexpr uint32_t kTag = 0x12345,
                    kOldTag = 0x12333;         // of the operation before, and of the last that wrote there
 constexpr double kPairRounding = 1. / 65536;  // of a float with 15 bits of mantissa
 constexpr int kMostLoads = 1000000;           // of one run
-constexpr int kGuard = 64;                    // values behind each buffer, which stay as they are
+constexpr int kGuard = 64;                    // bytes or words behind each buffer, which stay as they are
+constexpr uint32_t kNothing = 0x7fedcba9;
 
 std::vector<float> random_values(std::mt19937& random, int count, float scale) {
   std::normal_distribution<float> normal(0.f, scale);
@@ -44,7 +45,6 @@ class Staging {
     if (permuted) {
       std::shuffle(places_.begin(), places_.begin() + width, random_);
       op_.in_place = places_.data();
-      op_.scattered = true;
     }
     const int units = (op_.padded_k / kUnitColumns + kConsumerWarps - 1) / kConsumerWarps;
     units_ = units <= 1 ? 1 : units <= 2 ? 2 : 4;
@@ -87,7 +87,9 @@ class Staging {
       guess_ = std::ldexp(1.f, power);
       expect(expected, slack);
       const bool holds = power <= exponent - 1 && power >= exponent - 8;
-      EXPECT_EQ(factor_ != 1.f, holds && 1 / deviation != std::ldexp(1., power));
+      if (x_digits(op_.codes) == 0 || op_.in_place != nullptr) {
+        EXPECT_EQ(factor_ != 1.f, holds && 1 / deviation != std::ldexp(1., power));
+      }
       EXPECT_EQ(next_guess_, std::ldexp(1.f, exponent - 3));
     }
     guess_ = 0.f;
@@ -136,20 +138,14 @@ class Staging {
     }
   }
 
-  // Only zeros need sums: where codes have none, or the products sum x themselves, nothing is written there.
-  int sum_count() const {
-    return has_zeros(op_.codes) && !(units_ == 1   ? kOwnSums<1>
-                                     : units_ == 2 ? kOwnSums<2>
-                                                   : kOwnSums<4>)
-               ? op_.padded_k / 32 / op_.group_blocks
-               : 0;
-  }
+  int unit_count() const { return op_.padded_k / kUnitColumns; }
+  int x_bytes() const { return unit_count() * x_unit_bytes(op_.codes); }
+  int factor_count() const { return x_digits(op_.codes) == 0 ? 0 : unit_count() * x_factor_words(op_.group_blocks); }
 
   void run(cuda_host::Turns turns) {
-    const int columns = op_.padded_k, groups = sum_count();
     const float nothing = std::numeric_limits<float>::quiet_NaN();
-    x_.assign(columns + kGuard, __half(nothing));
-    sums_.assign(groups + kGuard, nothing);
+    x_.assign((x_bytes() + kGuard) / 16, make_uint4(kNothing, kNothing, kNothing, kNothing));
+    factors_.assign((factor_count() + kGuard) / 4, make_uint4(kNothing, kNothing, kNothing, kNothing));
     scratch_.assign(kConsumerWarps, make_float2(nothing, nothing));
     // The first run finds its words late, in any order; the second when all are there.
     std::shuffle(writes_.begin(), writes_.end(), random_);
@@ -176,29 +172,52 @@ class Staging {
 
   template <int Units>
   float stage_by(int tid, float& guess) {
-    return stage<Units>(op_, kTag, x_.data(), sums_.data(), scratch_.data(), guess, tid);
+    return stage<Units>(op_, kTag, reinterpret_cast<unsigned char*>(x_.data()), reinterpret_cast<uint32_t*>(factors_.data()),
+                        scratch_.data(), guess, tid);
   }
 
   void compare(const std::vector<double>& expected, const std::vector<double>& slack) {
-    const XOrder order = x_order(op_.codes, op_.group_blocks);
-    std::vector<double> found(op_.padded_k);
+    const int digits = x_digits(op_.codes);
+    const unsigned char* x = reinterpret_cast<const unsigned char*>(x_.data());
+    const uint32_t* factors = reinterpret_cast<const uint32_t*>(factors_.data());
+    const bool by_way_of_f16 =
+        digits == 0 || op_.in_place != nullptr || op_.input == ResidentInput::kNormed || op_.input == ResidentInput::kGateUp;
     for (int c = 0; c < op_.padded_k; ++c) {
-      found[c] = __half2float(x_[place_of_column(order, c)]);
+      const int unit = c / kUnitColumns, place = c % kUnitColumns;
+      const unsigned char* unit_x = x + unit * x_unit_bytes(op_.codes);
+      double found, rounding = 0;
+      if (digits == 0) {
+        found = __half2float(reinterpret_cast<const __half*>(unit_x)[place]);
+      } else {
+        const double fixed_factor = bits_to_float(factors[unit * x_factor_words(op_.group_blocks)]);
+        const double times = digit_place(op_.codes, place).times;
+        found = number_at(unit_x, op_.codes, place) / times * fixed_factor;
+        double largest = 0;
+        for (int other = unit * kUnitColumns; other < (unit + 1) * kUnitColumns; ++other) {
+          largest = std::max(largest, std::abs(expected[other]) + slack[other]);
+        }
+        rounding = 0.505 / 16256 / times * largest;
+      }
       // What is 0 stays 0: the matrix reads the columns behind the width.
-      const double rounding = expected[c] == 0. ? 0.
-                                                : std::abs(expected[c]) * 0x1p-11 + 0x1p-25 * std::max(1.f, factor_) +
-                                                      (std::abs(expected[c]) + slack[c]) * 1e-5;
-      ASSERT_NEAR(found[c] * factor_, expected[c], slack[c] + rounding) << "column " << c;
+      rounding = expected[c] == 0. ? 0.
+                                   : rounding + (std::abs(expected[c]) + slack[c]) * 1e-5 +
+                                         (by_way_of_f16 ? std::abs(expected[c]) * 0x1p-11 + 0x1p-25 * std::max(1.f, factor_) : 0.);
+      ASSERT_NEAR(found * factor_, expected[c], slack[c] + rounding) << "column " << c;
     }
-    const int columns = 32 * op_.group_blocks, groups = sum_count();
-    for (int g = 0; g < groups; ++g) {
-      double sum = 0, size = 0;
-      for (int c = g * columns; c < (g + 1) * columns; ++c) sum += found[c], size += std::abs(found[c]);
-      ASSERT_NEAR(sums_[g] * static_cast<double>(kCodeUnit), sum, size * 1e-6) << "the sum of group " << g;
+    const int columns = 32 * std::max(1, op_.group_blocks);
+    for (int first = 0; digits > 0 && first < op_.padded_k; first += columns) {
+      const int unit = first / kUnitColumns, group = first % kUnitColumns / columns;
+      double sum = 0;
+      for (int c = first; c < first + columns; ++c) {
+        const int place = c % kUnitColumns;
+        sum += static_cast<double>(number_at(x + unit * x_unit_bytes(op_.codes), op_.codes, place)) / digit_place(op_.codes, place).times;
+      }
+      const uint32_t found = factors[unit * x_factor_words(op_.group_blocks) + 1 + group];
+      ASSERT_EQ(found, sum_word(op_.codes, sum)) << "the sum of columns from " << first;
     }
-    for (int i = 0; i < kGuard; ++i) {
-      ASSERT_TRUE(std::isnan(__half2float(x_[op_.padded_k + i]))) << "x is written behind its end, at " << i;
-      ASSERT_TRUE(std::isnan(sums_[groups + i])) << "the sums are written behind their end, at " << i;
+    for (int i = 0; i < kGuard / 4; ++i) {
+      ASSERT_EQ(reinterpret_cast<const uint32_t*>(x_.data())[x_bytes() / 4 + i], kNothing) << "x is written behind its end, at " << i;
+      ASSERT_EQ(factors[factor_count() + i], kNothing) << "the factors are written behind their end, at " << i;
     }
   }
 
@@ -211,8 +230,7 @@ class Staging {
   std::vector<uint2> words_;
   std::vector<uint32_t> halves_;
   std::vector<std::function<void()>> writes_;  // that other CTAs have not done yet
-  std::vector<__half> x_;
-  std::vector<float> sums_;
+  std::vector<uint4> x_, factors_;
   std::vector<float2> scratch_;
 };
 

@@ -21,9 +21,11 @@ struct alignas(8) float2 { float x, y; };
 struct alignas(16) float4 { float x, y, z, w; };
 struct alignas(8) uint2 { uint32_t x, y; };
 struct alignas(16) uint4 { uint32_t x, y, z, w; };
+struct alignas(8) int2 { int32_t x, y; };
 struct alignas(16) int4 { int32_t x, y, z, w; };
 inline float2 make_float2(float x, float y) { return {x, y}; }
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+inline int2 make_int2(int32_t x, int32_t y) { return {x, y}; }
 inline uint2 make_uint2(uint32_t x, uint32_t y) { return {x, y}; }
 inline uint4 make_uint4(uint32_t x, uint32_t y, uint32_t z, uint32_t w) { return {x, y, z, w}; }
 
@@ -48,10 +50,16 @@ inline uint32_t __byte_perm(uint32_t a, uint32_t b, uint32_t selector) {
 inline float __expf(float x) { return std::exp(x); }
 inline float __fdividef(float a, float b) { return a / b; }
 inline float __fmul_rn(float a, float b) { return a * b; }
+inline float __int2float_rn(int value) { return static_cast<float>(value); }
 inline float rsqrtf(float x) { return 1.f / std::sqrt(x); }
 
 template <typename T>
 T __shfl_xor_sync(unsigned, T value, int mask) { return nbl::cuda_host::from_lane(value, (nbl::cuda_host::thread_index() % 32) ^ mask); }
+template <typename T>
+T __shfl_down_sync(unsigned, T value, int step) {
+  const int lane = nbl::cuda_host::thread_index() % 32;
+  return nbl::cuda_host::from_lane(value, lane + step < 32 ? lane + step : lane);
+}
 template <typename T>
 T __shfl_sync(unsigned, T value, int lane) { return nbl::cuda_host::from_lane(value, lane); }
 inline int __any_sync(unsigned, bool value) {
@@ -61,4 +69,6 @@ inline int __any_sync(unsigned, bool value) {
   }
   return 0;
 }
+inline int __all_sync(unsigned mask, bool value) { return !__any_sync(mask, !value); }
+inline int __ffs(int value) { return __builtin_ffs(value); }
 inline void __syncwarp() { nbl::cuda_host::exchange(nullptr, 0); }

@@ -2,7 +2,10 @@
 // the host yet, and does not compile there.
 #pragma once
 
+#include <cmath>
+#include <cstring>
 #include <functional>
+#include <stdexcept>
 
 #include "base/dtype.h"
 #include "cuda_runtime.h"
@@ -40,6 +43,45 @@ inline void mma(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a
       c[2 * row + column] += sum;
     }
   }
+}
+
+// The same of A [16, 32] of unsigned bytes, where a word has columns 4t .. 4t+3 and 16 more, and B [32, 8] of signed ones.
+inline void mma_bytes(int (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0, uint32_t b1) {
+  const uint32_t mine[6] = {a0, a1, a2, a3, b0, b1};
+  const unsigned char* shown = cuda_host::exchange(mine, sizeof mine);
+  const int g = cuda_host::thread_index() % 32 / 4, t = cuda_host::thread_index() % 4;
+  for (int row = 0; row < 2; ++row) {
+    for (int column = 0; column < 2; ++column) {
+      int64_t sum = c[2 * row + column];
+      for (int k = 0; k < 32; ++k) {
+        const int lane = k % 16 / 4;
+        const int b = static_cast<signed char>(shown[32 * (4 * (2 * t + column) + lane) + 4 * (4 + k / 16) + k % 4]);
+        sum += shown[32 * (4 * g + lane) + 4 * (row + k / 16 * 2) + k % 4] * b;
+      }
+      if (sum != static_cast<int>(sum)) throw std::logic_error("a sum of bytes beyond 32 bits");
+      c[2 * row + column] = static_cast<int>(sum);
+    }
+  }
+}
+
+inline float largest_magnitude(float a, float b, float c, float d) {
+  float largest = 0.f;
+  for (const float v : {a, b, c, d}) largest = std::isnan(v) || std::isnan(largest) ? NAN : std::fmax(largest, std::fabs(v));
+  return largest;
+}
+template <typename T, typename Join>
+T of_all_lanes(T value, Join join) {
+  const unsigned char* shown = cuda_host::exchange(&value, sizeof value);
+  T result, other;
+  std::memcpy(&result, shown, sizeof result);
+  for (int lane = 1; lane < 32; ++lane) std::memcpy(&other, shown + 32 * lane, sizeof other), result = join(result, other);
+  return result;
+}
+inline uint32_t warp_largest(uint32_t v) {
+  return of_all_lanes(v, [](uint32_t a, uint32_t b) { return a < b ? b : a; });
+}
+inline int warp_total(int v) {
+  return of_all_lanes(v, [](int a, int b) { return a + b; });
 }
 
 inline uint32_t load_shared_row(const uint32_t* at, uint32_t row) { return at[32 * row]; }
