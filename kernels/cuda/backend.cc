@@ -3,11 +3,11 @@
 #include <algorithm>
 #include <mutex>
 
-#include "kernels/cuda/cublas.h"
-#include "kernels/cuda/kv_cache.h"
-#include "kernels/cuda/plan.h"
+#include "kernels/cuda/attention/kv_cache.h"
+#include "kernels/cuda/matmul/cublas.h"
+#include "kernels/cuda/plan/plan.h"
 #include "kernels/cuda/rates.h"
-#include "kernels/cuda/weight.h"
+#include "kernels/cuda/weights/weight.h"
 
 namespace nbl {
 namespace cuda {

@@ -4,8 +4,8 @@
 #include <memory>
 #include <vector>
 
-#include "kernels/cuda/step.h"
-#include "kernels/cuda/weight.h"
+#include "kernels/cuda/plan/step.h"
+#include "kernels/cuda/weights/weight.h"
 
 namespace nbl::cuda {
 

@@ -5,7 +5,7 @@
 
 #include "kernels/backend.h"
 #include "kernels/cuda/check.h"
-#include "kernels/cuda/cublas.h"
+#include "kernels/cuda/matmul/cublas.h"
 
 #ifndef NIBBLE_CUDA_ARCHITECTURE_LIST
 #define NIBBLE_CUDA_ARCHITECTURE_LIST ""

@@ -2,8 +2,8 @@
 #pragma once
 
 #include "kernels/backend.h"
-#include "kernels/cuda/cublas.h"
 #include "kernels/cuda/device_traits.h"
+#include "kernels/cuda/matmul/cublas.h"
 
 namespace nbl::cuda {
 

@@ -1,7 +1,7 @@
 // Reductions over a warp, norms and rotary angles, as every kernel does them.
 #pragma once
 
-#include "kernels/cuda/step.h"
+#include "kernels/cuda/plan/step.h"
 
 namespace nbl::cuda {
 

@@ -4,9 +4,9 @@
 
 #include "kernels/cuda/activation.cuh"
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/plan/step.h"
 #include "kernels/cuda/row_math.cuh"
-#include "kernels/cuda/step.h"
-#include "kernels/cuda/tile_math.cuh"
+#include "kernels/cuda/weights/tile_math.cuh"
 
 namespace nbl::cuda {
 namespace {

@@ -24,9 +24,9 @@
 #include <vector>
 
 #include "kernels/backend.h"
-#include "kernels/cuda/draws.h"
-#include "kernels/cuda/matmul.h"
-#include "kernels/cuda/weight.h"
+#include "kernels/cuda/matmul/matmul.h"
+#include "kernels/cuda/sampling/draws.h"
+#include "kernels/cuda/weights/weight.h"
 #include "tests/support/decoder_parts.h"
 
 namespace {

@@ -11,7 +11,7 @@
 #include "check.h"
 #include "engine/sampler.h"
 #include "kernels/cuda/check.h"
-#include "kernels/cuda/draws.h"
+#include "kernels/cuda/sampling/draws.h"
 #include "models.h"
 
 namespace nbl::gpu_test {

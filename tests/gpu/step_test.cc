@@ -4,7 +4,7 @@
 
 #include "check.h"
 #include "kernels/cuda/check.h"
-#include "kernels/cuda/cublas.h"
+#include "kernels/cuda/matmul/cublas.h"
 #include "models.h"
 
 namespace nbl::gpu_test {

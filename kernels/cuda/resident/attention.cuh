@@ -13,7 +13,7 @@
 // reads each value once. Bound: the bytes of K and V.
 #pragma once
 
-#include "kernels/cuda/attention.cuh"
+#include "kernels/cuda/attention/attention.cuh"
 #include "kernels/cuda/resident/program.h"
 #include "kernels/cuda/resident/words.cuh"
 

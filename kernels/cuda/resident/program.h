@@ -18,7 +18,7 @@
 #include "kernels/cuda/device_decoder.h"
 #include "kernels/cuda/device_traits.h"
 #include "kernels/cuda/resident/x_layout.h"
-#include "kernels/cuda/sampling.h"
+#include "kernels/cuda/sampling/sampling.h"
 
 namespace nbl::cuda {
 

@@ -12,7 +12,7 @@
 #pragma once
 
 #include "kernels/cuda/resident/x_layout.h"
-#include "kernels/cuda/tile_math.cuh"
+#include "kernels/cuda/weights/tile_math.cuh"
 
 namespace nbl::cuda {
 

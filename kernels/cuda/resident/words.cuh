@@ -12,7 +12,7 @@
 
 #include <cstdint>
 
-#include "kernels/cuda/tile_math.cuh"
+#include "kernels/cuda/weights/tile_math.cuh"
 
 namespace nbl::cuda {
 

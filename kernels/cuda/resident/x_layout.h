@@ -15,7 +15,7 @@
 // an integer, or with three digits a float that is 1/256 of it.
 #pragma once
 
-#include "kernels/cuda/tile.h"
+#include "kernels/cuda/weights/tile.h"
 
 namespace nbl::cuda {
 

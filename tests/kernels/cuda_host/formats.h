@@ -1,4 +1,4 @@
-// The formats of records (kernels/cuda/tile.h) that the tests go over, and where x stands for each.
+// The formats of records (kernels/cuda/weights/tile.h) that the tests go over, and where x stands for each.
 #pragma once
 
 #include <ostream>

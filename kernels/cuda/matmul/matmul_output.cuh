@@ -2,8 +2,8 @@
 #pragma once
 
 #include "kernels/cuda/activation.cuh"
-#include "kernels/cuda/matmul.h"
-#include "kernels/cuda/tile_math.cuh"
+#include "kernels/cuda/matmul/matmul.h"
+#include "kernels/cuda/weights/tile_math.cuh"
 
 namespace nbl::cuda {
 

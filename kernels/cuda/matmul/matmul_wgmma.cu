@@ -21,7 +21,7 @@
 #include <type_traits>
 
 #include "kernels/cuda/launch.h"
-#include "kernels/cuda/matmul_output.cuh"
+#include "kernels/cuda/matmul/matmul_output.cuh"
 #include "kernels/cuda/wgmma.cuh"
 
 namespace nbl::cuda {

@@ -8,7 +8,7 @@
 #pragma once
 
 #include "kernels/cuda/row_math.cuh"
-#include "kernels/cuda/tile_math.cuh"
+#include "kernels/cuda/weights/tile_math.cuh"
 
 namespace nbl::cuda {
 

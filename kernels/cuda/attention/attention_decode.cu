@@ -10,7 +10,7 @@
 // a task to finish puts all of them together, in their order. Bound: the bytes of K and V.
 #include <algorithm>
 
-#include "kernels/cuda/attention.cuh"
+#include "kernels/cuda/attention/attention.cuh"
 #include "kernels/cuda/launch.h"
 
 namespace nbl::cuda {

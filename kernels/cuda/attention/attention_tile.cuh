@@ -2,7 +2,7 @@
 // keys 8n + 2t and 8n + 2t + 1 of the tile, in a lane of mma or wgmma. In float32.
 #pragma once
 
-#include "kernels/cuda/attention.cuh"
+#include "kernels/cuda/attention/attention.cuh"
 
 namespace nbl::cuda {
 

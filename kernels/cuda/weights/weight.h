@@ -7,7 +7,7 @@
 
 #include "kernels/backend.h"
 #include "kernels/cuda/check.h"
-#include "kernels/cuda/tile.h"
+#include "kernels/cuda/weights/tile.h"
 
 namespace nbl::cuda {
 

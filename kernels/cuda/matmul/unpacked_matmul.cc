@@ -1,8 +1,8 @@
-#include "kernels/cuda/unpacked_matmul.h"
+#include "kernels/cuda/matmul/unpacked_matmul.h"
 
 #include <algorithm>
 
-#include "kernels/cuda/matmul.h"
+#include "kernels/cuda/matmul/matmul.h"
 
 namespace nbl::cuda {
 

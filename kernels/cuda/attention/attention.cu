@@ -7,7 +7,7 @@
 // Bound: 4 * head_dim * (visible pairs) operations a head over the rate of mma.sync.
 #include <algorithm>
 
-#include "kernels/cuda/attention_tile.cuh"
+#include "kernels/cuda/attention/attention_tile.cuh"
 
 namespace nbl::cuda {
 namespace {

@@ -1,4 +1,4 @@
-#include "kernels/cuda/cublas.h"
+#include "kernels/cuda/matmul/cublas.h"
 
 #include <dlfcn.h>
 

@@ -6,8 +6,8 @@
 #include <cstring>
 
 #include "base/parallel.h"
-#include "kernels/cuda/pack.h"
-#include "kernels/cuda/weight.h"
+#include "kernels/cuda/weights/pack.h"
+#include "kernels/cuda/weights/weight.h"
 
 namespace nbl::cuda {
 namespace {

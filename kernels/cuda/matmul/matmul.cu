@@ -10,7 +10,7 @@
 // the order of K, so that the result does not depend on the order of arrival.
 #include <algorithm>
 
-#include "kernels/cuda/matmul_output.cuh"
+#include "kernels/cuda/matmul/matmul_output.cuh"
 
 namespace nbl::cuda {
 namespace {

@@ -2,7 +2,7 @@
 // plans use the same functions.
 #include <algorithm>
 
-#include "kernels/cuda/plan.h"
+#include "kernels/cuda/plan/plan.h"
 
 namespace nbl::cuda {
 namespace {

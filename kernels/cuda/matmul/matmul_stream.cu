@@ -12,7 +12,7 @@
 #include <algorithm>
 
 #include "kernels/cuda/launch.h"
-#include "kernels/cuda/matmul_output.cuh"
+#include "kernels/cuda/matmul/matmul_output.cuh"
 
 namespace nbl::cuda {
 namespace {

@@ -1,6 +1,6 @@
 // How a plan is made and how a step goes: what the host uploads for it, and the launches in their order. Its memory is laid out
 // in plan_memory.cc; steps that run ahead of the host are in plan_flights.cc.
-#include "kernels/cuda/plan.h"
+#include "kernels/cuda/plan/plan.h"
 
 #include <algorithm>
 #include <cstdio>

@@ -9,7 +9,7 @@
 #include <cstdint>
 
 #include "kernels/cuda/ptx.cuh"
-#include "kernels/cuda/sampling.h"
+#include "kernels/cuda/sampling/sampling.h"
 
 // Functions of the device are inline, as in sampling.cu.
 namespace nbl::cuda::sampling {

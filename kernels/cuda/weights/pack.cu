@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "kernels/cuda/pack.h"
+#include "kernels/cuda/weights/pack.h"
 
 namespace nbl::cuda {
 namespace {

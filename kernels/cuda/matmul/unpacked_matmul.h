@@ -3,9 +3,9 @@
 // memory.
 #pragma once
 
-#include "kernels/cuda/cublas.h"
 #include "kernels/cuda/device_traits.h"
-#include "kernels/cuda/weight.h"
+#include "kernels/cuda/matmul/cublas.h"
+#include "kernels/cuda/weights/weight.h"
 
 namespace nbl::cuda {
 

@@ -2,7 +2,7 @@
 // the token is read on the device. Up to kMostInFlight follow one another on the plan's stream; an event ends each.
 #include <algorithm>
 
-#include "kernels/cuda/plan.h"
+#include "kernels/cuda/plan/plan.h"
 
 namespace nbl::cuda {
 

@@ -5,7 +5,7 @@
 #pragma once
 
 #include "kernels/backend.h"
-#include "kernels/cuda/step.h"
+#include "kernels/cuda/plan/step.h"
 
 namespace nbl::cuda {
 

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "kernels/cuda/check.h"
-#include "kernels/cuda/tile.h"
+#include "kernels/cuda/weights/tile.h"
 #include "quant/quant_weight.h"
 
 namespace nbl::cuda {

@@ -4,8 +4,8 @@
 
 #include <memory>
 
-#include "kernels/cuda/kv_cache.h"
-#include "kernels/cuda/sampling.h"
+#include "kernels/cuda/attention/kv_cache.h"
+#include "kernels/cuda/sampling/sampling.h"
 
 namespace nbl::cuda {
 

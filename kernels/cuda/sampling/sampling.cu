@@ -12,8 +12,8 @@
 #include <cmath>
 
 #include "kernels/cuda/row_math.cuh"
-#include "kernels/cuda/sampling.h"
-#include "kernels/cuda/sampling_select.cuh"
+#include "kernels/cuda/sampling/sampling.h"
+#include "kernels/cuda/sampling/sampling_select.cuh"
 
 namespace nbl::cuda {
 // Functions of the device are inline here, also where they are not inlined: else the compiler keeps stubs of them for the

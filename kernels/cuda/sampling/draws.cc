@@ -1,4 +1,4 @@
-#include "kernels/cuda/draws.h"
+#include "kernels/cuda/sampling/draws.h"
 
 #include <algorithm>
 #include <cmath>

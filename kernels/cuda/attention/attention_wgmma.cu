@@ -8,7 +8,7 @@
 // Bound: 4 * head_dim * (visible pairs) operations a head over the rate of wgmma.
 //
 // Compiled for sm_90a only, whatever the other files are compiled for.
-#include "kernels/cuda/attention_tile.cuh"
+#include "kernels/cuda/attention/attention_tile.cuh"
 #include "kernels/cuda/wgmma.cuh"
 
 namespace nbl::cuda {

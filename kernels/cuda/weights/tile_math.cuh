@@ -8,7 +8,7 @@
 #include <cuda_fp16.h>
 
 #include "kernels/cuda/ptx.cuh"
-#include "kernels/cuda/tile.h"
+#include "kernels/cuda/weights/tile.h"
 
 namespace nbl::cuda {
 

@@ -10,13 +10,13 @@
 #include <vector>
 
 #include "kernels/backend.h"
+#include "kernels/cuda/attention/kv_cache.h"
 #include "kernels/cuda/device_decoder.h"
 #include "kernels/cuda/device_traits.h"
-#include "kernels/cuda/draws.h"
-#include "kernels/cuda/kv_cache.h"
-#include "kernels/cuda/matmul.h"
+#include "kernels/cuda/matmul/matmul.h"
+#include "kernels/cuda/matmul/unpacked_matmul.h"
 #include "kernels/cuda/resident/program.h"
-#include "kernels/cuda/unpacked_matmul.h"
+#include "kernels/cuda/sampling/draws.h"
 
 namespace nbl::cuda {
 

@@ -10,7 +10,7 @@
 
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/device_traits.h"
-#include "kernels/cuda/tile.h"
+#include "kernels/cuda/weights/tile.h"
 #include "model/decoder.h"
 
 namespace nbl::cuda {

@@ -1,5 +1,5 @@
 // Which tiles a weight becomes, and how that is told.
-#include "kernels/cuda/weight.h"
+#include "kernels/cuda/weights/weight.h"
 
 namespace nbl::cuda {
 namespace {
