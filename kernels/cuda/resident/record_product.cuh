@@ -22,13 +22,13 @@ struct FixedPoint {
   float multiplier, factor;  // of x, of the result
   __device__ __forceinline__ explicit FixedPoint(uint32_t largest) {  // the bits of the largest magnitude
     const uint32_t exponent = max(largest, 0x0d800000u) & 0x7f800000u;  // what is below 2^-100 counts as 0
-    multiplier = __uint_as_float((267u << 23 | 0x7e0000u) - exponent);                // 1.984375 * 2^(13 - exponent)
-    factor = __uint_as_float(exponent - ((14u << 23) - 0x10204u));                    // 1 / multiplier
-    if (largest >= 0x7f800000u) factor = __uint_as_float(0x7fffffffu);  // nor are products numbers
+    multiplier = __uint_as_float((267u << 23 | 0x7e0000u) - exponent);  // 1.984375 * 2^(13 - e), where the largest is 2^e to 2^(e+1)
+    factor = __uint_as_float(exponent - ((14u << 23) - 0x10204u));      // 1 / multiplier
+    if (largest >= 0x7f800000u) factor = __uint_as_float(0x7fffffffu);  // no number among x: nor are products numbers
   }
 };
 
-// x of one record as operand B. `at` differs by lane: its part of x, zeros where its column of B has none.
+// x of two records as operand B. `at` differs by lane: its part of x, zeros where its column of B has none.
 template <Codes C>
 struct LaneX {
   static constexpr int kVectors = x_digits(C) > 0 ? 2 : record_columns(C) / 32, kStep = x_digits(C) > 0 ? 64 * x_digits(C) : 64;
@@ -53,7 +53,7 @@ template <Codes C, int GB, bool Wide>
 struct RecordProduct {
   static constexpr int kDigits = x_digits(C);
   static constexpr int kXBytes = x_unit_bytes(C) * record_columns(C) / kUnitColumns;
-  static constexpr int kFactorWords = kDigits > 0 ? x_factor_words(GB) : 1;
+  static constexpr int kFactorWords = kDigits > 0 ? x_factor_words(GB) : 1;  // of f16 none are read
   static constexpr int kBlocks = record_columns(C) / 32;
   static constexpr int kGroups = C == Codes::kHalf ? 0 : kBlocks / GB;  // of a record
   static constexpr int kGroupBytes = kStripRows * ((Wide ? 4 : 2) + has_zeros(C));
