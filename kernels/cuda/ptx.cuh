@@ -25,21 +25,16 @@ __device__ __forceinline__ uint32_t convert_pair(float first, float second) {
 }
 #endif
 
+#if __CUDA_ARCH__ >= 800
 // The largest magnitude of four values, NaN where one of them is.
 __device__ __forceinline__ float largest_magnitude(float a, float b, float c, float d) {
-#if __CUDA_ARCH__ >= 800
   float largest;
   asm("{\n .reg .f32 a, b, c, d;\n abs.f32 a, %1;\n abs.f32 b, %2;\n abs.f32 c, %3;\n abs.f32 d, %4;\n"
       " max.NaN.f32 a, a, b;\n max.NaN.f32 c, c, d;\n max.NaN.f32 %0, a, c;\n}"
       : "=f"(largest)
       : "f"(a), "f"(b), "f"(c), "f"(d));
   return largest;
-#else
-  const auto magnitude = [](float v) { return __float_as_uint(v) & 0x7fffffffu; };  // integers compare NaN as the largest
-  return __uint_as_float(max(max(magnitude(a), magnitude(b)), max(magnitude(c), magnitude(d))));
-#endif
 }
-#if __CUDA_ARCH__ >= 800
 // Of the lanes of a warp.
 __device__ __forceinline__ uint32_t warp_largest(uint32_t v) { return __reduce_max_sync(~0u, v); }
 __device__ __forceinline__ int warp_total(int v) { return __reduce_add_sync(~0u, v); }

@@ -100,7 +100,7 @@ __device__ __forceinline__ void put_digits(const StagedX& to, const UnitRange& r
     const float multiplier0 = kDigits == 3 ? multiplier * times0 : multiplier;
     const float multiplier1 = kDigits == 3 ? multiplier * times1 : multiplier;
     const auto number = [&](float value, float by) {
-      return static_cast<int>(__float_as_uint(fmaf(value, by, kMagic))) - (0x4b400000 - kBias);
+      return static_cast<int>(__float_as_uint(fmaf(value, by, kMagic))) - (static_cast<int>(__float_as_uint(kMagic)) - kBias);
     };
     n[i][0] = number(v[i].x, multiplier0), n[i][1] = number(v[i].y, multiplier0);
     n[i][2] = number(v[i].z, multiplier1), n[i][3] = number(v[i].w, multiplier1);
