@@ -28,10 +28,10 @@ __device__ __forceinline__ float table_value(const void* table, DType type, int6
 struct StagedX {
   unsigned char* x;
   uint32_t* factors;
-  int unit_bytes, digits, group_blocks;
+  int unit_bytes, group_blocks;
 
   __device__ __forceinline__ StagedX(const ResidentOp& op, unsigned char* x_, uint32_t* factors_)
-      : x(x_), factors(factors_), unit_bytes(x_unit_bytes(op.codes)), digits(x_digits(op.codes)), group_blocks(op.group_blocks) {}
+      : x(x_), factors(factors_), unit_bytes(x_unit_bytes(op.codes)), group_blocks(op.group_blocks) {}
   __device__ __forceinline__ unsigned char* unit(int i) const { return x + i * unit_bytes; }
 };
 
@@ -473,9 +473,9 @@ __device__ __forceinline__ float stage(const ResidentOp& op, uint32_t tag, unsig
                                                         : op.input == ResidentInput::kHalves || op.input == ResidentInput::kManyHalves;
   if (is_short && op.codes == Codes::kInt4) return stage_digits<Units, Codes::kInt4>(op, tag, to, shared, guess, tid);
   if (is_short && op.codes == Codes::kInt8) return stage_digits<Units, Codes::kInt8>(op, tag, to, shared, guess, tid);
-  if (is_short && to.digits == 3) return stage_digits<Units, Codes::kInt3>(op, tag, to, shared, guess, tid);
+  if (is_short && x_digits(op.codes) == 3) return stage_digits<Units, Codes::kInt3>(op, tag, to, shared, guess, tid);
   const float factor = stage_f16<Units>(op, tag, to, shared, guess, tid);
-  if (to.digits == 0) return factor;
+  if (x_digits(op.codes) == 0) return factor;
   const int units = op.padded_k / kUnitColumns;
   if (op.codes == Codes::kInt4) {
     halves_to_digits<Codes::kInt4>(to, units, tid);

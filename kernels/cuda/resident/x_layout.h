@@ -27,8 +27,9 @@ NBL_HD constexpr int x_digits(Codes codes) {
   return codes == Codes::kInt2 || codes == Codes::kInt3 ? 3 : codes == Codes::kInt4 || codes == Codes::kInt8 ? 2 : 0;
 }
 NBL_HD constexpr int x_unit_bytes(Codes codes) { return x_digits(codes) > 0 ? kUnitColumns * x_digits(codes) : kUnitColumns * 2; }
-// Of a unit whose groups have so many blocks of 32 columns: at least 1 + 4 / group_blocks, for loads of 8 and 16 bytes.
-NBL_HD constexpr int x_factor_words(int group_blocks) { return 8 / group_blocks; }
+// Of a unit whose groups have 1, 2 or 4 blocks of 32 columns: 1 + 4 / group_blocks, rounded up for loads of 8 and 16 bytes. Without a
+// division, since staging asks for it between a row's arrival and its products.
+NBL_HD constexpr int x_factor_words(int group_blocks) { return group_blocks == 4 ? 2 : group_blocks == 2 ? 4 : 8; }
 // What products are multiplied by, beside scales and factors.
 NBL_HD constexpr float product_unit(Codes codes) {
   return codes == Codes::kInt4 ? 1.f / 16 : x_digits(codes) == 3 ? 256.f / 64 : 1.f;
