@@ -70,13 +70,13 @@ __device__ __forceinline__ void mma_bytes(int (&c)[4], uint32_t a0, uint32_t a1,
 
 __device__ __forceinline__ uint32_t shared_address(const void* p) { return static_cast<uint32_t>(__cvta_generic_to_shared(p)); }
 
-// The word 128 * row bytes behind `at`. The compiler would scale the sum of row and lane and so need one operation more for
-// each of many addresses.
-__device__ __forceinline__ uint32_t load_shared_row(const uint32_t* at, uint32_t row) {
+// The word 128 * row bytes behind `at`, where the row is byte i of `rows`. A dot product of bytes takes it out, scales it and adds the
+// address in one operation.
+__device__ __forceinline__ uint32_t load_shared_row(const uint32_t* at, uint32_t rows, int i) {
   uint32_t word;
-  asm volatile("{\n .reg .b32 address;\n mad.lo.u32 address, %2, 128, %1;\n ld.shared.b32 %0, [address];\n}"
+  asm volatile("{\n .reg .b32 address;\n dp4a.u32.u32 address, %2, %3, %1;\n ld.shared.b32 %0, [address];\n}"
                : "=r"(word)
-               : "r"(shared_address(at)), "r"(row));
+               : "r"(shared_address(at)), "r"(rows), "r"(128u << 8 * i));
   return word;
 }
 

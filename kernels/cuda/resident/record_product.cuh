@@ -78,44 +78,37 @@ struct RecordProduct {
   template <int Records>
   static __device__ __forceinline__ void add(const unsigned char* record, const uint32_t* pairs, const unsigned char* x,
                                              const uint32_t* factors, int lane, LaneSums& sums) {
-    const int mine = lane % 4 / 2;  // the record whose columns the lane holds
-    const bool none = mine >= Records;
-    const unsigned char* my_record = record + (none ? 0 : mine * kRecordBytes);
     LaneCodes<C> codes[Records];
 #pragma unroll
     for (int i = 0; i < Records; ++i) codes[i].load(record + i * kRecordBytes, lane);
     LaneX<C> xs;
     xs.load(x);
-    if constexpr (kDigits > 0) {
-      uint32_t of_x[kFactorWords];
-      load_factors(factors + (none ? 0 : mine * kFactorWords), of_x);
-#pragma unroll
-      for (int group = 0; group < kGroups; ++group) {
-        const unsigned char* meta = my_record + code_bytes(C) + group * kGroupBytes;
-        int2 digits = digit_products(codes[0], xs, group);
-#pragma unroll
-        for (int i = 1; i < Records; ++i) {
-          const int2 others = digit_products(codes[i], xs, group);
-          digits.x = mine == i ? others.x : digits.x, digits.y = mine == i ? others.y : digits.y;
-        }
-        const float factor = none ? 0.f : __uint_as_float(of_x[0]);
-        const float2 scales = load_scales(meta, lane >> 2);
-        const float2 y = without_zeros(digits, load_zeros(meta, lane >> 2), of_x[1 + group], lane);
-        sums.rows[0] += scales.x * factor * y.x, sums.rows[1] += scales.y * factor * y.y;
-      }
-    } else if constexpr (C == Codes::kHalf) {
+    if constexpr (C == Codes::kHalf) {
 #pragma unroll
       for (int i = 0; i < Records; ++i) add_halves(codes[i], xs, sums.halves[i]);
     } else {
+      const bool second = (lane & 2) != 0;  // the lane has the columns of the second record
+      if (Records == 2) record += second ? kRecordBytes : 0, factors += second ? kFactorWords : 0;
+      uint32_t of_x[kFactorWords];
+      if constexpr (kDigits > 0) load_factors(factors, of_x);
 #pragma unroll
       for (int group = 0; group < kGroups; ++group) {
-        float2 y = make_float2(0.f, 0.f);
-#pragma unroll
-        for (int i = 0; i < Records; ++i) {
-          const float2 product = value_products(codes[i], xs, group, pairs, lane);
-          y.x = mine == i ? product.x : y.x, y.y = mine == i ? product.y : y.y;
+        const unsigned char* meta = record + code_bytes(C) + group * kGroupBytes;
+        float2 scales = load_scales(meta, lane >> 2), y;
+        if constexpr (kDigits > 0) {
+          int2 digits = digit_products(codes[0], xs, group);
+          if (Records == 2) {
+            const int2 others = digit_products(codes[Records - 1], xs, group);
+            digits.x = second ? others.x : digits.x, digits.y = second ? others.y : digits.y;
+          }
+          const float factor = Records == 1 && second ? 0.f : __uint_as_float(of_x[0]);
+          scales.x *= factor, scales.y *= factor;
+          y = without_zeros(digits, load_zeros(meta, lane >> 2), of_x[1 + group], lane);
+        } else {
+          y = value_products(codes[0], xs, group, pairs, lane);
+          const float2 others = Records == 2 ? value_products(codes[Records - 1], xs, group, pairs, lane) : make_float2(0.f, 0.f);
+          y.x = second ? others.x : y.x, y.y = second ? others.y : y.y;
         }
-        const float2 scales = load_scales(my_record + code_bytes(C) + group * kGroupBytes, lane >> 2);
         sums.rows[0] += scales.x * y.x, sums.rows[1] += scales.y * y.y;
       }
     }

@@ -71,7 +71,7 @@ struct LaneCodes {
     } else if constexpr (C == Codes::kCode4) {
       const uint32_t v = w[b / 2 * 4 + b % 2 * 2 + r];
 #pragma unroll
-      for (int i = 0; i < 4; ++i) out[i] = load_shared_row(pairs + lane, __byte_perm(v, 0, 0x4440 + i));
+      for (int i = 0; i < 4; ++i) out[i] = load_shared_row(pairs + lane, v, i);
     } else {
       const uint32_t v = w[b / 2 * 2 + r] >> (b % 2 * 8);
 #pragma unroll

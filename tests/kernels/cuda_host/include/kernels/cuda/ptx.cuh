@@ -84,7 +84,7 @@ inline int warp_total(int v) {
   return of_all_lanes(v, [](int a, int b) { return a + b; });
 }
 
-inline uint32_t load_shared_row(const uint32_t* at, uint32_t row) { return at[32 * row]; }
+inline uint32_t load_shared_row(const uint32_t* at, uint32_t rows, int i) { return at[32 * (rows >> 8 * i & 255)]; }
 
 inline void store_word(uint2* at, uint32_t low, uint32_t high) { *at = {low, high}; }
 inline void store_half(uint32_t* at, uint32_t word) { *at = word; }
