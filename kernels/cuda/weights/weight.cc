@@ -58,12 +58,13 @@ TilePlan plan_tiles(const std::vector<WeightSpec>& parts, WeightRole role) {
   return plan;
 }
 
+// The tile's format: how its products are taken differs by the step, and a session describes that.
 std::string CudaWeight::kernel() const {
   const Tiles& t = tiles();
   static const char* const names[] = {"int2", "int3", "int4", "int8", "code4", "f16"};
   std::string text = std::string("tile16 ") + names[static_cast<int>(t.codes)];
   if (t.group != 0) text += " g" + std::to_string(t.group) + (t.wide_scales ? " f32-scales" : " f16-scales");
-  return text + " mma.m16n8k16";
+  return text;
 }
 
 std::string CudaWeight::reason() const {
