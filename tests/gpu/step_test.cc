@@ -1,6 +1,7 @@
 // Whole steps against the same decoder in double: prefill, decode, batches, every feature of a Decoder.
 #include <algorithm>
 #include <cmath>
+#include <string>
 
 #include "check.h"
 #include "kernels/cuda/check.h"
@@ -173,6 +174,27 @@ GPU_TEST(WideRowsAgreeWithDouble) {
       options.hidden = shape.hidden, options.inner = shape.inner, options.heads = shape.heads, options.kv_heads = shape.kv_heads;
       options.head_dim = 64;
       check_sequence(options, 3, 5, shape.name);
+    }
+  }
+}
+
+// Rows of 1024, 2048 and 4096 columns, which a chunk of the resident kernel's ring has four, two and one of: there warps keep their
+// part of x. Some CTAs have a strip less than others, and of the last matrix more strips than the sums of one window.
+GPU_TEST(WarpsThatKeepTheirInputAgreeWithDouble) {
+  struct Shape {
+    const char* name;
+    int64_t hidden, inner, vocab;
+  };
+  for (const Shape& shape : {Shape{"four strips a chunk", 1024, 4000, 320}, Shape{"two strips a chunk", 2048, 4000, 320},
+                             Shape{"one strip a chunk", 4096, 2560, 17500}}) {
+    for (const FormatCase& format : formats()) {
+      if (format.bits != 3 && format.format != WeightFormat::kCodebook) continue;
+      if (shape.vocab > 320 && format.group_size != (format.bits == 3 ? 128 : 64)) continue;  // the reference takes long
+      ModelOptions options;
+      options.format = format;
+      options.layers = 1;
+      options.hidden = shape.hidden, options.inner = shape.inner, options.vocab = shape.vocab, options.head_dim = 64;
+      check_sequence(options, 1, 3, (std::string(shape.name) + ", " + format.name).c_str());
     }
   }
 }

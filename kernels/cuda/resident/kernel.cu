@@ -191,11 +191,68 @@ __device__ __forceinline__ void finish_window(const ResidentStep& step, const Re
   for (int w = 0; w < kConsumerWarps; ++w) at[w * kStripRows] = 0.f;
 }
 
+// A warp's sums of a strip, to `red`.
+template <typename Product>
+__device__ __forceinline__ void put_sums(float* red, const LaneSums& sums, int strip, int lane) {
+  const float2 rows = Product::row_sums(sums, lane);
+  if (lane % 4 == 0) {
+    float* at = red + (strip & (2 * kWindow - 1)) * (kConsumerWarps * kStripRows);
+    at[0] = rows.x, at[8] = rows.y;
+  }
+}
+
+// Where chunks are whole strips (ResidentOp::chunk_strips): a warp has the same records of every strip it meets, and keeps their x.
+template <Codes C, int GB, bool Wide>
+__device__ __forceinline__ Ring consume_strips(const ResidentStep& step, const ResidentOp& op, uint32_t tag, int begin, int end,
+                                               float factor, Ring ring) {
+  using Product = RecordProduct<C, GB, Wide>;
+  constexpr int kAtOnce = Product::kAtOnce, kInputs = kKeptRecords / kAtOnce;
+  const int tid = here().tid, lane = tid & 31, warp = tid >> 5;
+  const int strips = end - begin, chunk_strips = op.chunk_strips, slots = step.slots, slot_bytes = step.slot_bytes;
+  const uint32_t barriers = shared_address(shared_memory + step.barriers_at), empty = barriers + 8 * slots * kSlotPieces;
+  const uint32_t full = barriers + 8 * (warp * kSlotPieces / kConsumerWarps);
+  const unsigned char* records_at = shared_memory + step.ring_at + warp * kKeptRecords * Product::kRecordBytes;
+  float* red = reinterpret_cast<float*>(shared_memory + step.red_at) + warp * kStripRows + lane / 4;
+  const uint32_t* pairs = reinterpret_cast<const uint32_t*>(shared_memory + step.pairs_at);
+  int strip = warp * kKeptRecords / op.records, window = 0;
+  typename Product::Input inputs[kInputs];
+  {
+    const int k = warp * kKeptRecords - strip * op.records, x_offset = Product::x_offset(lane);
+    const uint32_t* factors = reinterpret_cast<const uint32_t*>(shared_memory + step.factors_at) + k * Product::kFactorWords;
+#pragma unroll
+    for (int i = 0; i < kInputs; ++i) {
+      const unsigned char* x = shared_memory + (x_offset < 0 ? step.zeros_at : (k + i * kAtOnce) * Product::kXBytes + x_offset);
+      Product::template load<kAtOnce>(inputs[i], x, factors + i * kAtOnce * Product::kFactorWords, lane);
+    }
+  }
+#pragma unroll 1
+  for (int left = strips; left > 0; left -= chunk_strips, strip += chunk_strips) {
+    await_barrier(full + 8 * kSlotPieces * ring.slot, ring.phase);
+    if (strip < strips) {
+      const unsigned char* record = records_at + ring.slot * slot_bytes;
+      LaneSums sums;
+#pragma unroll
+      for (int i = 0; i < kInputs; ++i) Product::add(record + i * kAtOnce * Product::kRecordBytes, pairs, inputs[i], lane, sums);
+      for (; strip >= (window + 1) * kWindow; ++window) finish_window(step, op, tag, window, begin, end, factor, tid);
+      put_sums<Product>(red, sums, strip, lane);
+    }
+    __syncwarp();
+    if (lane == 0) barrier_arrive(empty + 8 * ring.slot);
+    if (++ring.slot == slots) ring.slot = 0, ring.phase ^= 1;
+  }
+  ring.window = window;
+  return ring;
+}
+
 // factor: of all results, beside what belongs to their rows.
 template <Codes C, int GB, bool Wide>
 __device__ __forceinline__ Ring consume(const ResidentStep& step, const ResidentOp& op, uint32_t tag, int begin, int end, float factor,
                                         Ring ring) {
   using Product = RecordProduct<C, GB, Wide>;
+  constexpr int kAtOnce = Product::kAtOnce;
+  if constexpr (keeps_x(C)) {
+    if (op.chunk_strips > 0) return consume_strips<C, GB, Wide>(step, op, tag, begin, end, factor, ring);
+  }
   const int tid = here().tid, lane = tid & 31, warp = tid >> 5;
   const int records = op.records, share = op.warp_records, chunk = share * kConsumerWarps;
   const int total = (end - begin) * records, slots = step.slots, slot_bytes = step.slot_bytes;
@@ -212,11 +269,7 @@ __device__ __forceinline__ Ring consume(const ResidentStep& step, const Resident
   int window = 0;                   // the one that strip lies in
   LaneSums sums;
   const auto leave_strip = [&] {
-    const float2 rows = Product::row_sums(sums, lane);
-    if (lane % 4 == 0) {
-      float* at = red + (strip & (2 * kWindow - 1)) * (kConsumerWarps * kStripRows);
-      at[0] = rows.x, at[8] = rows.y;
-    }
+    put_sums<Product>(red, sums, strip, lane);
     sums = LaneSums();
   };
 #pragma unroll 1
@@ -239,9 +292,13 @@ __device__ __forceinline__ Ring consume(const ResidentStep& step, const Resident
       left -= run, at += run;
       int r = run;
 #pragma unroll 1
-      for (; r >= 2; r -= 2) {
+      for (; r >= kAtOnce; r -= kAtOnce) {
+        Product::template add<kAtOnce>(record, pairs, lane_x, factors_of_x, lane, sums);
+        record += kAtOnce * Product::kRecordBytes, lane_x += kAtOnce * x_step, factors_of_x += kAtOnce * Product::kFactorWords;
+      }
+      if (kAtOnce > 2 && r >= 2) {
         Product::template add<2>(record, pairs, lane_x, factors_of_x, lane, sums);
-        record += 2 * Product::kRecordBytes, lane_x += 2 * x_step, factors_of_x += 2 * Product::kFactorWords;
+        record += 2 * Product::kRecordBytes, lane_x += 2 * x_step, factors_of_x += 2 * Product::kFactorWords, r -= 2;
       }
       if (r > 0) {
         Product::template add<1>(record, pairs, lane_x, factors_of_x, lane, sums);
@@ -341,7 +398,6 @@ __global__ void __launch_bounds__(kThreads, 1) resident_step(const __grid_consta
   float* red = reinterpret_cast<float*>(shared_memory + step.red_at);
   float2* turns = reinterpret_cast<float2*>(shared_memory + step.turns_at);
   ResidentOp* ops = reinterpret_cast<ResidentOp*>(shared_memory + step.ops_at);  // this and the next
-  Ring ring;
   if (tid == 0) {
     const uint32_t full = shared_address(shared_memory + step.barriers_at);
     const int pieces = step.slots * kSlotPieces;
@@ -351,7 +407,7 @@ __global__ void __launch_bounds__(kThreads, 1) resident_step(const __grid_consta
   }
   for (int i = tid; i < kRedFloats; i += blockDim.x) red[i] = 0.f;
   if (tid < kWindow * kStripRows) reinterpret_cast<PartBest*>(shared_memory + step.best_at)[tid] = {-INFINITY, 0x7fffffff};
-  if (tid == 0) *reinterpret_cast<uint32_t*>(shared_memory + step.base_at) = base;
+  if (tid == 0) *reinterpret_cast<CarriedState*>(shared_memory + step.carried_at) = {nullptr, base, 0.f, 0, 0};
   if (tid < kZeroBytes / 4) reinterpret_cast<uint32_t*>(shared_memory + step.zeros_at)[tid] = 0;
   for (int i = tid; i < step.rotary_half; i += blockDim.x) turns[i] = turn(*step.position, step.inv_freq[i], step.rotary_factor);
   // The residual of the rows that this CTA owns, which is how kResidual operations divide them.
@@ -387,12 +443,11 @@ __global__ void __launch_bounds__(kThreads, 1) resident_step(const __grid_consta
     return;
   }
   take_registers();
-  const unsigned int* pairs_of = nullptr;
-  float guess = 0.f;  // of the next norm's factor; 0: none
 #pragma unroll 1
   for (int i = 0; i < step.op_count; ++i) {
     const int tid = here().tid;
-    const uint32_t base = *reinterpret_cast<const volatile uint32_t*>(shared_memory + step.base_at);
+    volatile CarriedState& carried = *reinterpret_cast<volatile CarriedState*>(shared_memory + step.carried_at);
+    const uint32_t base = carried.base;
     ResidentOp* ops = reinterpret_cast<ResidentOp*>(shared_memory + step.ops_at);  // this and the next
     const ResidentOp& op = ops[i & 1];
     if (i + 1 < step.op_count) copy_op(ops + (i + 1 & 1), step.ops + i + 1, tid);
@@ -401,17 +456,21 @@ __global__ void __launch_bounds__(kThreads, 1) resident_step(const __grid_consta
     if (op.strips == 0) {
       attend_tasks(step, op, base, reinterpret_cast<const float2*>(shared_memory + step.turns_at));
     } else if (begin < end) {  // a CTA without strips waits for nobody: it could miss words that nobody keeps for it
-      if (op.code_pairs != nullptr && op.code_pairs != pairs_of) {
+      float guess = carried.guess;
+      Ring ring = {carried.slot, carried.phase, 0};
+      if (op.code_pairs != nullptr && op.code_pairs != carried.pairs) {
         // Seen by all after the meeting in stage(); nobody still reads the old ones, since the last operation
         // has ended.
         for (int j = tid; j < 256 * 32; j += kConsumerThreads)
           reinterpret_cast<uint32_t*>(shared_memory + step.pairs_at)[j] = op.code_pairs[j / 32];
-        pairs_of = op.code_pairs;
       }
       const float factor = stage<Units>(op, base + op.in_tag, shared_memory,
                                         reinterpret_cast<uint32_t*>(shared_memory + step.factors_at),
                                         reinterpret_cast<float2*>(shared_memory + step.norm_at), guess, tid);
+      // All have met in stage(), and so read what the last operation left.
+      if (tid == 0) carried.guess = guess, carried.pairs = op.code_pairs != nullptr ? op.code_pairs : carried.pairs;
       ring = multiply(step, op, base + op.out_tag, begin, end, factor, ring);
+      if (tid == 0) carried.slot = ring.slot, carried.phase = ring.phase;
       for (int window = ring.window; window * kWindow < end - begin; ++window) {
         finish_window(step, op, base + op.out_tag, window, begin, end, factor, tid);
       }
@@ -425,7 +484,7 @@ __global__ void __launch_bounds__(kThreads, 1) resident_step(const __grid_consta
   // The last CTA leaves the counters as the next step wants them.
   if (threadIdx.x == 0 && atomicAdd(step.sync + 1, 1u) == gridDim.x - 1) {
     step.sync[1] = 0;
-    step.sync[0] = *reinterpret_cast<const uint32_t*>(shared_memory + step.base_at) + kEmbeddingTag + step.op_count;
+    step.sync[0] = reinterpret_cast<const CarriedState*>(shared_memory + step.carried_at)->base + kEmbeddingTag + step.op_count;
   }
 #endif
 }

@@ -236,6 +236,8 @@ Result<std::unique_ptr<ResidentProgram>> ResidentProgram::create(const DeviceDec
     const int cta_records = (op.strips + multiprocessors - 1) / multiprocessors * op.records;
     const int chunks = cta_records <= most + most / 4 ? 1 : (cta_records + most - 1) / most;
     op.warp_records = (cta_records + chunks * kConsumerWarps - 1) / (chunks * kConsumerWarps);
+    const int chunk = kConsumerWarps * op.warp_records;
+    if (keeps_x(op.codes) && op.warp_records == kKeptRecords && chunk % op.records == 0) op.chunk_strips = chunk / op.records;
     step.slot_bytes = std::max(step.slot_bytes, round_up(kConsumerWarps * op.warp_records * op.record_bytes, 128));
   }
   const int task_heads = mma_task_heads(static_cast<int>(c.num_attention_heads), static_cast<int>(c.num_key_value_heads));
@@ -252,7 +254,7 @@ Result<std::unique_ptr<ResidentProgram>> ResidentProgram::create(const DeviceDec
   step.norm_at = take(kConsumerWarps * 8);
   step.best_at = take(kWindow * kStripRows * sizeof(PartBest));
   step.zeros_at = take(kZeroBytes);
-  step.base_at = take(4);
+  step.carried_at = take(sizeof(CarriedState));
   step.sequence_at = take(sizeof(StepSequence));
   const int64_t hidden_strips = pad_up(c.hidden_size, kStripRows) / kStripRows;
   step.residual_at = take((hidden_strips / multiprocessors + 1) * kStripRows * 4);

@@ -30,6 +30,7 @@ constexpr int kWindow = 8;  // strips whose sums are reduced at once
 constexpr int kRedFloats = 2 * kWindow * kConsumerWarps * kStripRows;
 constexpr int kMostSlotBytes = 36864;  // of the ring: 32 records of 4 bits with their scales
 constexpr int kSlotPieces = 2;     // each copied by itself, and waited for by its share of the warps
+constexpr int kKeptRecords = 4;  // of a warp in each chunk, where it keeps their x
 constexpr int kPairBytes = 256 * 32 * 4;
 constexpr int kZeroBytes = 256;  // of shared memory, for the lanes that read zeros as x
 constexpr uint32_t kEmbeddingTag = 1;  // a step's first tag: of the embedding's row; the operations' follow
@@ -59,6 +60,9 @@ enum class ResidentOutput : uint8_t {
   kGate,      // halves[i] = activation(gate_i) * up_i, f16, of interleaved rows
 };
 
+// Formats whose products take so long that it pays to keep x in registers where a warp has the same columns of every strip.
+NBL_HD constexpr bool keeps_x(Codes codes) { return codes == Codes::kInt3 || codes == Codes::kCode4; }
+
 // A number for each way to multiply; group_blocks as in ResidentOp.
 NBL_HD constexpr uint8_t resident_format(Codes codes, int group_blocks, bool wide_scales) {
   return static_cast<uint8_t>(static_cast<int>(codes) * 8 + (group_blocks / 2) * 2 + (wide_scales ? 1 : 0));
@@ -82,6 +86,7 @@ struct alignas(16) ResidentOp {
   int32_t width = 0, padded_k = 0;   // columns of the input, and with padding
   int32_t group_blocks = 0;          // blocks of 32 columns that share a scale: 1, 2 or 4; 0 for f16
   int32_t warp_records = 0;          // of one slot of the ring
+  int32_t chunk_strips = 0;          // of one slot, where a warp has kKeptRecords of it and keeps their x; otherwise 0
   uint32_t records_inverse = 0;      // 2^32 / records, rounded up
   float unit = 1;                    // of the sums of products
   uint32_t in_tag = 0, out_tag = 0;  // counted from the step's first tag
@@ -104,6 +109,16 @@ struct ResidentStream {
   int32_t first_cta = 0;       // of the CTAs with a strip each, where there are fewer strips than CTAs
 };
 
+// What the consumers of a CTA carry over from one operation to the next: in shared memory, since while they multiply no register is left
+// for it.
+struct CarriedState {
+  const unsigned int* pairs;  // whose table is in shared memory
+  uint32_t base;              // the tag before the step's first
+  float guess;                // of the next norm's factor; 0: none
+  int32_t slot;               // of the ring, the next one to be read
+  uint32_t phase;             // how often the ring has been around, as the parity of its barriers
+};
+
 // What the kernel is launched with: all of it stays the same from step to step, so that a graph may hold it.
 struct ResidentStep {
   const ResidentOp* ops = nullptr;
@@ -123,7 +138,7 @@ struct ResidentStep {
   float rotary_factor = 1;
   DType table_type = DType::kF32;
   // Places in shared memory, in bytes: x (also attention's scratch) begins at 0.
-  int32_t factors_at = 0, red_at = 0, turns_at = 0, norm_at = 0, best_at = 0, zeros_at = 0, base_at = 0, sequence_at = 0,
+  int32_t factors_at = 0, red_at = 0, turns_at = 0, norm_at = 0, best_at = 0, zeros_at = 0, carried_at = 0, sequence_at = 0,
           residual_at = 0, ops_at = 0, streams_at = 0, pairs_at = 0, barriers_at = 0, ring_at = 0;
   int32_t slot_bytes = 0, slots = 0, in_flight = 0;
 };

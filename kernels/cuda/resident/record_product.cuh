@@ -58,6 +58,13 @@ struct RecordProduct {
   static constexpr int kGroups = C == Codes::kHalf ? 0 : kBlocks / GB;  // of a record
   static constexpr int kGroupBytes = kStripRows * ((Wide ? 4 : 2) + has_zeros(C));
   static constexpr int kRecordBytes = code_bytes(C) + kGroups * kGroupBytes;
+  static constexpr int kAtOnce = C == Codes::kCode4 ? 4 : 2;  // records that share loads of x
+
+  // x of so many records, as a lane needs it.
+  struct Input {
+    LaneX<C> x;
+    uint32_t of_x[kDigits > 0 ? kFactorWords : 1];  // factor and sums of the lane's record
+  };
 
   static __device__ __forceinline__ float2 load_scales(const unsigned char* meta, int g) {
     return Wide ? reinterpret_cast<const float2*>(meta)[g] : __half22float2(reinterpret_cast<const __half2*>(meta)[g]);
@@ -69,48 +76,43 @@ struct RecordProduct {
 
   // Where a lane finds its part of x, in bytes from that of the first record; negative: nowhere.
   static __device__ __forceinline__ int x_offset(int lane) {
+    if constexpr (kAtOnce == 4) return lane / 8 * kXBytes + lane % 4 * 16;  // nobody looks at the columns between
     const int column = lane / 4 % 4;
     return column < (kDigits > 0 ? kDigits : 1) ? lane / 16 * kXBytes + column * 64 + lane % 4 * 16 : -1;
   }
+  // x: as x_offset() says, or zeros; where there are fewer than kAtOnce records it does not matter what stands behind their x.
+  // `factors`: what stands beside the first one's x (x_layout.h).
+  template <int Records>
+  static __device__ __forceinline__ void load(Input& input, const unsigned char* x, const uint32_t* factors, int lane) {
+    input.x.load(x);
+    if constexpr (kDigits > 0) load_factors(factors + my_record<Records>(lane) * kFactorWords, input.of_x);
+  }
 
-  // Adds one record or two that follow one another. x: as x_offset() says, or zeros; where there is one record it does not matter what
-  // stands behind its x. `factors`: what stands beside the first one's x (x_layout.h).
+  // Adds Records records that follow one another.
   template <int Records>
   static __device__ __forceinline__ void add(const unsigned char* record, const uint32_t* pairs, const unsigned char* x,
                                              const uint32_t* factors, int lane, LaneSums& sums) {
-    LaneCodes<C> codes[Records];
-#pragma unroll
-    for (int i = 0; i < Records; ++i) codes[i].load(record + i * kRecordBytes, lane);
-    LaneX<C> xs;
-    xs.load(x);
-    if constexpr (C == Codes::kHalf) {
-#pragma unroll
-      for (int i = 0; i < Records; ++i) add_halves(codes[i], xs, sums.halves[i]);
+    if constexpr (kAtOnce == 4) {
+      Input input;
+      load<Records>(input, x, factors, lane);
+      add_values<Records>(record, pairs, input, lane, sums);
     } else {
-      const bool second = (lane & 2) != 0;  // the lane has the columns of the second record
-      if (Records == 2) record += second ? kRecordBytes : 0, factors += second ? kFactorWords : 0;
-      uint32_t of_x[kFactorWords];
-      if constexpr (kDigits > 0) load_factors(factors, of_x);
-#pragma unroll
-      for (int group = 0; group < kGroups; ++group) {
-        const unsigned char* meta = record + code_bytes(C) + group * kGroupBytes;
-        float2 scales = load_scales(meta, lane >> 2), y;
-        if constexpr (kDigits > 0) {
-          int2 digits = digit_products(codes[0], xs, group);
-          if (Records == 2) {
-            const int2 others = digit_products(codes[Records - 1], xs, group);
-            digits.x = second ? others.x : digits.x, digits.y = second ? others.y : digits.y;
-          }
-          const float factor = Records == 1 && second ? 0.f : __uint_as_float(of_x[0]);
-          scales.x *= factor, scales.y *= factor;
-          y = without_zeros(digits, load_zeros(meta, lane >> 2), of_x[1 + group], lane);
-        } else {
-          y = value_products(codes[0], xs, group, pairs, lane);
-          const float2 others = Records == 2 ? value_products(codes[Records - 1], xs, group, pairs, lane) : make_float2(0.f, 0.f);
-          y.x = second ? others.x : y.x, y.y = second ? others.y : y.y;
-        }
-        sums.rows[0] += scales.x * y.x, sums.rows[1] += scales.y * y.y;
-      }
+      LaneCodes<C> codes[Records];
+      load_codes(codes, record, lane);
+      Input input;
+      load<Records>(input, x, factors, lane);
+      add_codes<Records>(record, codes, input, lane, sums);
+    }
+  }
+  // The same of kAtOnce records, where x is at hand.
+  static __device__ __forceinline__ void add(const unsigned char* record, const uint32_t* pairs, const Input& input, int lane,
+                                             LaneSums& sums) {
+    if constexpr (kAtOnce == 4) {
+      add_values<kAtOnce>(record, pairs, input, lane, sums);
+    } else {
+      LaneCodes<C> codes[kAtOnce];
+      load_codes(codes, record, lane);
+      add_codes<kAtOnce>(record, codes, input, lane, sums);
     }
   }
   // The sums of rows g and g+8 over all lanes that have a part of them, in those with t == 0.
@@ -121,6 +123,7 @@ struct RecordProduct {
       v.x = second ? sums.halves[1][0] : sums.halves[0][0], v.y = second ? sums.halves[1][2] : sums.halves[0][2];
     }
     v.x += __shfl_down_sync(~0u, v.x, 2), v.y += __shfl_down_sync(~0u, v.y, 2);
+    if constexpr (kAtOnce == 4) v.x += __shfl_down_sync(~0u, v.x, 1), v.y += __shfl_down_sync(~0u, v.y, 1);
     if constexpr (kDigits == 3) {  // the last digit, 65536 times too large
       v.x += __shfl_down_sync(~0u, v.x, 1) * (1.f / 65536), v.y += __shfl_down_sync(~0u, v.y, 1) * (1.f / 65536);
     }
@@ -128,6 +131,89 @@ struct RecordProduct {
   }
 
  private:
+  // The record whose columns of a product a lane holds. Where there is none of so many, 0.
+  template <int Records>
+  static __device__ __forceinline__ int my_record(int lane) {
+    const int record = kAtOnce == 4 ? lane % 4 : lane % 4 / 2;
+    return record < Records ? record : 0;
+  }
+  template <int Records>
+  static __device__ __forceinline__ bool has_record(int lane) {
+    return (kAtOnce == 4 ? lane % 4 : lane % 4 / 2) < Records;
+  }
+
+  template <int Records>
+  static __device__ __forceinline__ void load_codes(LaneCodes<C> (&codes)[Records], const unsigned char* record, int lane) {
+#pragma unroll
+    for (int i = 0; i < Records; ++i) codes[i].load(record + i * kRecordBytes, lane);
+  }
+  // Of integer codes and of f16.
+  template <int Records>
+  static __device__ __forceinline__ void add_codes(const unsigned char* record, const LaneCodes<C> (&codes)[Records], const Input& input,
+                                                   int lane, LaneSums& sums) {
+    if constexpr (C == Codes::kHalf) {
+#pragma unroll
+      for (int i = 0; i < Records; ++i) add_halves(codes[i], input.x, sums.halves[i]);
+    } else {
+      const bool second = my_record<2>(lane) != 0;
+      record += my_record<Records>(lane) * kRecordBytes;
+#pragma unroll
+      for (int group = 0; group < kGroups; ++group) {
+        const unsigned char* meta = record + code_bytes(C) + group * kGroupBytes;
+        float2 scales = load_scales(meta, lane >> 2);
+        int2 digits = digit_products(codes[0], input.x, group);
+        if (Records == 2) {
+          const int2 others = digit_products(codes[Records - 1], input.x, group);
+          digits.x = second ? others.x : digits.x, digits.y = second ? others.y : digits.y;
+        }
+        const float factor = has_record<Records>(lane) ? __uint_as_float(input.of_x[0]) : 0.f;
+        scales.x *= factor, scales.y *= factor;
+        const float2 y = without_zeros(digits, load_zeros(meta, lane >> 2), input.of_x[1 + group], lane);
+        sums.rows[0] += scales.x * y.x, sums.rows[1] += scales.y * y.y;
+      }
+    }
+  }
+  // Scales of a lane's record, which is one of four. Float scales of two groups are 128 bytes, and a record a multiple of that: so that
+  // lanes of different records do not meet in a bank, each takes its four words in an order of its own, word i ^ t as the i-th.
+  static __device__ __forceinline__ void load_scales_of_four(const unsigned char* meta, int lane, float2 (&scales)[kGroups]) {
+    if constexpr (Wide && kGroups == 2) {
+      const int t = lane % 4;
+      const float* of_rows = reinterpret_cast<const float*>(meta) + (lane >> 2) * 2;
+      float v[4];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) v[i] = of_rows[(i ^ t) / 2 * 16 + (i ^ t) % 2];
+      const bool odd = (t & 1) != 0, high = (t & 2) != 0;
+      const float a0 = odd ? v[1] : v[0], a1 = odd ? v[0] : v[1], a2 = odd ? v[3] : v[2], a3 = odd ? v[2] : v[3];
+      scales[0] = make_float2(high ? a2 : a0, high ? a3 : a1), scales[1] = make_float2(high ? a0 : a2, high ? a1 : a3);
+    } else {
+#pragma unroll
+      for (int group = 0; group < kGroups; ++group) scales[group] = load_scales(meta + group * kGroupBytes, lane >> 2);
+    }
+  }
+  // Of a codebook.
+  template <int Records>
+  static __device__ __forceinline__ void add_values(const unsigned char* record, const uint32_t* pairs, const Input& input, int lane,
+                                                    LaneSums& sums) {
+    float2 scales[kGroups], y[kGroups] = {};
+    load_scales_of_four(record + my_record<Records>(lane) * kRecordBytes + code_bytes(C), lane, scales);
+#pragma unroll
+    for (int i = 0; i < Records; ++i) {
+      LaneCodes<C> codes;
+      codes.load(record + i * kRecordBytes, lane);
+#pragma unroll
+      for (int group = 0; group < kGroups; ++group) {
+        const float2 v = value_products(codes, input.x, group, pairs, lane);
+        if (i == 0 || lane % 4 == i) y[group] = v;
+      }
+    }
+    if (has_record<Records>(lane)) {
+#pragma unroll
+      for (int group = 0; group < kGroups; ++group) {
+        sums.rows[0] += scales[group].x * y[group].x, sums.rows[1] += scales[group].y * y[group].y;
+      }
+    }
+  }
+
   static __device__ __forceinline__ void load_factors(const uint32_t* at, uint32_t (&words)[kFactorWords]) {
     if constexpr (kFactorWords == 2) {
       const uint2 v = *reinterpret_cast<const uint2*>(at);

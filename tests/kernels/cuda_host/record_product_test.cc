@@ -149,11 +149,11 @@ TYPED_TEST(RecordProducts, AreThoseOfTheNumbersInThem) {
   for (int i = 0; i < 256 * 32; ++i)
     pairs[i] = float_to_f16(values[i / 32 % 16]) | static_cast<uint32_t>(float_to_f16(values[i / 32 / 16])) << 16;
 
-  // Five records of a strip, two at once and the last alone. With any x and codes, and the largest.
-  constexpr int kRecords = 5, kLargest = 3;
+  // Records of a strip, with any x and codes, and the largest.
+  constexpr int kRecords = 2 * Product::kAtOnce + 3, kLargest = 3;
   double expected[16] = {}, size[16] = {};
   std::vector<unsigned char> bytes;
-  alignas(16) unsigned char x[(kRecords + 1) * Product::kXBytes] = {};
+  alignas(16) unsigned char x[(kRecords + 3) * Product::kXBytes] = {};
   alignas(16) uint32_t factors[kRecords * 8] = {};
   for (int number = 0; number < kRecords; ++number) {
     PlainRecord record(kFormat, kGroupColumns, random);
@@ -204,13 +204,20 @@ TYPED_TEST(RecordProducts, AreThoseOfTheNumbersInThem) {
   cuda_host::run_ctas(1, 32, cuda_host::Turns::kAscending, [&](int, int lane) {
     LaneSums sums;
     const int offset = Product::x_offset(lane);
-    for (int number = 0; number < kRecords; number += 2) {
-      const unsigned char* lane_x = offset < 0 ? zeros : x + number * Product::kXBytes + offset;
-      const unsigned char* record = bytes.data() + number * Product::kRecordBytes;
-      const uint32_t* record_factors = factors + number * Product::kFactorWords;
-      if (number + 1 < kRecords) Product::template add<2>(record, pairs.data(), lane_x, record_factors, lane, sums);
-      else Product::template add<1>(record, pairs.data(), lane_x, record_factors, lane, sums);
-    }
+    constexpr int kAtOnce = Product::kAtOnce;
+    const auto lane_x = [&](int number) { return offset < 0 ? zeros : x + number * Product::kXBytes + offset; };
+    const auto record = [&](int number) { return bytes.data() + number * Product::kRecordBytes; };
+    const auto lane_factors = [&](int number) { return factors + number * Product::kFactorWords; };
+    // As many as go together, with x that is kept and with x that is not; then two, then one.
+    typename Product::Input input;
+    Product::template load<kAtOnce>(input, lane_x(0), lane_factors(0), lane);
+    Product::add(record(0), pairs.data(), input, lane, sums);
+    int number = kAtOnce;
+    Product::template add<kAtOnce>(record(number), pairs.data(), lane_x(number), lane_factors(number), lane, sums);
+    number += kAtOnce;
+    Product::template add<2>(record(number), pairs.data(), lane_x(number), lane_factors(number), lane, sums);
+    number += 2;
+    Product::template add<1>(record(number), pairs.data(), lane_x(number), lane_factors(number), lane, sums);
     row_sums[lane] = Product::row_sums(sums, lane);
   });
   for (int row = 0; row < 16; ++row) {
