@@ -26,6 +26,11 @@ __device__ __forceinline__ void consumers_meet() { meet_first<kConsumerThreads>(
 
 // The registers of the producer's warps go to the consumers, where the device can do that: without it they spill, and a
 // spilled register comes back from far away, since the stream of weights drives local memory out of the caches.
+#if NIBBLE_SETMAXNREG
+constexpr bool kRegistersMove = true;
+#else
+constexpr bool kRegistersMove = false;
+#endif
 __device__ __forceinline__ void give_registers() {
 #if NIBBLE_SETMAXNREG
   asm volatile("setmaxnreg.dec.sync.aligned.u32 56;");

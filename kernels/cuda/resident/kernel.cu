@@ -249,8 +249,8 @@ template <Codes C, int GB, bool Wide>
 __device__ __forceinline__ Ring consume(const ResidentStep& step, const ResidentOp& op, uint32_t tag, int begin, int end, float factor,
                                         Ring ring) {
   using Product = RecordProduct<C, GB, Wide>;
-  constexpr int kAtOnce = Product::kAtOnce;
-  if constexpr (keeps_x(C)) {
+  constexpr int kAtOnce = kRegistersMove ? Product::kAtOnce : 2;
+  if constexpr (keeps_x(C) && kRegistersMove) {
     if (op.chunk_strips > 0) return consume_strips<C, GB, Wide>(step, op, tag, begin, end, factor, ring);
   }
   const int tid = here().tid, lane = tid & 31, warp = tid >> 5;
