@@ -179,14 +179,15 @@ GPU_TEST(WideRowsAgreeWithDouble) {
 }
 
 // Rows of 1024, 2048 and 4096 columns, which a chunk of the resident kernel's ring has four, two and one of: there warps keep their
-// part of x. Some CTAs have a strip less than others, and of the last matrix more strips than the sums of one window.
+// part of x. Some CTAs have a strip less than others, and of the widest one's last matrix more strips than the sums of one window. Of
+// rows of 256 columns a warp's records are of two strips, and it cannot.
 GPU_TEST(WarpsThatKeepTheirInputAgreeWithDouble) {
   struct Shape {
     const char* name;
     int64_t hidden, inner, vocab;
   };
   for (const Shape& shape : {Shape{"four strips a chunk", 1024, 4000, 320}, Shape{"two strips a chunk", 2048, 4000, 320},
-                             Shape{"one strip a chunk", 4096, 2560, 17500}}) {
+                             Shape{"one strip a chunk", 4096, 2560, 17500}, Shape{"two strips a warp", 256, 512, 33000}}) {
     for (const FormatCase& format : formats()) {
       if (format.bits != 3 && format.format != WeightFormat::kCodebook) continue;
       if (shape.vocab > 320 && format.group_size != (format.bits == 3 ? 128 : 64)) continue;  // the reference takes long
