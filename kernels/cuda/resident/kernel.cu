@@ -191,6 +191,13 @@ __device__ __forceinline__ void finish_window(const ResidentStep& step, const Re
   for (int w = 0; w < kConsumerWarps; ++w) at[w * kStripRows] = 0.f;
 }
 
+// A warp is done with its part of a chunk, and goes on to the next slot of the ring.
+__device__ __forceinline__ void leave_chunk(Ring& ring, uint32_t empty, int slots, int lane) {
+  __syncwarp();
+  if (lane == 0) barrier_arrive(empty + 8 * ring.slot);
+  if (++ring.slot == slots) ring.slot = 0, ring.phase ^= 1;
+}
+
 // A warp's sums of a strip, to `red`.
 template <typename Product>
 __device__ __forceinline__ void put_sums(float* red, const LaneSums& sums, int strip, int lane) {
@@ -202,6 +209,7 @@ __device__ __forceinline__ void put_sums(float* red, const LaneSums& sums, int s
 }
 
 // Where chunks are whole strips (ResidentOp::chunk_strips): a warp has the same records of every strip it meets, and keeps their x.
+// Of the last chunk it may have none: it waits for it and leaves it all the same.
 template <Codes C, int GB, bool Wide>
 __device__ __forceinline__ Ring consume_strips(const ResidentStep& step, const ResidentOp& op, uint32_t tag, int begin, int end,
                                                float factor, Ring ring) {
@@ -236,9 +244,7 @@ __device__ __forceinline__ Ring consume_strips(const ResidentStep& step, const R
       for (; strip >= (window + 1) * kWindow; ++window) finish_window(step, op, tag, window, begin, end, factor, tid);
       put_sums<Product>(red, sums, strip, lane);
     }
-    __syncwarp();
-    if (lane == 0) barrier_arrive(empty + 8 * ring.slot);
-    if (++ring.slot == slots) ring.slot = 0, ring.phase ^= 1;
+    leave_chunk(ring, empty, slots, lane);
   }
   ring.window = window;
   return ring;
@@ -306,9 +312,7 @@ __device__ __forceinline__ Ring consume(const ResidentStep& step, const Resident
       }
     }
     k += chunk;
-    __syncwarp();
-    if (lane == 0) barrier_arrive(empty + 8 * ring.slot);
-    if (++ring.slot == slots) ring.slot = 0, ring.phase ^= 1;
+    leave_chunk(ring, empty, slots, lane);
   }
   if (end > begin) leave_strip();
   ring.window = window;

@@ -181,7 +181,7 @@ struct RecordProduct {
       const float* of_rows = reinterpret_cast<const float*>(meta) + (lane >> 2) * 2;
       float v[4];
 #pragma unroll
-      for (int i = 0; i < 4; ++i) v[i] = of_rows[(i ^ t) / 2 * 16 + (i ^ t) % 2];
+      for (int i = 0; i < 4; ++i) v[i] = of_rows[(i ^ t) / 2 * (kGroupBytes / 4) + (i ^ t) % 2];
       const bool odd = (t & 1) != 0, high = (t & 2) != 0;
       const float a0 = odd ? v[1] : v[0], a1 = odd ? v[0] : v[1], a2 = odd ? v[3] : v[2], a3 = odd ? v[2] : v[3];
       scales[0] = make_float2(high ? a2 : a0, high ? a3 : a1), scales[1] = make_float2(high ? a0 : a2, high ? a1 : a3);
