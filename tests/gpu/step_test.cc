@@ -178,16 +178,18 @@ GPU_TEST(WideRowsAgreeWithDouble) {
   }
 }
 
-// Rows of 1024, 2048 and 4096 columns, which a chunk of the resident kernel's ring has four, two and one of: there warps keep their
-// part of x. Some CTAs have a strip less than others, and of the widest one's last matrix more strips than the sums of one window. Of
-// rows of 256 columns a warp's records are of two strips, and it cannot.
-GPU_TEST(WarpsThatKeepTheirInputAgreeWithDouble) {
+// Rows of 1024, 2048 and 4096 columns, which a chunk of the resident kernel's ring has four, two and one of: there a warp has the same
+// columns of each strip and keeps their x. Of 1536 and 8192 columns it has others in every chunk, of one strip still; of 256 its
+// records are of two strips. Some CTAs have a strip less than others, some warps nothing of the last chunk, and the last matrices of
+// two of the shapes have more strips than the sums of one window.
+GPU_TEST(WarpsWithRecordsOfOneStripAgreeWithDouble) {
   struct Shape {
     const char* name;
     int64_t hidden, inner, vocab;
   };
   for (const Shape& shape : {Shape{"four strips a chunk", 1024, 4000, 320}, Shape{"two strips a chunk", 2048, 4000, 320},
-                             Shape{"one strip a chunk", 4096, 2560, 17500}, Shape{"two strips a warp", 256, 512, 33000}}) {
+                             Shape{"one strip a chunk", 4096, 2560, 17500}, Shape{"parts of strips", 1536, 8192, 20000},
+                             Shape{"two strips a warp", 256, 512, 33000}}) {
     for (const FormatCase& format : formats()) {
       if (format.bits != 3 && format.format != WeightFormat::kCodebook) continue;
       if (shape.vocab > 320 && format.group_size != (format.bits == 3 ? 128 : 64)) continue;  // the reference takes long

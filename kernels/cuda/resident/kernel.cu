@@ -198,52 +198,103 @@ __device__ __forceinline__ void leave_chunk(Ring& ring, uint32_t empty, int slot
   if (++ring.slot == slots) ring.slot = 0, ring.phase ^= 1;
 }
 
-// A warp's sums of a strip, to `red`.
+// Where a lane leaves a sum of strip 0 in `red`; null where it has none.
 template <typename Product>
-__device__ __forceinline__ void put_sums(float* red, const LaneSums& sums, int strip, int lane) {
-  const float2 rows = Product::row_sums(sums, lane);
-  if (lane % 4 == 0) {
-    float* at = red + (strip & (2 * kWindow - 1)) * (kConsumerWarps * kStripRows);
-    at[0] = rows.x, at[8] = rows.y;
-  }
+__device__ __forceinline__ float* sums_place(const ResidentStep& step, int warp, int lane) {
+  const int t = lane % 4;
+  if (t != 0 && t != Product::kSecondRow) return nullptr;
+  return reinterpret_cast<float*>(shared_memory + step.red_at) + warp * kStripRows + lane / 4 + (t != 0 ? 8 : 0);
+}
+__device__ __forceinline__ void put_sum(float* place, int strip, float sum) {
+  if (place != nullptr) place[(strip & (2 * kWindow - 1)) * (kConsumerWarps * kStripRows)] = sum;
 }
 
-// Where chunks are whole strips (ResidentOp::chunk_strips): a warp has the same records of every strip it meets, and keeps their x.
-// Of the last chunk it may have none: it waits for it and leaves it all the same.
+// Where a warp has kRunRecords of each chunk and they are of one strip (ResidentOp::runs). Nothing that takes time stands between one
+// chunk and the next: while the second half of the records is multiplied, codes of the next chunk's first half come into the registers
+// of the first, and the sums of a strip go to `red` while the next one is multiplied.
+// Where chunks are whole strips (chunk_strips), a warp has the same columns of every strip, and keeps their x.
 template <Codes C, int GB, bool Wide>
-__device__ __forceinline__ Ring consume_strips(const ResidentStep& step, const ResidentOp& op, uint32_t tag, int begin, int end,
-                                               float factor, Ring ring) {
+__device__ __forceinline__ Ring consume_runs(const ResidentStep& step, const ResidentOp& op, uint32_t tag, int begin, int end,
+                                             float factor, Ring ring) {
   using Product = RecordProduct<C, GB, Wide>;
-  constexpr int kAtOnce = Product::kAtOnce, kInputs = kKeptRecords / kAtOnce;
+  constexpr int kAtOnce = Product::kAtOnce, kInputs = kRunRecords / kAtOnce, kChunk = kRunRecords * kConsumerWarps;
   const int tid = here().tid, lane = tid & 31, warp = tid >> 5;
-  const int strips = end - begin, chunk_strips = op.chunk_strips, slots = step.slots, slot_bytes = step.slot_bytes;
+  const int records = op.records, chunk_strips = op.chunk_strips, total = (end - begin) * records;
+  const int slots = step.slots, slot_bytes = step.slot_bytes;
   const uint32_t barriers = shared_address(shared_memory + step.barriers_at), empty = barriers + 8 * slots * kSlotPieces;
   const uint32_t full = barriers + 8 * (warp * kSlotPieces / kConsumerWarps);
-  const unsigned char* records_at = shared_memory + step.ring_at + warp * kKeptRecords * Product::kRecordBytes;
-  float* red = reinterpret_cast<float*>(shared_memory + step.red_at) + warp * kStripRows + lane / 4;
+  const unsigned char* records_at = shared_memory + step.ring_at + warp * kRunRecords * Product::kRecordBytes;
   const uint32_t* pairs = reinterpret_cast<const uint32_t*>(shared_memory + step.pairs_at);
-  int strip = warp * kKeptRecords / op.records, window = 0;
-  typename Product::Input inputs[kInputs];
-  {
-    const int k = warp * kKeptRecords - strip * op.records, x_offset = Product::x_offset(lane);
-    const uint32_t* factors = reinterpret_cast<const uint32_t*>(shared_memory + step.factors_at) + k * Product::kFactorWords;
+  const uint32_t* factors = reinterpret_cast<const uint32_t*>(shared_memory + step.factors_at);
+  float* const place = sums_place<Product>(step, warp, lane);
+  int left = (total - warp * kRunRecords + kChunk - 1) / kChunk;  // chunks with records of this warp: maybe not the last one
+  const int others = (total + kChunk - 1) / kChunk - left;
+  int window = 0;
+  // What the loop keeps is loaded and used in here alone: had another path led to the loop, past the loads, its registers would be taken
+  // through all operations, and others would spill.
+  if (left > 0) {
+    // The warp's records of a chunk are from k on of `strip`, which has sums; those of strip `done` are complete, if it is not negative.
+    int strip = __umulhi(warp * kRunRecords, op.records_inverse), k = warp * kRunRecords - strip * records, done = -1;
+    LaneSums sums, done_sums;
+    typename Product::Input inputs[kInputs];
+    LaneCodes<C> codes[kRunRecords];
+    const auto load_x = [&] {
+      const int x_offset = Product::x_offset(lane), x_step = x_offset < 0 ? 0 : Product::kXBytes;
+      const unsigned char* x = shared_memory + (x_offset < 0 ? step.zeros_at : x_offset) + k * x_step;
 #pragma unroll
-    for (int i = 0; i < kInputs; ++i) {
-      const unsigned char* x = shared_memory + (x_offset < 0 ? step.zeros_at : (k + i * kAtOnce) * Product::kXBytes + x_offset);
-      Product::template load<kAtOnce>(inputs[i], x, factors + i * kAtOnce * Product::kFactorWords, lane);
-    }
-  }
-#pragma unroll 1
-  for (int left = strips; left > 0; left -= chunk_strips, strip += chunk_strips) {
+      for (int i = 0; i < kInputs; ++i) {
+        Product::template load<kAtOnce>(inputs[i], x + i * kAtOnce * x_step, factors + (k + i * kAtOnce) * Product::kFactorWords, lane);
+      }
+    };
+    constexpr int kHalfRun = kRunRecords / 2;
+    const auto load_half = [&](const unsigned char* from, int half) {
+#pragma unroll
+      for (int i = half * kHalfRun; i < (half + 1) * kHalfRun; ++i) codes[i].load(from + i * Product::kRecordBytes, lane);
+    };
+    // Before the sums of `done` go to theirs. A thread's index is read anew, so that nothing that follows from it is kept meanwhile.
+    const auto finish_windows = [&] {
+      for (; done >= (window + 1) * kWindow; ++window) finish_window(step, op, tag, window, begin, end, factor, here().tid);
+    };
+    const unsigned char* record = records_at + ring.slot * slot_bytes;
+    load_x();
     await_barrier(full + 8 * kSlotPieces * ring.slot, ring.phase);
-    if (strip < strips) {
-      const unsigned char* record = records_at + ring.slot * slot_bytes;
-      LaneSums sums;
+    load_half(record, 0);
+#pragma unroll 1
+    do {
+      --left;
+      const int next_slot = ring.slot + 1 == slots ? 0 : ring.slot + 1;
+      const unsigned char* next = left > 0 ? records_at + next_slot * slot_bytes : record;  // of the last chunk, itself once more
+      finish_windows();
+      load_half(record, 1);
+      const float done_sum = Product::row_sum(done_sums, lane);
 #pragma unroll
-      for (int i = 0; i < kInputs; ++i) Product::add(record + i * kAtOnce * Product::kRecordBytes, pairs, inputs[i], lane, sums);
-      for (; strip >= (window + 1) * kWindow; ++window) finish_window(step, op, tag, window, begin, end, factor, tid);
-      put_sums<Product>(red, sums, strip, lane);
-    }
+      for (int i = 0; i < kInputs; ++i) {
+        Product::add(record + i * kAtOnce * Product::kRecordBytes, codes + i * kAtOnce, pairs, inputs[i], lane, sums, [&](int of_input) {
+          if (i * kAtOnce + of_input != kHalfRun - 1) return;
+          if (done >= 0) put_sum(place, done, done_sum);
+          if (left > 0) await_barrier(full + 8 * kSlotPieces * next_slot, ring.phase ^ (next_slot == 0 ? 1 : 0));
+          load_half(next, 0);
+        });
+      }
+      done = -1;
+      if (k + kChunk >= records || left == 0) {
+        done = strip, done_sums = sums;
+        sums = LaneSums();
+      }
+      if (chunk_strips > 0) {
+        strip += chunk_strips;
+      } else {
+        for (k += kChunk; k >= records; k -= records) ++strip;
+        load_x();
+      }
+      leave_chunk(ring, empty, slots, lane);
+      record = next;
+    } while (left > 0);
+    finish_windows();
+    put_sum(place, done, Product::row_sum(done_sums, lane));
+  }
+  if (others > 0) {
+    await_barrier(full + 8 * kSlotPieces * ring.slot, ring.phase);
     leave_chunk(ring, empty, slots, lane);
   }
   ring.window = window;
@@ -256,8 +307,8 @@ __device__ __forceinline__ Ring consume(const ResidentStep& step, const Resident
                                         Ring ring) {
   using Product = RecordProduct<C, GB, Wide>;
   constexpr int kAtOnce = kRegistersMove ? Product::kAtOnce : 2;
-  if constexpr (keeps_x(C) && kRegistersMove) {
-    if (op.chunk_strips > 0) return consume_strips<C, GB, Wide>(step, op, tag, begin, end, factor, ring);
+  if constexpr (has_runs(resident_format(C, GB, Wide)) && kRegistersMove) {
+    if (op.runs) return consume_runs<C, GB, Wide>(step, op, tag, begin, end, factor, ring);
   }
   const int tid = here().tid, lane = tid & 31, warp = tid >> 5;
   const int records = op.records, share = op.warp_records, chunk = share * kConsumerWarps;
@@ -265,7 +316,7 @@ __device__ __forceinline__ Ring consume(const ResidentStep& step, const Resident
   const uint32_t barriers = shared_address(shared_memory + step.barriers_at), empty = barriers + 8 * slots * kSlotPieces;
   const uint32_t full = barriers + 8 * (warp * kSlotPieces / kConsumerWarps);  // of this warp's piece of slot 0
   const unsigned char* slots_at = shared_memory + step.ring_at;
-  float* red = reinterpret_cast<float*>(shared_memory + step.red_at) + warp * kStripRows + lane / 4;
+  float* const place = sums_place<Product>(step, warp, lane);
   const uint32_t* factors = reinterpret_cast<const uint32_t*>(shared_memory + step.factors_at);
   const uint32_t* pairs = reinterpret_cast<const uint32_t*>(shared_memory + step.pairs_at);
   // Where a lane finds x of record 0 of a strip, and how far the next one's is.
@@ -275,7 +326,7 @@ __device__ __forceinline__ Ring consume(const ResidentStep& step, const Resident
   int window = 0;                   // the one that strip lies in
   LaneSums sums;
   const auto leave_strip = [&] {
-    put_sums<Product>(red, sums, strip, lane);
+    put_sum(place, strip, Product::row_sum(sums, lane));
     sums = LaneSums();
   };
 #pragma unroll 1

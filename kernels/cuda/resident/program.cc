@@ -237,9 +237,8 @@ Result<std::unique_ptr<ResidentProgram>> ResidentProgram::create(const DeviceDec
     const int chunks = cta_records <= most + most / 4 ? 1 : (cta_records + most - 1) / most;
     op.warp_records = (cta_records + chunks * kConsumerWarps - 1) / (chunks * kConsumerWarps);
     const int chunk = kConsumerWarps * op.warp_records;
-    if (keeps_x(op.codes) && op.warp_records == kKeptRecords && op.records % kKeptRecords == 0 && chunk % op.records == 0) {
-      op.chunk_strips = chunk / op.records;  // each warp's records are of one strip
-    }
+    op.runs = has_runs(op.format) && op.warp_records == kRunRecords && op.records % kRunRecords == 0;
+    if (op.runs && chunk % op.records == 0) op.chunk_strips = chunk / op.records;
     step.slot_bytes = std::max(step.slot_bytes, round_up(kConsumerWarps * op.warp_records * op.record_bytes, 128));
   }
   const int task_heads = mma_task_heads(static_cast<int>(c.num_attention_heads), static_cast<int>(c.num_key_value_heads));

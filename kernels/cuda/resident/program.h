@@ -30,7 +30,7 @@ constexpr int kWindow = 8;  // strips whose sums are reduced at once
 constexpr int kRedFloats = 2 * kWindow * kConsumerWarps * kStripRows;
 constexpr int kMostSlotBytes = 36864;  // of the ring: 32 records of 4 bits with their scales
 constexpr int kSlotPieces = 2;     // each copied by itself, and waited for by its share of the warps
-constexpr int kKeptRecords = 4;  // of a warp in each chunk, where it keeps their x
+constexpr int kRunRecords = 4;   // of a warp in each chunk, where they are of one strip (ResidentOp::runs)
 constexpr int kPairBytes = 256 * 32 * 4;
 constexpr int kZeroBytes = 256;  // of shared memory, for the lanes that read zeros as x
 constexpr uint32_t kEmbeddingTag = 1;  // a step's first tag: of the embedding's row; the operations' follow
@@ -60,12 +60,14 @@ enum class ResidentOutput : uint8_t {
   kGate,      // halves[i] = activation(gate_i) * up_i, f16, of interleaved rows
 };
 
-// Formats whose products take so long that it pays to keep x in registers where a warp has the same columns of every strip.
-NBL_HD constexpr bool keeps_x(Codes codes) { return codes == Codes::kInt3 || codes == Codes::kCode4; }
-
 // A number for each way to multiply; group_blocks as in ResidentOp.
 NBL_HD constexpr uint8_t resident_format(Codes codes, int group_blocks, bool wide_scales) {
   return static_cast<uint8_t>(static_cast<int>(codes) * 8 + (group_blocks / 2) * 2 + (wide_scales ? 1 : 0));
+}
+
+// Formats whose products take so long that runs have a loop of their own: NF4 and FP4 as bitsandbytes makes them, three bits of GPTQ.
+NBL_HD constexpr bool has_runs(uint8_t format) {
+  return format == resident_format(Codes::kCode4, 2, true) || format == resident_format(Codes::kInt3, 4, false);
 }
 
 // One matrix product of a step, or (strips == 0) the attention of a layer.
@@ -86,7 +88,7 @@ struct alignas(16) ResidentOp {
   int32_t width = 0, padded_k = 0;   // columns of the input, and with padding
   int32_t group_blocks = 0;          // blocks of 32 columns that share a scale: 1, 2 or 4; 0 for f16
   int32_t warp_records = 0;          // of one slot of the ring
-  int32_t chunk_strips = 0;          // of one slot, where a warp has kKeptRecords of it and keeps their x; otherwise 0
+  int32_t chunk_strips = 0;          // of one slot, where there are runs and it has whole strips; otherwise 0
   uint32_t records_inverse = 0;      // 2^32 / records, rounded up
   float unit = 1;                    // of the sums of products
   uint32_t in_tag = 0, out_tag = 0;  // counted from the step's first tag
@@ -95,6 +97,7 @@ struct alignas(16) ResidentOp {
   ResidentInput input = ResidentInput::kNormed;
   ResidentOutput output = ResidentOutput::kTagged;
   Activation activation = Activation::kSilu;
+  bool runs = false;  // each warp has kRunRecords of a slot, all of one strip
   AttentionShape attention;  // where strips == 0
 };
 

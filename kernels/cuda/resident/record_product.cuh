@@ -92,42 +92,48 @@ struct RecordProduct {
   template <int Records>
   static __device__ __forceinline__ void add(const unsigned char* record, const uint32_t* pairs, const unsigned char* x,
                                              const uint32_t* factors, int lane, LaneSums& sums) {
+    LaneCodes<C> codes[Records];
+#pragma unroll
+    for (int i = 0; i < Records; ++i) codes[i].load(record + i * kRecordBytes, lane);
+    Input input;
+    load<Records>(input, x, factors, lane);
     if constexpr (kAtOnce == 4) {
-      Input input;
-      load<Records>(input, x, factors, lane);
-      add_values<Records>(record, pairs, input, lane, sums);
+      add_values<Records>(record, codes, pairs, input, lane, sums, [](int) {});
     } else {
-      LaneCodes<C> codes[Records];
-      load_codes(codes, record, lane);
-      Input input;
-      load<Records>(input, x, factors, lane);
       add_codes<Records>(record, codes, input, lane, sums);
     }
   }
-  // The same of kAtOnce records, where x is at hand.
-  static __device__ __forceinline__ void add(const unsigned char* record, const uint32_t* pairs, const Input& input, int lane,
-                                             LaneSums& sums) {
+  // The same of kAtOnce records, where their codes and x are at hand: then only scales and zeros are read from `record`. `after(i)` is
+  // called when nobody wants the codes of record i any more.
+  template <typename After>
+  static __device__ __forceinline__ void add(const unsigned char* record, const LaneCodes<C>* codes, const uint32_t* pairs,
+                                             const Input& input, int lane, LaneSums& sums, const After& after) {
     if constexpr (kAtOnce == 4) {
-      add_values<kAtOnce>(record, pairs, input, lane, sums);
+      add_values<kAtOnce>(record, codes, pairs, input, lane, sums, after);
     } else {
-      LaneCodes<C> codes[kAtOnce];
-      load_codes(codes, record, lane);
       add_codes<kAtOnce>(record, codes, input, lane, sums);
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) after(i);
     }
   }
-  // The sums of rows g and g+8 over all lanes that have a part of them, in those with t == 0.
-  static __device__ __forceinline__ float2 row_sums(const LaneSums& sums, int lane) {
+  // The sum of row g over all lanes that have a part of it, in those with t == 0; of row g+8 in those with t == kSecondRow. A lane gives
+  // away its part of one of them for a part of the other.
+  static constexpr int kSecondRow = kDigits == 2 ? 2 : 1;
+  static __device__ __forceinline__ float row_sum(const LaneSums& sums, int lane) {
     float2 v = make_float2(sums.rows[0], sums.rows[1]);
     if constexpr (C == Codes::kHalf) {
       const bool second = lane % 4 / 2 != 0;
       v.x = second ? sums.halves[1][0] : sums.halves[0][0], v.y = second ? sums.halves[1][2] : sums.halves[0][2];
     }
-    v.x += __shfl_down_sync(~0u, v.x, 2), v.y += __shfl_down_sync(~0u, v.y, 2);
-    if constexpr (kAtOnce == 4) v.x += __shfl_down_sync(~0u, v.x, 1), v.y += __shfl_down_sync(~0u, v.y, 1);
-    if constexpr (kDigits == 3) {  // the last digit, 65536 times too large
-      v.x += __shfl_down_sync(~0u, v.x, 1) * (1.f / 65536), v.y += __shfl_down_sync(~0u, v.y, 1) * (1.f / 65536);
+    if constexpr (kDigits == 3) {  // odd lanes have the last digit, 65536 times too large
+      const float unit = lane % 2 == 0 ? 1.f : 1.f / 65536;
+      v.x *= unit, v.y *= unit;
     }
-    return v;
+    const bool second = (lane & kSecondRow) != 0;
+    float sum = second ? v.y : v.x;
+    sum += __shfl_xor_sync(~0u, second ? v.x : v.y, kSecondRow);
+    if constexpr (kSecondRow == 1) sum += __shfl_xor_sync(~0u, sum, 2);
+    return sum;
   }
 
  private:
@@ -142,15 +148,10 @@ struct RecordProduct {
     return (kAtOnce == 4 ? lane % 4 : lane % 4 / 2) < Records;
   }
 
-  template <int Records>
-  static __device__ __forceinline__ void load_codes(LaneCodes<C> (&codes)[Records], const unsigned char* record, int lane) {
-#pragma unroll
-    for (int i = 0; i < Records; ++i) codes[i].load(record + i * kRecordBytes, lane);
-  }
   // Of integer codes and of f16.
   template <int Records>
-  static __device__ __forceinline__ void add_codes(const unsigned char* record, const LaneCodes<C> (&codes)[Records], const Input& input,
-                                                   int lane, LaneSums& sums) {
+  static __device__ __forceinline__ void add_codes(const unsigned char* record, const LaneCodes<C>* codes, const Input& input, int lane,
+                                                   LaneSums& sums) {
     if constexpr (C == Codes::kHalf) {
 #pragma unroll
       for (int i = 0; i < Records; ++i) add_halves(codes[i], input.x, sums.halves[i]);
@@ -191,20 +192,19 @@ struct RecordProduct {
     }
   }
   // Of a codebook.
-  template <int Records>
-  static __device__ __forceinline__ void add_values(const unsigned char* record, const uint32_t* pairs, const Input& input, int lane,
-                                                    LaneSums& sums) {
+  template <int Records, typename After>
+  static __device__ __forceinline__ void add_values(const unsigned char* record, const LaneCodes<C>* codes, const uint32_t* pairs,
+                                                    const Input& input, int lane, LaneSums& sums, const After& after) {
     float2 scales[kGroups], y[kGroups] = {};
     load_scales_of_four(record + my_record<Records>(lane) * kRecordBytes + code_bytes(C), lane, scales);
 #pragma unroll
     for (int i = 0; i < Records; ++i) {
-      LaneCodes<C> codes;
-      codes.load(record + i * kRecordBytes, lane);
 #pragma unroll
       for (int group = 0; group < kGroups; ++group) {
-        const float2 v = value_products(codes, input.x, group, pairs, lane);
+        const float2 v = value_products(codes[i], input.x, group, pairs, lane);
         if (i == 0 || lane % 4 == i) y[group] = v;
       }
+      after(i);
     }
     if (has_record<Records>(lane)) {
 #pragma unroll

@@ -200,7 +200,7 @@ TYPED_TEST(RecordProducts, AreThoseOfTheNumbersInThem) {
   // Behind the last x stands something else, which does not matter even where it is no number.
   std::fill(x + kRecords * Product::kXBytes, x + sizeof x, static_cast<unsigned char>(0x7f));
   alignas(16) const unsigned char zeros[512] = {};
-  float2 row_sums[32];
+  float row_sums[32];
   cuda_host::run_ctas(1, 32, cuda_host::Turns::kAscending, [&](int, int lane) {
     LaneSums sums;
     const int offset = Product::x_offset(lane);
@@ -208,21 +208,28 @@ TYPED_TEST(RecordProducts, AreThoseOfTheNumbersInThem) {
     const auto lane_x = [&](int number) { return offset < 0 ? zeros : x + number * Product::kXBytes + offset; };
     const auto record = [&](int number) { return bytes.data() + number * Product::kRecordBytes; };
     const auto lane_factors = [&](int number) { return factors + number * Product::kFactorWords; };
-    // As many as go together, with x that is kept and with x that is not; then two, then one.
+    // As many as go together, with codes and x that are at hand and with others; then two, then one. Codes at hand may go when `after`
+    // says so.
     typename Product::Input input;
     Product::template load<kAtOnce>(input, lane_x(0), lane_factors(0), lane);
-    Product::add(record(0), pairs.data(), input, lane, sums);
+    LaneCodes<kFormat> codes[kAtOnce];
+    for (int i = 0; i < kAtOnce; ++i) codes[i].load(record(i), lane);
+    int wanted = 0;
+    Product::add(record(0), codes, pairs.data(), input, lane, sums, [&](int i) {
+      EXPECT_EQ(i, wanted++);
+      for (uint32_t& word : codes[i].w) word = 0x99999999u;
+    });
+    EXPECT_EQ(wanted, kAtOnce);
     int number = kAtOnce;
     Product::template add<kAtOnce>(record(number), pairs.data(), lane_x(number), lane_factors(number), lane, sums);
     number += kAtOnce;
     Product::template add<2>(record(number), pairs.data(), lane_x(number), lane_factors(number), lane, sums);
     number += 2;
     Product::template add<1>(record(number), pairs.data(), lane_x(number), lane_factors(number), lane, sums);
-    row_sums[lane] = Product::row_sums(sums, lane);
+    row_sums[lane] = Product::row_sum(sums, lane);
   });
   for (int row = 0; row < 16; ++row) {
-    const float2 sums = row_sums[row % 8 * 4];
-    const double found = (row < 8 ? sums.x : sums.y) * static_cast<double>(product_unit(kFormat));
+    const double found = row_sums[row % 8 * 4 + (row < 8 ? 0 : Product::kSecondRow)] * static_cast<double>(product_unit(kFormat));
     EXPECT_NEAR(found, expected[row], size[row] * 1e-6) << "row " << row;
   }
 }
