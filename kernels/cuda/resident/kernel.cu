@@ -210,8 +210,8 @@ __device__ __forceinline__ void put_sum(float* place, int strip, float sum) {
 }
 
 // Where a warp has kRunRecords of each chunk and they are of one strip (ResidentOp::runs). Nothing that takes time stands between one
-// chunk and the next: while the second half of the records is multiplied, codes of the next chunk's first half come into the registers
-// of the first, and the sums of a strip go to `red` while the next one is multiplied.
+// chunk and the next: where that is here by then, codes of its first half come into the registers of this one's first half while the
+// second half is multiplied, and the sums of a strip go to `red` while the next one is.
 // Where chunks are whole strips (chunk_strips), a warp has the same columns of every strip, and keeps their x.
 template <Codes C, int GB, bool Wide>
 __device__ __forceinline__ Ring consume_runs(const ResidentStep& step, const ResidentOp& op, uint32_t tag, int begin, int end,
@@ -263,7 +263,9 @@ __device__ __forceinline__ Ring consume_runs(const ResidentStep& step, const Res
     do {
       --left;
       const int next_slot = ring.slot + 1 == slots ? 0 : ring.slot + 1;
-      const unsigned char* next = left > 0 ? records_at + next_slot * slot_bytes : record;  // of the last chunk, itself once more
+      const unsigned char* next = records_at + next_slot * slot_bytes;
+      const uint32_t next_full = full + 8 * kSlotPieces * next_slot, next_phase = ring.phase ^ (next_slot == 0 ? 1 : 0);
+      bool begun = left == 0;  // whether codes of the next chunk have been loaded
       finish_windows();
       load_half(record, 1);
       const float done_sum = Product::row_sum(done_sums, lane);
@@ -272,8 +274,10 @@ __device__ __forceinline__ Ring consume_runs(const ResidentStep& step, const Res
         Product::add(record + i * kAtOnce * Product::kRecordBytes, codes + i * kAtOnce, pairs, inputs[i], lane, sums, [&](int of_input) {
           if (i * kAtOnce + of_input != kHalfRun - 1) return;
           if (done >= 0) put_sum(place, done, done_sum);
-          if (left > 0) await_barrier(full + 8 * kSlotPieces * next_slot, ring.phase ^ (next_slot == 0 ? 1 : 0));
-          load_half(next, 0);
+          if (!begun && __all_sync(~0u, barrier_passed(next_full, next_phase))) {
+            load_half(next, 0);
+            begun = true;
+          }
         });
       }
       done = -1;
@@ -289,6 +293,10 @@ __device__ __forceinline__ Ring consume_runs(const ResidentStep& step, const Res
       }
       leave_chunk(ring, empty, slots, lane);
       record = next;
+      if (!begun) {
+        await_barrier(next_full, next_phase);
+        load_half(next, 0);
+      }
     } while (left > 0);
     finish_windows();
     put_sum(place, done, Product::row_sum(done_sums, lane));
