@@ -184,6 +184,17 @@ struct ResidentMemory {
   int64_t bytes() const { return word_bytes() + op_count * static_cast<int64_t>(sizeof(ResidentOp) + sizeof(ResidentStream)); }
 };
 
+// The kernel with the fewest formats that has all of these operations'.
+const void* resident_kernel(const std::vector<ResidentOp>& ops, int hidden) {
+  const auto all_in = [&ops](ResidentFormats formats) {
+    return std::all_of(ops.begin(), ops.end(), [formats](const ResidentOp& op) { return op.strips == 0 || has_codes(formats, op.codes); });
+  };
+  const int units = (hidden + kUnitColumns * kConsumerWarps - 1) / (kUnitColumns * kConsumerWarps);
+  if (all_in(ResidentFormats::kInt4)) return resident_kernel_with<ResidentFormats::kInt4>(units);
+  if (all_in(ResidentFormats::kCodebook)) return resident_kernel_with<ResidentFormats::kCodebook>(units);
+  return resident_kernel_with<ResidentFormats::kAny>(units);
+}
+
 bool rounds_inputs(const DeviceDecoder& decoder) {
   const auto rounds = [](const DeviceLinear& linear) { return linear.weight->spec().outlier_threshold >= 0; };
   const auto any = [&](const std::vector<DeviceLinear>& linears) { return std::any_of(linears.begin(), linears.end(), rounds); };
@@ -198,14 +209,10 @@ Result<std::unique_ptr<ResidentProgram>> ResidentProgram::create(const DeviceDec
                                                                  int multiprocessors, int shared_optin, cudaStream_t stream) {
   const auto none = [] { return Result<std::unique_ptr<ResidentProgram>>(std::unique_ptr<ResidentProgram>()); };
   const DecoderConfig& c = decoder.config();
-  cudaFuncAttributes attributes;
-  const void* const kernel = resident_kernel(static_cast<int>(c.hidden_size));
-  NBL_CUDA(cudaFuncGetAttributes(&attributes, kernel));
-  int cooperative = 0;
+  int cooperative = 0, major = 0;
   NBL_CUDA(cudaDeviceGetAttribute(&cooperative, cudaDevAttrCooperativeLaunch, device));
-  if (attributes.ptxVersion < 90 || cooperative == 0) {
-    return none();  // no code for compute capability 9.0 or later
-  }
+  NBL_CUDA(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
+  if (major < 9 || cooperative == 0) return none();
   if (!has_resident_shape(c) || rounds_inputs(decoder)) {
     return none();  // LLM.int8's rounding is an operation of its own
   }
@@ -220,6 +227,12 @@ Result<std::unique_ptr<ResidentProgram>> ResidentProgram::create(const DeviceDec
   ProgramWriter writer(decoder, {words, qkv, inner, reinterpret_cast<uint32_t*>(attention), reinterpret_cast<uint32_t*>(gated)}, logits);
   NBL_RETURN_IF_ERROR(writer.write(stream));
   std::vector<ResidentOp>& ops = writer.ops();
+  const void* const kernel = resident_kernel(ops, static_cast<int>(c.hidden_size));
+  cudaFuncAttributes attributes;
+  NBL_CUDA(cudaFuncGetAttributes(&attributes, kernel));
+  if (attributes.ptxVersion < 90) {
+    return none();  // no code for compute capability 9.0 or later
+  }
 
   ResidentStep& step = program->step_;
   int64_t x_bytes = 0, factor_bytes = 0;

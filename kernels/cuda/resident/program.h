@@ -70,6 +70,14 @@ NBL_HD constexpr bool has_runs(uint8_t format) {
   return format == resident_format(Codes::kCode4, 2, true) || format == resident_format(Codes::kInt3, 4, false);
 }
 
+// What formats of matrices a kernel has, beside f16. What runs in turn should lie close together, and the code of formats that a model does
+// not have moves it apart: 1 to 3 % of a step.
+enum class ResidentFormats : uint8_t { kInt4, kCodebook, kAny };
+NBL_HD constexpr bool has_codes(ResidentFormats formats, Codes codes) {
+  return formats == ResidentFormats::kAny || codes == Codes::kHalf ||
+         codes == (formats == ResidentFormats::kInt4 ? Codes::kInt4 : Codes::kCode4);
+}
+
 // One matrix product of a step, or (strips == 0) the attention of a layer.
 struct alignas(16) ResidentOp {
   const unsigned char* data = nullptr;  // Tiles::data
@@ -148,8 +156,9 @@ struct ResidentStep {
 
 constexpr int64_t kTokensPerPass = kConsumerWarps * 16;  // positions that one pass of a CTA's warps covers in attention
 
-// The kernel, of one ResidentStep, for rows of the residual of `width` columns.
-const void* resident_kernel(int width);
+// The kernel, of one ResidentStep. Units: of 128 columns, that a warp has of a row of the residual.
+template <ResidentFormats Formats>
+const void* resident_kernel_with(int units);
 
 // The operations of a decoder for this kernel, with the buffers they work on.
 class ResidentProgram {

@@ -244,7 +244,7 @@ __device__ __forceinline__ float stage_rms(const ResidentOp& op, uint32_t tag, c
 }
 
 // norm(h) of any kind and width; `shared` is room for one float2 a warp. Words are there to the end of the last unit (pad_pairs
-// in kernel.cu).
+// in consume.cuh).
 template <int AtOnce>
 __device__ __forceinline__ void stage_normed(const ResidentOp& op, uint32_t tag, const StagedX& to, float2* shared, int tid) {
   const int width = op.width, units = op.padded_k / kUnitColumns, warp = tid >> 5, lane = tid & 31;
@@ -464,22 +464,25 @@ __device__ __forceinline__ float stage_digits(const ResidentOp& op, uint32_t tag
 }
 
 // Leaves x in shared memory, seen by all warps, and returns what all results are to be multiplied by. `guess`: of the next
-// norm's factor. Units: of a warp, in a row of the residual.
-template <int Units>
+// norm's factor. Units: of a warp, in a row of the residual. Formats: of matrices, of which there are no others.
+template <int Units, ResidentFormats Formats>
 __device__ __forceinline__ float stage(const ResidentOp& op, uint32_t tag, unsigned char* x, uint32_t* factors, float2* shared,
                                        float& guess, int tid) {
   const StagedX to(op, x, factors);
   const bool is_short = op.input == ResidentInput::kRms ? op.in_place == nullptr
                                                         : op.input == ResidentInput::kHalves || op.input == ResidentInput::kManyHalves;
-  if (is_short && op.codes == Codes::kInt4) return stage_digits<Units, Codes::kInt4>(op, tag, to, shared, guess, tid);
-  if (is_short && op.codes == Codes::kInt8) return stage_digits<Units, Codes::kInt8>(op, tag, to, shared, guess, tid);
-  if (is_short && x_digits(op.codes) == 3) return stage_digits<Units, Codes::kInt3>(op, tag, to, shared, guess, tid);
+  const bool is_int4 = has_codes(Formats, Codes::kInt4) && op.codes == Codes::kInt4;
+  const bool is_int8 = has_codes(Formats, Codes::kInt8) && op.codes == Codes::kInt8;
+  const bool is_less = has_codes(Formats, Codes::kInt3) && x_digits(op.codes) == 3;
+  if (is_short && is_int4) return stage_digits<Units, Codes::kInt4>(op, tag, to, shared, guess, tid);
+  if (is_short && is_int8) return stage_digits<Units, Codes::kInt8>(op, tag, to, shared, guess, tid);
+  if (is_short && is_less) return stage_digits<Units, Codes::kInt3>(op, tag, to, shared, guess, tid);
   const float factor = stage_f16<Units>(op, tag, to, shared, guess, tid);
-  if (x_digits(op.codes) == 0) return factor;
+  if (!is_int4 && !is_int8 && !is_less) return factor;
   const int units = op.padded_k / kUnitColumns;
-  if (op.codes == Codes::kInt4) {
+  if (is_int4) {
     halves_to_digits<Codes::kInt4>(to, units, tid);
-  } else if (op.codes == Codes::kInt8) {
+  } else if (is_int8) {
     halves_to_digits<Codes::kInt8>(to, units, tid);
   } else {
     halves_to_digits<Codes::kInt3>(to, units, tid);

@@ -172,8 +172,14 @@ class Staging {
 
   template <int Units>
   float stage_by(int tid, float& guess) {
-    return stage<Units>(op_, kTag, reinterpret_cast<unsigned char*>(x_.data()), reinterpret_cast<uint32_t*>(factors_.data()),
-                        scratch_.data(), guess, tid);
+    // What the kernels of few formats stage is tried for narrow rows (4-bit integers, f16) and for others (codebooks, f16).
+    constexpr ResidentFormats kSome = Units == 1 ? ResidentFormats::kInt4 : ResidentFormats::kCodebook;
+    return has_codes(kSome, op_.codes) ? stage_for<Units, kSome>(tid, guess) : stage_for<Units, ResidentFormats::kAny>(tid, guess);
+  }
+  template <int Units, ResidentFormats Formats>
+  float stage_for(int tid, float& guess) {
+    return stage<Units, Formats>(op_, kTag, reinterpret_cast<unsigned char*>(x_.data()), reinterpret_cast<uint32_t*>(factors_.data()),
+                                 scratch_.data(), guess, tid);
   }
 
   void compare(const std::vector<double>& expected, const std::vector<double>& slack) {
