@@ -10,8 +10,6 @@
 // values, once, over the memory's bandwidth.
 #pragma once
 
-#include <cuda_bf16.h>
-
 #include "kernels/cuda/resident/attention.cuh"
 #include "kernels/cuda/resident/consume.cuh"
 #include "kernels/cuda/resident/produce.cuh"
@@ -143,8 +141,8 @@ __global__ void __launch_bounds__(kThreads, 1) resident_step(const __grid_consta
           reinterpret_cast<uint32_t*>(shared_memory + step.pairs_at)[j] = op.code_pairs[j / 32];
       }
       const float factor = stage<Units, Formats>(op, base + op.in_tag, shared_memory,
-                                        reinterpret_cast<uint32_t*>(shared_memory + step.factors_at),
-                                        reinterpret_cast<float2*>(shared_memory + step.norm_at), guess, tid);
+                                                 reinterpret_cast<uint32_t*>(shared_memory + step.factors_at),
+                                                 reinterpret_cast<float2*>(shared_memory + step.norm_at), guess, tid);
       // All have met in stage(), and so read what the last operation left.
       if (tid == 0) carried.guess = guess, carried.pairs = op.code_pairs != nullptr ? op.code_pairs : carried.pairs;
       ring = multiply<Formats>(step, op, base + op.out_tag, begin, end, factor, ring);
