@@ -140,28 +140,11 @@ double median_seconds(int times, const std::function<Status()>& call, Status* st
   return seconds[3 + times / 2];
 }
 
-__global__ void read_all(const uint4* data, int64_t count, unsigned* sink) {
-  uint4 sum = make_uint4(0, 0, 0, 0);
-  for (int64_t i = blockIdx.x * static_cast<int64_t>(blockDim.x) + threadIdx.x; i < count; i += static_cast<int64_t>(gridDim.x) * blockDim.x) {
-    const uint4 v = __ldcs(data + i);
-    sum.x ^= v.x, sum.y ^= v.y, sum.z ^= v.z, sum.w ^= v.w;
-  }
-  if ((sum.x ^ sum.y ^ sum.z ^ sum.w) == 0x12345678u) *sink = 1;
-}
-
-Status print_bandwidth() {
-  const size_t bytes = size_t{4} << 30;
-  void* data = nullptr;
-  if (cudaMalloc(&data, bytes) != cudaSuccess) return error(Code::kNoDeviceMemory, "4 GiB for the bandwidth test");
-  cudaMemset(data, 1, bytes);
-  Status status;
-  const double seconds = median_seconds(7, [&]() -> Status {
-    read_all<<<132 * 16, 512>>>(static_cast<uint4*>(data), bytes / 16, static_cast<unsigned*>(data));
-    return cudaDeviceSynchronize() == cudaSuccess ? Status() : error(Code::kDevice, "the read kernel failed");
-  }, &status);
-  cudaFree(data);
-  if (status.ok()) std::printf("read bandwidth %.2f TB/s\n", bytes / seconds / 1e12);
-  return status;
+Status print_rates(const Backend& backend) {
+  NBL_ASSIGN_OR_RETURN(const DeviceRates rates, backend.measure_rates());
+  std::printf("read bandwidth %.2f TB/s, f16 products %.0f Tflop/s\n", rates.read_bytes_per_second / 1e12,
+              rates.multiply_operations_per_second / 1e12);
+  return {};
 }
 
 // Tokens drawn by the device, the host two steps behind: the loop of a generation.
@@ -496,11 +479,11 @@ Status run(int argc, char** argv) {
     else if (argument == "--format" && i + 1 < argc) {
       NBL_ASSIGN_OR_RETURN(format, format_named(argv[++i]));
     }
-    else if (argument[0] == '-') return error(Code::kArgument, "%s is not understood; see the top of gpu_bench.cu", argv[i]);
+    else if (argument[0] == '-') return error(Code::kArgument, "%s is not understood; see the top of gpu_bench.cc", argv[i]);
     else wanted.push_back(argument);
   }
-  NBL_RETURN_IF_ERROR(print_bandwidth());
   NBL_ASSIGN_OR_RETURN(std::unique_ptr<Backend> backend, make_cuda_backend({}));
+  NBL_RETURN_IF_ERROR(print_rates(*backend));
   std::printf("%s\n", backend->description().c_str());
   if (matmul && !batches.empty()) return bench_matmul(*backend, kAwq, batches);
   if (matmul) {
