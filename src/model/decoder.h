@@ -55,9 +55,10 @@ struct Rope {
   int64_t rotary_dim = 0;                  // 0: no rotary embedding
   std::vector<float> inv_freq;             // [rotary_dim / 2]
   float attention_factor = 1;
-  // "dynamic" NTK scaling: when a sequence is longer than original_length, the base grows with it and inv_freq is
-  // recomputed for the length of the call; keys already cached keep theirs (as transformers does).
+  // Whether the frequencies of a call depend on its length: beyond original_length those of "longrope" are long_inv_freq,
+  // and with "dynamic" NTK scaling the base grows with the length. Keys already cached keep theirs (as transformers does).
   bool dynamic = false;
+  std::vector<float> long_inv_freq;        // [rotary_dim / 2]; empty: NTK scaling
   double theta = 0;
   double factor = 1;
   int64_t original_length = 0;

@@ -76,9 +76,45 @@ Status scale_yarn(const Json& scaling, double factor, double theta, double origi
   return {};
 }
 
+// Every frequency is divided by a factor of its own: one list for sequences within the trained length, one for longer ones.
+Status scale_longrope(const Json& config, const Json& scaling, const DecoderConfig& shape, Rope& rope) {
+  const double longest = static_cast<double>(shape.max_position_embeddings);
+  NBL_ASSIGN_OR_RETURN(const double of_scaling, positive(scaling, "original_max_position_embeddings", longest));
+  NBL_ASSIGN_OR_RETURN(const double original, positive(config, "original_max_position_embeddings", of_scaling));
+  // transformers 4, which has the trained length beside rope_scaling, does not look at a factor in there; 5 does.
+  NBL_ASSIGN_OR_RETURN(const double stated, positive(scaling, "factor", longest / original));
+  const double factor = config.contains("original_max_position_embeddings") ? longest / original : stated;
+  const double own = factor <= 1 ? 1.0 : std::sqrt(1 + std::log(factor) / std::log(original));
+  NBL_ASSIGN_OR_RETURN(const double attention_factor, positive(scaling, "attention_factor", own));
+  rope.attention_factor = static_cast<float>(attention_factor);
+  rope.dynamic = true;
+  rope.original_length = static_cast<int64_t>(original);
+  rope.long_inv_freq = rope.inv_freq;
+  const struct {
+    const char* key;
+    std::vector<float>& frequencies;
+  } lists[] = {{"short_factor", rope.inv_freq}, {"long_factor", rope.long_inv_freq}};
+  for (const auto& list : lists) {
+    const auto found = scaling.find(list.key);
+    const size_t count = list.frequencies.size();
+    if (found == scaling.end() || !found->is_array() || found->size() != count) {
+      return error(Code::kFormat, "config.json: the rotary embedding's \"%s\" is %s, expected a list of %zu numbers", list.key,
+                   found == scaling.end() ? "missing" : found->is_array() ? ("a list of " + std::to_string(found->size())).c_str()
+                                                                          : to_text(*found).c_str(),
+                   count)
+          .with("key", list.key);
+    }
+    for (size_t i = 0; i < count; ++i) {
+      NBL_ASSIGN_OR_RETURN(const double divisor, positive(Json{{list.key, (*found)[i]}}, list.key, 1));
+      list.frequencies[i] = static_cast<float>(list.frequencies[i] / divisor);
+    }
+  }
+  return {};
+}
+
 }  // namespace
 
-Result<Rope> read_rope(const Json& config, const DecoderConfig& shape) {
+Result<Rope> read_rope(const Json& config, const DecoderConfig& shape, double partial_rotary_factor) {
   // transformers 5 puts everything into rope_parameters; 4 has rope_theta beside rope_scaling.
   Json scaling = Json::object();
   for (const char* key : {"rope_scaling", "rope_parameters"}) {
@@ -95,8 +131,15 @@ Result<Rope> read_rope(const Json& config, const DecoderConfig& shape) {
   }
   NBL_ASSIGN_OR_RETURN(const double outer_theta, positive(config, "rope_theta", 10000));
   NBL_ASSIGN_OR_RETURN(const double theta, positive(scaling, "rope_theta", outer_theta));
+  NBL_ASSIGN_OR_RETURN(const double outer_part, positive(config, "partial_rotary_factor", partial_rotary_factor));
+  NBL_ASSIGN_OR_RETURN(const double part, positive(scaling, "partial_rotary_factor", outer_part));
   Rope rope;
-  rope.rotary_dim = shape.head_dim;
+  rope.rotary_dim = static_cast<int64_t>(static_cast<double>(shape.head_dim) * part);
+  if (rope.rotary_dim < 2 || rope.rotary_dim > shape.head_dim || rope.rotary_dim % 2 != 0) {
+    return error(Code::kFormat, "config.json: a \"partial_rotary_factor\" of %g turns %lld of a head's %lld values, expected an even number of them",
+                 part, static_cast<long long>(rope.rotary_dim), static_cast<long long>(shape.head_dim))
+        .with("key", "partial_rotary_factor");
+  }
   rope.theta = theta;
   for (int64_t i = 0; i < rope.rotary_dim / 2; ++i) {
     rope.inv_freq.push_back(static_cast<float>(1.0 / std::pow(theta, 2.0 * static_cast<double>(i) / static_cast<double>(rope.rotary_dim))));
@@ -122,12 +165,14 @@ Result<Rope> read_rope(const Json& config, const DecoderConfig& shape) {
           .with("key", "high_freq_factor");
     }
     scale_llama3(factor, low, high, original, rope);
+  } else if (type == "longrope" || type == "su" || (type == "yarn" && scaling.contains("long_factor"))) {  // by its older names too
+    NBL_RETURN_IF_ERROR(scale_longrope(config, scaling, shape, rope));
   } else if (type == "yarn") {
     NBL_ASSIGN_OR_RETURN(const double factor, positive(scaling, "factor", longest / original));
     NBL_RETURN_IF_ERROR(scale_yarn(scaling, factor, theta, original, rope));
   } else {
     return error(Code::kUnsupported,
-                 "config.json: the rope scaling \"%s\" is not known here; known are default, linear, dynamic, llama3, yarn", type.c_str())
+                 "config.json: the rope scaling \"%s\" is not known here; known are default, linear, dynamic, llama3, yarn, longrope", type.c_str())
         .with("key", "rope_scaling");
   }
   return rope;

@@ -101,6 +101,58 @@ TEST(RopeScaling, YarnTakesTheAttentionFactorThatIsGiven) {
   EXPECT_FLOAT_EQ(deepseek.attention_factor, static_cast<float>((0.1 * std::log(40.0) + 1) / (0.05 * std::log(40.0) + 1)));
 }
 
+// Frequencies 1, 0.1, 0.01, 0.001; the attention factor is that of 64 positions grown to 256.
+TEST(RopeScaling, LongropeHasAListForEachLength) {
+  const char* kConfig = R"({"original_max_position_embeddings": 64,
+      "rope_scaling": {"type": "longrope", "short_factor": [1, 1, 1, 2], "long_factor": [2, 4, 8, 16]}})";
+  const Rope rope = rope_of(kConfig, shape(8, 256));
+  EXPECT_FLOAT_EQ(rope.attention_factor, static_cast<float>(std::sqrt(1 + std::log(4.0) / std::log(64.0))));
+  float within[4], beyond[4];
+  rope_inv_freq(rope, 64, within);
+  rope_inv_freq(rope, 65, beyond);
+  const float expected_within[] = {1, 0.1f, 0.01f, 0.0005f}, expected_beyond[] = {0.5f, 0.025f, 0.00125f, 0.0000625f};
+  for (int i = 0; i < 4; ++i) {
+    EXPECT_FLOAT_EQ(within[i], expected_within[i]);
+    EXPECT_FLOAT_EQ(beyond[i], expected_beyond[i]);
+  }
+  // Its older names, and as transformers 5 writes it, where a factor counts.
+  for (const char* name : {"su", "yarn"}) {
+    std::string older = kConfig;
+    EXPECT_EQ(rope_of(older.replace(older.find("longrope"), 8, name).c_str(), shape(8, 256)).long_inv_freq, rope.long_inv_freq) << name;
+  }
+  const Rope five = rope_of(R"({"rope_parameters": {"rope_type": "longrope", "rope_theta": 10000, "original_max_position_embeddings": 64,
+      "factor": 16, "short_factor": [1, 1, 1, 2], "long_factor": [2, 4, 8, 16]}})", shape(8, 256));
+  EXPECT_EQ(five.long_inv_freq, rope.long_inv_freq);
+  EXPECT_EQ(five.original_length, 64);
+  EXPECT_FLOAT_EQ(five.attention_factor, static_cast<float>(std::sqrt(1 + std::log(16.0) / std::log(64.0))));
+}
+
+TEST(RopeScaling, FrequenciesStayWhereTheLengthDoesNotCount) {
+  const Rope plain = rope_of("{}", shape(8, 64));
+  EXPECT_TRUE(rope_stays(plain, 1, 1000));
+  const Rope ntk = rope_of(R"({"rope_scaling": {"rope_type": "dynamic", "factor": 2}})", shape(8, 64));
+  const Rope lists = rope_of(R"({"original_max_position_embeddings": 64,
+      "rope_scaling": {"type": "longrope", "short_factor": [1, 1, 1, 1], "long_factor": [2, 2, 2, 2]}})", shape(8, 256));
+  for (const Rope& rope : {ntk, lists}) {
+    EXPECT_TRUE(rope_stays(rope, 1, 64));
+    EXPECT_FALSE(rope_stays(rope, 64, 65));
+  }
+  EXPECT_FALSE(rope_stays(ntk, 65, 66));
+  EXPECT_TRUE(rope_stays(lists, 65, 200));
+}
+
+// Phi-4-mini and StableLM: the frequencies are those of as many values as turn.
+TEST(RopeScaling, APartOfAHeadTurns) {
+  for (const char* config : {R"({"partial_rotary_factor": 0.5})", R"({"rope_parameters": {"partial_rotary_factor": 0.5}})"}) {
+    const Rope rope = rope_of(config, shape(8, 64));
+    EXPECT_EQ(rope.rotary_dim, 4);
+    ASSERT_EQ(rope.inv_freq.size(), 2u);
+    EXPECT_FLOAT_EQ(rope.inv_freq[1], 0.01f);
+  }
+  EXPECT_EQ(read_rope(*parse_json("{}", "test"), shape(16, 64), 0.25)->rotary_dim, 4);
+  EXPECT_EQ(read_rope(*parse_json(R"({"partial_rotary_factor": 1})", "test"), shape(16, 64), 0.25)->rotary_dim, 16);
+}
+
 TEST(RopeScaling, FaultyNumbersAreNamed) {
   EXPECT_NE(problem_with(R"({"rope_theta": 0})").find("rope_theta"), std::string::npos);
   EXPECT_NE(problem_with(R"({"rope_theta": "x"})").find("rope_theta"), std::string::npos);
@@ -115,7 +167,16 @@ TEST(RopeScaling, FaultyNumbersAreNamed) {
   EXPECT_NE(problem_with(R"({"rope_scaling": {"type": "yarn", "factor": 2, "original_max_position_embeddings": 1e300}})")
                 .find("original_max_position_embeddings"),
             std::string::npos);
-  EXPECT_NE(problem_with(R"({"rope_scaling": {"type": "longrope", "factor": 2}})").find("longrope"), std::string::npos);
+  EXPECT_NE(problem_with(R"({"rope_scaling": {"type": "longrope"}})").find("\"short_factor\" is missing, expected a list of 4"),
+            std::string::npos);
+  EXPECT_NE(problem_with(R"({"rope_scaling": {"type": "longrope", "short_factor": [1, 1, 1, 1], "long_factor": [1, 2]}})")
+                .find("\"long_factor\" is a list of 2, expected a list of 4"),
+            std::string::npos);
+  EXPECT_NE(problem_with(R"({"rope_scaling": {"type": "longrope", "short_factor": [1, 0, 1, 1]}})").find("short_factor"), std::string::npos);
+  for (const char* part : {"0", "-1", "0.4", "1.5", "\"x\""}) {  // 0.4 of 8 are 3
+    EXPECT_NE(problem_with(("{\"partial_rotary_factor\": " + std::string(part) + "}").c_str()).find("partial_rotary_factor"), std::string::npos)
+        << part;
+  }
   // Taken for absent they would mean the default rotation.
   EXPECT_EQ(problem_with(R"({"rope_scaling": "linear"})"), "config.json: \"rope_scaling\" is \"linear\", expected an object or null");
   EXPECT_EQ(problem_with(R"({"rope_parameters": [1]})"), "config.json: \"rope_parameters\" is [1], expected an object or null");

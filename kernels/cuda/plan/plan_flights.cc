@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/cuda/plan/plan.h"
+#include "kernels/rope.h"
 
 namespace nbl::cuda {
 
@@ -36,9 +37,13 @@ Status CudaPlan::fly() {
 
 bool CudaPlan::can_follow() const {
   const int64_t in_flight = begun_steps_ - finished_steps_;
-  if (in_flight < 1 || in_flight >= kMostInFlight || !decode_ || decoder_->decoder().rope.dynamic) return false;
-  return std::all_of(flying_.begin(), flying_.end(),
-                     [&](const Flying& f) { return f.cache->length() + in_flight < f.cache->capacity(); });
+  if (in_flight < 1 || in_flight >= kMostInFlight || !decode_) return false;
+  // The frequencies of the oldest step are those of all: no host comes between them.
+  const Rope& rope = decoder_->decoder().rope;
+  return std::all_of(flying_.begin(), flying_.end(), [&](const Flying& f) {
+    const int64_t length = f.cache->length(), next = length + in_flight;
+    return next < f.cache->capacity() && rope_stays(rope, length + 1, next + 1);
+  });
 }
 
 Status CudaPlan::follow() {
