@@ -296,7 +296,7 @@ Result<Json> Model::inspect(const std::string& directory, GenerationDefaults::Sa
   }
   Status problem = loader.ok() ? parsed.status() : loader.status();
   // What the tensors of every module are, which a load would ask first.
-  if (problem.ok()) problem = model_matrices(*loader.value(), *make_ref_backend(), parsed->decoder).status();
+  if (problem.ok()) problem = model_matrices(*loader.value(), *make_ref_backend(), *parsed).status();
   if (problem.ok()) problem = GenerationDefaults::read(*checkpoint, check).status();
   out["loadable"] = problem.ok();
   if (!problem.ok()) out["problem"] = problem.message();

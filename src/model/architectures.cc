@@ -6,11 +6,14 @@ namespace nbl {
 namespace {
 
 constexpr Architecture kArchitectures[] = {
-    {"LlamaForCausalLM", "llama", configure_llama, false},
-    {"MistralForCausalLM", "mistral", configure_mistral, false},
-    {"MinistralForCausalLM", "ministral", configure_mistral, false},
-    {"Qwen2ForCausalLM", "qwen2", configure_qwen2, false},
-    {"Qwen3ForCausalLM", "qwen3", configure_qwen2, true},
+    {"LlamaForCausalLM", "llama", configure_llama},
+    {"MistralForCausalLM", "mistral", configure_mistral},
+    {"MinistralForCausalLM", "ministral", configure_mistral},
+    {"Qwen2ForCausalLM", "qwen2", configure_qwen2},
+    {"Qwen3ForCausalLM", "qwen3", configure_qwen3},
+    {"Phi3ForCausalLM", "phi3", configure_phi3},
+    {"SmolLM3ForCausalLM", "smollm3", configure_smollm3},
+    {"StableLmForCausalLM", "stablelm", configure_stablelm},
 };
 
 std::string known_names() {

@@ -14,7 +14,6 @@ struct Architecture {
   const char* model_type;
   // What differs from the plain Llama layout: reads the rest of config.json into `config`.
   Status (*configure)(const Json& json, ModelConfig& config);
-  bool head_norms;          // q_norm and k_norm over each head (Qwen3)
 };
 
 // By `architectures`, then by model_type.
@@ -24,5 +23,9 @@ Result<const Architecture*> find_architecture(const Json& config);
 Status configure_llama(const Json& json, ModelConfig& config);
 Status configure_mistral(const Json& json, ModelConfig& config);
 Status configure_qwen2(const Json& json, ModelConfig& config);
+Status configure_qwen3(const Json& json, ModelConfig& config);
+Status configure_phi3(const Json& json, ModelConfig& config);
+Status configure_smollm3(const Json& json, ModelConfig& config);
+Status configure_stablelm(const Json& json, ModelConfig& config);
 
 }  // namespace nbl

@@ -4,13 +4,14 @@
 #include <cmath>
 #include <numeric>
 
-#include "model/architectures.h"
+#include "quant/weight_rows.h"
 
 namespace nbl {
 
 int64_t LinearPlan::out_features() const { return std::accumulate(part_rows.begin(), part_rows.end(), int64_t{0}); }
 
-LayerPlan plan_layer(const DecoderConfig& c, int64_t layer) {
+LayerPlan plan_layer(const ModelConfig& config, int64_t layer) {
+  const DecoderConfig& c = config.decoder;
   const std::string prefix = "model.layers." + std::to_string(layer) + ".";
   const std::string attention = prefix + "self_attn.", mlp = prefix + "mlp.";
   const int64_t q_rows = c.num_attention_heads * c.head_dim, kv_rows = c.num_key_value_heads * c.head_dim;
@@ -20,18 +21,34 @@ LayerPlan plan_layer(const DecoderConfig& c, int64_t layer) {
   plan.output = {WeightRole::kAttentionOutput, {attention + "o_proj"}, {c.hidden_size}, q_rows};
   plan.gate_up = {WeightRole::kGateUp, {mlp + "gate_proj", mlp + "up_proj"}, {c.intermediate_size, c.intermediate_size}, c.hidden_size};
   plan.down = {WeightRole::kDown, {mlp + "down_proj"}, {c.hidden_size}, c.intermediate_size};
+  if (config.joined_projections) plan.qkv.names = {attention + "qkv_proj"}, plan.gate_up.names = {mlp + "gate_up_proj"};
   return plan;
 }
 
-Result<std::vector<MatrixSpecs>> model_matrices(const WeightLoader& loader, const Backend& backend, const DecoderConfig& c) {
+namespace {
+
+// Of each part, whether it is a module or some rows of one.
+Result<std::vector<WeightSpec>> part_specs(const WeightLoader& loader, const LinearPlan& plan) {
+  std::vector<WeightSpec> specs;
+  for (size_t i = 0; i < plan.part_rows.size(); ++i) {
+    const bool joined = plan.joined();
+    const int64_t rows = joined ? plan.out_features() : plan.part_rows[i];
+    NBL_ASSIGN_OR_RETURN(WeightSpec spec, loader.spec(plan.names[joined ? 0 : i], rows, plan.in_features));
+    spec.out_features = plan.part_rows[i];
+    specs.push_back(std::move(spec));
+  }
+  return specs;
+}
+
+}  // namespace
+
+Result<std::vector<MatrixSpecs>> model_matrices(const WeightLoader& loader, const Backend& backend, const ModelConfig& config) {
+  const DecoderConfig& c = config.decoder;
   std::vector<MatrixSpecs> matrices;
   const auto add = [&](const LinearPlan& plan) -> Status {
     MatrixSpecs fused;
     fused.role = plan.role;
-    for (size_t i = 0; i < plan.names.size(); ++i) {
-      NBL_ASSIGN_OR_RETURN(WeightSpec spec, loader.spec(plan.names[i], plan.part_rows[i], plan.in_features));
-      fused.parts.push_back(std::move(spec));
-    }
+    NBL_ASSIGN_OR_RETURN(fused.parts, part_specs(loader, plan));
     if (backend.can_fuse(fused.parts)) {
       matrices.push_back(std::move(fused));
     } else {
@@ -40,7 +57,7 @@ Result<std::vector<MatrixSpecs>> model_matrices(const WeightLoader& loader, cons
     return {};
   };
   for (int64_t layer = 0; layer < c.num_hidden_layers; ++layer) {
-    const LayerPlan plan = plan_layer(c, layer);
+    const LayerPlan plan = plan_layer(config, layer);
     for (const LinearPlan* linear : {&plan.qkv, &plan.output, &plan.gate_up, &plan.down}) NBL_RETURN_IF_ERROR(add(*linear));
   }
   LinearPlan head = plan_head(c);
@@ -84,7 +101,7 @@ class Builder {
   Result<bool> try_fused(const LinearPlan& plan, std::vector<Linear>& out);
   Status embedding();
   Status head();
-  Status norm(const std::string& tensor, int64_t width, Norm& out);
+  Status norm(const std::string& module, int64_t width, Norm& out);
   static Status about(const LinearPlan& plan, Status refusal);
   Status advance(const std::string& module);
   Status report(uint64_t done);
@@ -93,7 +110,6 @@ class Builder {
   const Backend& backend_;
   const BuildProgress& progress_;
   ModelConfig config_;
-  const Architecture* architecture_ = nullptr;
   std::shared_ptr<Decoder> decoder_ = std::make_shared<Decoder>();
   uint64_t done_ = 0;
 };
@@ -147,18 +163,26 @@ Status Builder::linear(const LinearPlan& plan, Linear& out) {
 
 // Packs all parts as one matrix if the backend can; false when it cannot.
 Result<bool> Builder::try_fused(const LinearPlan& plan, std::vector<Linear>& out) {
-  std::vector<WeightSpec> specs;
-  for (size_t i = 0; i < plan.names.size(); ++i) {
-    NBL_ASSIGN_OR_RETURN(WeightSpec spec, loader_->spec(plan.names[i], plan.part_rows[i], plan.in_features));
-    specs.push_back(std::move(spec));
-  }
+  NBL_ASSIGN_OR_RETURN(const std::vector<WeightSpec> specs, part_specs(*loader_, plan));
   if (!backend_.can_fuse(specs)) return false;
-  const bool keep_stored = backend_.takes_stored(specs);
+  bool keep_stored = backend_.takes_stored(specs);
+  QuantWeight whole;  // of which the parts are rows, where they are joined
+  std::vector<int64_t> first_rows;
+  if (plan.joined()) {
+    int64_t at = 0;
+    for (const int64_t rows : plan.part_rows) {
+      first_rows.push_back(at);
+      at += rows;
+      keep_stored = keep_stored && rows % 8 == 0;
+    }
+    NBL_ASSIGN_OR_RETURN(whole, load(plan.names[0], plan.out_features(), plan.in_features, keep_stored));
+  }
   Linear linear;
   Status unreadable;  // what the loader said of a part, which then comes back through the backend
   auto packed = backend_.pack_in_turn(
       specs,
-      [&](size_t i) {
+      [&](size_t i) -> Result<QuantWeight> {
+        if (plan.joined()) return rows_of(whole, first_rows[i], plan.part_rows[i]);
         if (i > 0 && !keep_stored) loader_->release(plan.names[i - 1]);
         Result<QuantWeight> part = load(plan.names[i], plan.part_rows[i], plan.in_features, keep_stored);
         if (!part.ok()) unreadable = part.status();
@@ -177,9 +201,10 @@ Result<bool> Builder::try_fused(const LinearPlan& plan, std::vector<Linear>& out
   bool any = false;
   std::vector<float> bias;
   for (size_t i = 0; i < plan.names.size(); ++i) {
-    NBL_ASSIGN_OR_RETURN(std::vector<float> part, loader_->bias(plan.names[i], plan.part_rows[i]));
+    const int64_t rows = plan.joined() ? plan.out_features() : plan.part_rows[i];
+    NBL_ASSIGN_OR_RETURN(std::vector<float> part, loader_->bias(plan.names[i], rows));
     any = any || !part.empty();
-    part.resize(plan.part_rows[i], 0.0f);
+    part.resize(rows, 0.0f);
     bias.insert(bias.end(), part.begin(), part.end());
   }
   if (any) linear.bias = std::move(bias);
@@ -191,6 +216,10 @@ Result<bool> Builder::try_fused(const LinearPlan& plan, std::vector<Linear>& out
 Status Builder::linears(const LinearPlan& plan, std::vector<Linear>& out) {
   NBL_ASSIGN_OR_RETURN(const bool fused, try_fused(plan, out));
   if (fused) return {};
+  if (plan.joined()) {
+    out.emplace_back();
+    return linear(plan, out.back());
+  }
   for (size_t i = 0; i < plan.names.size(); ++i) {
     Linear part;
     NBL_RETURN_IF_ERROR(linear({plan.role, {plan.names[i]}, {plan.part_rows[i]}, plan.in_features}, part));
@@ -199,30 +228,34 @@ Status Builder::linears(const LinearPlan& plan, std::vector<Linear>& out) {
   return {};
 }
 
-Status Builder::norm(const std::string& tensor, int64_t width, Norm& out) {
-  out.kind = Norm::Kind::kRms;
+Status Builder::norm(const std::string& module, int64_t width, Norm& out) {
+  out.kind = config_.norm_kind;
   out.epsilon = config_.norm_epsilon;
-  NBL_ASSIGN_OR_RETURN(out.weight, loader_->vector(tensor, width));
+  NBL_ASSIGN_OR_RETURN(out.weight, loader_->vector(module + ".weight", width));
+  if (out.kind == Norm::Kind::kLayer) {
+    NBL_ASSIGN_OR_RETURN(out.bias, loader_->vector(module + ".bias", width));
+  }
   return {};
 }
 
 Status Builder::block(int64_t layer, Block& out) {
   const DecoderConfig& c = config_.decoder;
   const std::string prefix = "model.layers." + std::to_string(layer) + ".";
-  const LayerPlan plan = plan_layer(c, layer);
-  NBL_RETURN_IF_ERROR(norm(prefix + "input_layernorm.weight", c.hidden_size, out.input_norm));
+  const LayerPlan plan = plan_layer(config_, layer);
+  NBL_RETURN_IF_ERROR(norm(prefix + "input_layernorm", c.hidden_size, out.input_norm));
   NBL_RETURN_IF_ERROR(linears(plan.qkv, out.attention.qkv));
   NBL_RETURN_IF_ERROR(linear(plan.output, out.attention.output));
-  if (architecture_->head_norms) {
+  if (config_.head_norms) {
     Norm q, k;
-    NBL_RETURN_IF_ERROR(norm(prefix + "self_attn.q_norm.weight", c.head_dim, q));
-    NBL_RETURN_IF_ERROR(norm(prefix + "self_attn.k_norm.weight", c.head_dim, k));
+    NBL_RETURN_IF_ERROR(norm(prefix + "self_attn.q_norm", c.head_dim, q));
+    NBL_RETURN_IF_ERROR(norm(prefix + "self_attn.k_norm", c.head_dim, k));
     out.attention.q_norm.push_back(std::move(q));
     out.attention.k_norm.push_back(std::move(k));
   }
   out.attention.scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim));
   out.attention.sliding_window = config_.sliding_window[layer];
-  NBL_RETURN_IF_ERROR(norm(prefix + "post_attention_layernorm.weight", c.hidden_size, out.post_attention_norm));
+  out.attention.rotary = config_.rotary[layer];
+  NBL_RETURN_IF_ERROR(norm(prefix + "post_attention_layernorm", c.hidden_size, out.post_attention_norm));
   out.mlp.activation = config_.activation;
   NBL_RETURN_IF_ERROR(linears(plan.gate_up, out.mlp.gate_up));
   return linear(plan.down, out.mlp.down);
@@ -280,17 +313,16 @@ class Loading {
 
 Result<std::shared_ptr<const Decoder>> Builder::build() {
   const Json& json = loader_->checkpoint().config();
-  NBL_ASSIGN_OR_RETURN(architecture_, find_architecture(json));
   NBL_ASSIGN_OR_RETURN(config_, read_model_config(json));
   decoder_->config = config_.decoder;
   decoder_->rope = config_.rope;
-  NBL_ASSIGN_OR_RETURN(const std::vector<MatrixSpecs> matrices, model_matrices(*loader_, backend_, config_.decoder));
+  NBL_ASSIGN_OR_RETURN(const std::vector<MatrixSpecs> matrices, model_matrices(*loader_, backend_, config_));
   const Loading loading(backend_);
   NBL_RETURN_IF_ERROR(backend_.begin_load(packed_bytes(backend_, matrices)));
   NBL_RETURN_IF_ERROR(embedding());
   decoder_->blocks.resize(config_.decoder.num_hidden_layers);
   for (int64_t layer = 0; layer < config_.decoder.num_hidden_layers; ++layer) NBL_RETURN_IF_ERROR(block(layer, decoder_->blocks[layer]));
-  NBL_RETURN_IF_ERROR(norm("model.norm.weight", config_.decoder.hidden_size, decoder_->final_norm));
+  NBL_RETURN_IF_ERROR(norm("model.norm", config_.decoder.hidden_size, decoder_->final_norm));
   NBL_RETURN_IF_ERROR(head());
   NBL_RETURN_IF_ERROR(report(UINT64_MAX));  // norms, headers and tensors of no use here were not counted
   return std::shared_ptr<const Decoder>(std::move(decoder_));

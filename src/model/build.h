@@ -26,20 +26,21 @@ Result<std::shared_ptr<const Decoder>> build_decoder(std::shared_ptr<const Weigh
 // The matrices of a layer, by role: what build, estimate and synthesize all walk over.
 struct LinearPlan {
   WeightRole role;
-  std::vector<std::string> names;      // module paths
+  std::vector<std::string> names;      // module paths: of each part, or of one that has the rows of all
   std::vector<int64_t> part_rows;
   int64_t in_features;
 
   int64_t out_features() const;
+  bool joined() const { return names.size() < part_rows.size(); }
 };
 struct LayerPlan {
   LinearPlan qkv, output, gate_up, down;
 };
-LayerPlan plan_layer(const DecoderConfig& config, int64_t layer);
+LayerPlan plan_layer(const ModelConfig& config, int64_t layer);
 LinearPlan plan_head(const DecoderConfig& config);
 
 // All matrices of a model as a backend packs them, fused where it fuses them, and what they then take. No weight is read.
-Result<std::vector<MatrixSpecs>> model_matrices(const WeightLoader& loader, const Backend& backend, const DecoderConfig& config);
+Result<std::vector<MatrixSpecs>> model_matrices(const WeightLoader& loader, const Backend& backend, const ModelConfig& config);
 int64_t packed_bytes(const Backend& backend, const std::vector<MatrixSpecs>& matrices);
 
 }  // namespace nbl

@@ -68,6 +68,13 @@ Status read_shape(const Json& json, DecoderConfig& c) {
 
 }  // namespace
 
+Status read_epsilon(const Json& json, const char* key, double absent, ModelConfig& config) {
+  NBL_ASSIGN_OR_RETURN(const double epsilon, in_config(json_f64(json, key, absent)));
+  if (!(epsilon >= 0 && epsilon < 1)) return error(Code::kFormat, "config.json: \"%s\" is %g", key, epsilon).with("key", key);
+  config.norm_epsilon = static_cast<float>(epsilon);
+  return {};
+}
+
 Result<int64_t> read_sliding_window(const Json& json, int64_t absent) {
   if (json.contains("sliding_window") && json["sliding_window"].is_null()) return 0;
   return bounded(json, "sliding_window", absent, 0, int64_t{1} << 32);
@@ -96,13 +103,11 @@ Result<ModelConfig> read_model_config(const Json& json) {
   config.decoder.model_type = architecture->model_type;
   NBL_RETURN_IF_ERROR(read_shape(json, config.decoder));
   NBL_ASSIGN_OR_RETURN(config.activation, activation_of(json));
-  NBL_ASSIGN_OR_RETURN(const double epsilon, in_config(json_f64(json, "rms_norm_eps", 1e-6)));
-  if (!(epsilon >= 0 && epsilon < 1))
-    return error(Code::kFormat, "config.json: \"rms_norm_eps\" is %g", epsilon).with("key", "rms_norm_eps");
-  config.norm_epsilon = static_cast<float>(epsilon);
-  NBL_ASSIGN_OR_RETURN(config.rope, read_rope(json, config.decoder));
+  NBL_RETURN_IF_ERROR(read_epsilon(json, "rms_norm_eps", 1e-6, config));
   config.sliding_window.assign(config.decoder.num_hidden_layers, 0);
+  config.rotary.assign(config.decoder.num_hidden_layers, true);
   NBL_RETURN_IF_ERROR(architecture->configure(json, config));
+  NBL_ASSIGN_OR_RETURN(config.rope, read_rope(json, config.decoder, config.partial_rotary_factor));
   return config;
 }
 

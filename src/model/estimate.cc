@@ -24,7 +24,7 @@ Result<Json> estimate_memory(const WeightLoader& loader, const Backend& backend,
   NBL_ASSIGN_OR_RETURN(const ModelConfig config, read_model_config(loader.checkpoint().config()));
   const DecoderConfig& c = config.decoder;
   if (context <= 0) context = std::min<int64_t>(4096, c.max_position_embeddings);
-  NBL_ASSIGN_OR_RETURN(const std::vector<MatrixSpecs> matrices, model_matrices(loader, backend, c));
+  NBL_ASSIGN_OR_RETURN(const std::vector<MatrixSpecs> matrices, model_matrices(loader, backend, config));
   const int64_t weights = packed_bytes(backend, matrices);
   const TensorView* table = loader.checkpoint().find("model.embed_tokens.weight");
   const DType table_type = table == nullptr || table->dtype == DType::kF64 ? DType::kF32 : table->dtype;

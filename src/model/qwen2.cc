@@ -14,4 +14,9 @@ Status configure_qwen2(const Json& json, ModelConfig& config) {
   return {};
 }
 
+Status configure_qwen3(const Json& json, ModelConfig& config) {
+  config.head_norms = true;
+  return configure_qwen2(json, config);
+}
+
 }  // namespace nbl

@@ -232,10 +232,12 @@ Result<std::shared_ptr<const Decoder>> Synthesizer::make(int64_t layers) {
   decoder->embedding = {embedding->dense, DType::kF16, nullptr};
   decoder->keep_alive = embedding;
   NBL_ASSIGN_OR_RETURN(decoder->embedding.packed, backend_.pack_embedding(decoder->embedding, c.vocab_size, c.hidden_size));
+  ModelConfig config;
+  config.decoder = c;
   decoder->blocks.resize(layers);
   for (int64_t layer = 0; layer < layers; ++layer) {
     Block& block = decoder->blocks[layer];
-    const LayerPlan plan = plan_layer(c, layer);
+    const LayerPlan plan = plan_layer(config, layer);
     block.input_norm = norm(c.hidden_size);
     block.post_attention_norm = norm(c.hidden_size);
     block.attention.scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim));

@@ -92,6 +92,8 @@ struct QuantWeight : WeightSpec {
   StoredCodes stored;
   StoredScales stored_scales;        // then `scales` is empty
   StoredCodes stored_zeros;          // of the matrix [N, groups()], kAlongOutputs; then `zeros` is empty
+  int64_t stored_rows = 0;           // of the matrix that these three are of, where this weight is some of its rows (rows_of), in
+  int64_t stored_first = 0;          // eights; stored_first is its row 0. 0: there are no others
   QuantizationRule rule;             // of kFloats; then `scales` is empty, or has what the rule's have become since
 
   // float: [N, K] of value_type, row-major. Points into the checkpoint's mapping, or into dense_owned.

@@ -7,6 +7,7 @@
 #include "check.h"
 #include "kernels/cuda/check.h"
 #include "models.h"
+#include "quant/weight_rows.h"
 
 namespace nbl::gpu_test {
 namespace {
@@ -167,6 +168,25 @@ GPU_TEST(StoredPartsFuse) {
       // Parts of two checkpoint formats under one roof.
       CHECK_THAT(product(**backend, {&q, &k, &v}, WeightRole::kQkv) == product(**backend, {&sq.weight, &k, &sv.weight}, WeightRole::kQkv),
                  "%s: one part plain, layout %d", format.name, static_cast<int>(layout));
+    }
+  }
+}
+
+// Phi-3's gate and up, which are rows of one matrix.
+GPU_TEST(RowsOfOneStoredMatrixFuse) {
+  auto backend = make_cuda_backend({});
+  if (!backend.ok()) return;
+  for (const FormatCase& format : formats()) {
+    const QuantWeight whole = random_weight(format, 96, 256, 5), gate = rows_of(whole, 0, 48), up = rows_of(whole, 48, 48);
+    const std::vector<float> expected = product(**backend, {&gate, &up}, WeightRole::kGateUp),
+                             apart = product(**backend, {&whole}, WeightRole::kOther);
+    CHECK_THAT(!expected.empty() && expected == apart, "%s: rows of plain codes", format.name);
+    for (Layout layout : {Layout::kAlongInputs, Layout::kAlongOutputs, Layout::kRows}) {
+      if (whole.format == WeightFormat::kFloat || !fits(whole, layout) || !(*backend)->takes_stored({gate, up})) continue;
+      const Stored stored = store(whole, layout);
+      const QuantWeight first = rows_of(stored.weight, 0, 48), second = rows_of(stored.weight, 48, 48);
+      CHECK_THAT(expected == product(**backend, {&first, &second}, WeightRole::kGateUp), "%s: layout %d", format.name,
+                 static_cast<int>(layout));
     }
   }
 }

@@ -40,7 +40,7 @@ std::vector<TensorBytes> small_tensors() {
   return out;
 }
 
-const char* kConfig =
+constexpr const char* kConfig =
     R"({"architectures":["LlamaForCausalLM"],"vocab_size":20,"hidden_size":16,"intermediate_size":24,"num_hidden_layers":2,
                           "num_attention_heads":2,"num_key_value_heads":1})";
 
@@ -49,9 +49,9 @@ struct Opened {
   std::shared_ptr<const WeightLoader> loader;
 };
 
-std::unique_ptr<Opened> open(const std::vector<TensorBytes>& tensors) {
+std::unique_ptr<Opened> open(const std::vector<TensorBytes>& tensors, const std::string& config = kConfig) {
   auto out = std::make_unique<Opened>();
-  out->directory.write("config.json", kConfig);
+  out->directory.write("config.json", config);
   out->directory.write("model.safetensors", testing::safetensors_bytes(tensors));
   auto checkpoint = Checkpoint::open(out->directory.path());
   EXPECT_TRUE(checkpoint.ok()) << checkpoint.status().message();
@@ -105,6 +105,110 @@ TEST(BuildDecoder, AWrongShapeIsNamedWithBothShapes) {
   ASSERT_FALSE(decoder.ok());
   const std::string& message = decoder.status().message();
   EXPECT_NE(message.find("model.layers.1.mlp.down_proj.weight is F32 [24, 16], expected [16, 24]"), std::string::npos) << message;
+}
+
+// Logits of a few tokens.
+std::vector<float> logits_of(const Backend& backend, const std::vector<TensorBytes>& tensors, const std::string& config) {
+  const auto opened = open(tensors, config);
+  const auto decoder = build_decoder(opened->loader, backend, nullptr);
+  EXPECT_TRUE(decoder.ok()) << decoder.status().message();
+  if (!decoder.ok()) return {};
+  const auto plan = backend.compile(*decoder, PlanLimits());
+  const auto cache = backend.make_kv_cache(**decoder, {4, DType::kF32});
+  const int32_t tokens[] = {1, 19, 7};
+  std::vector<float> logits(20);
+  Batch batch;
+  batch.sequences = {{cache->get(), tokens, 3, 1}};
+  batch.logits = logits.data();
+  const Status status = (*plan)->step(batch);
+  EXPECT_TRUE(status.ok()) << status.message();
+  return logits;
+}
+
+std::string with(std::string text, const std::string& what, const std::string& by) {
+  return text.replace(text.find(what), what.size(), by);
+}
+
+// Lines of tensors [lines, columns] of one type side by side; of one line each (a vector, or rows): behind one another.
+TensorBytes beside(const std::string& name, const std::vector<TensorBytes>& parts, int64_t lines) {
+  TensorBytes out{name, parts[0].dtype, parts[0].shape, ""};
+  size_t dimension = lines > 1 ? 1 : 0;
+  for (size_t i = 1; i < parts.size(); ++i) out.shape[dimension] += parts[i].shape[dimension];
+  for (int64_t line = 0; line < lines; ++line) {
+    for (const TensorBytes& part : parts) {
+      const size_t bytes = part.bytes.size() / static_cast<size_t>(lines);
+      out.bytes += part.bytes.substr(static_cast<size_t>(line) * bytes, bytes);
+    }
+  }
+  return out;
+}
+
+// What Phi-3 stores of such a model: one matrix for q, k and v, one for gate and up.
+std::vector<TensorBytes> joined(const std::vector<TensorBytes>& tensors) {
+  std::vector<TensorBytes> out;
+  std::vector<TensorBytes> parts;
+  const auto ends_with = [](const std::string& name, const std::string& end) {
+    return name.size() >= end.size() && name.compare(name.size() - end.size(), end.size(), end) == 0;
+  };
+  const std::pair<std::vector<std::string>, std::string> kinds[] = {{{"q_proj", "k_proj", "v_proj"}, "qkv_proj"},
+                                                                    {{"gate_proj", "up_proj"}, "gate_up_proj"}};
+  for (const TensorBytes& t : tensors) {
+    const size_t dot = t.name.rfind('.');
+    const std::string module = t.name.substr(0, dot), field = t.name.substr(dot);
+    bool taken = false;
+    for (const auto& [names, whole] : kinds) {
+      for (const std::string& name : names) taken = taken || ends_with(module, "." + name);
+      if (!ends_with(module, "." + names[0])) continue;
+      parts.clear();
+      for (const std::string& name : names) {
+        const std::string wanted = with(module, names[0], name) + field;
+        for (const TensorBytes& other : tensors) {
+          if (other.name == wanted) parts.push_back(other);
+        }
+      }
+      const bool outputs_lie_in_lines = field == ".qweight" || field == ".qzeros" || field == ".scales";
+      out.push_back(beside(with(module, names[0], whole) + field, parts, outputs_lie_in_lines ? t.shape[0] : 1));
+    }
+    if (!taken) out.push_back(t);
+  }
+  return out;
+}
+
+// small_tensors() with its matrices as AWQ stores them, in groups of 8 columns.
+std::vector<TensorBytes> small_awq_tensors() {
+  uint32_t state = 9;
+  const auto next = [&] { return state = state * 1664525u + 1013904223u; };
+  std::vector<TensorBytes> out;
+  for (const TensorBytes& t : small_tensors()) {
+    if (t.name.find("_proj.weight") == std::string::npos) {
+      out.push_back(t);
+      continue;
+    }
+    const int64_t n = t.shape[0], k = t.shape[1], groups = k / 8;
+    const std::string module = t.name.substr(0, t.name.size() - 6);
+    std::vector<uint32_t> codes(k * n / 8), zeros(groups * n / 8);
+    std::vector<uint16_t> scales(groups * n);
+    for (uint32_t& word : codes) word = next();
+    for (uint32_t& word : zeros) word = next();
+    for (uint16_t& scale : scales) scale = float_to_f16(0.01f + static_cast<float>(next() >> 8) * 0x1p-30f);
+    out.push_back(tensor(module + "qweight", "I32", {k, n / 8}, codes));
+    out.push_back(tensor(module + "qzeros", "I32", {groups, n / 8}, zeros));
+    out.push_back(tensor(module + "scales", "F16", {groups, n}, scales));
+  }
+  return out;
+}
+
+// Phi-3: a model is the same whether its projections are stored apart or joined.
+TEST(BuildDecoder, JoinedProjectionsAreTheSameModel) {
+  const std::string awq = with(kConfig, "{", R"({"quantization_config":{"quant_method":"awq","bits":4,"group_size":8,"version":"gemm"},)");
+  const std::pair<std::vector<TensorBytes>, std::string> models[] = {{small_tensors(), kConfig}, {small_awq_tensors(), awq}};
+  const std::unique_ptr<Backend> backends[] = {make_ref_backend(), std::move(make_cpu_backend({})).value()};
+  for (const auto& [tensors, config] : models) {
+    for (const auto& backend : backends) {
+      const std::vector<float> apart = logits_of(*backend, tensors, config);
+      EXPECT_EQ(apart, logits_of(*backend, joined(tensors), with(config, "LlamaForCausalLM", "Phi3ForCausalLM"))) << backend->name();
+    }
+  }
 }
 
 // The reference backend, but for heads, which it refuses.

@@ -104,6 +104,44 @@ TEST(ModelConfig, LayerTypesSayWhichLayersSlide) {
   EXPECT_NE(read_model_config(config).status().message().find("linear_attention"), std::string::npos);
 }
 
+TEST(ModelConfig, SmolLM3SaysWhichLayersTurn) {
+  Json config = small_config();
+  config["architectures"] = {"SmolLM3ForCausalLM"};
+  config["num_hidden_layers"] = 4;
+  EXPECT_EQ(read_model_config(config)->rotary, (std::vector<bool>{true, true, true, false}));  // each fourth does not
+  config["no_rope_layer_interval"] = 2;
+  EXPECT_EQ(read_model_config(config)->rotary, (std::vector<bool>{true, false, true, false}));
+  config["sliding_window"] = 16;
+  EXPECT_EQ(read_model_config(config)->sliding_window, (std::vector<int64_t>{0, 0, 0, 0}));
+  config["use_sliding_window"] = true;
+  EXPECT_EQ(read_model_config(config)->sliding_window, (std::vector<int64_t>{0, 16, 0, 16}));
+  config["no_rope_layers"] = {0, 1, 1, 1};
+  EXPECT_EQ(read_model_config(config)->rotary, (std::vector<bool>{false, true, true, true}));
+  config["no_rope_layers"] = {0, 1};
+  EXPECT_NE(read_model_config(config).status().message().find("expected a list of 4"), std::string::npos);
+  config["no_rope_layers"] = nullptr;
+  config["no_rope_layer_interval"] = 0;
+  EXPECT_NE(read_model_config(config).status().message().find("no_rope_layer_interval"), std::string::npos);
+}
+
+TEST(ModelConfig, StableLmHasLayerNormsAndTurnsAQuarter) {
+  Json config = small_config();
+  config["architectures"] = {"StableLmForCausalLM"};
+  config["layer_norm_eps"] = 1e-3;  // not rms_norm_eps, which such files have too
+  const auto read = read_model_config(config);
+  ASSERT_TRUE(read.ok()) << read.status().message();
+  EXPECT_EQ(read->norm_kind, Norm::Kind::kLayer);
+  EXPECT_FLOAT_EQ(read->norm_epsilon, 1e-3f);
+  EXPECT_EQ(read->rope.rotary_dim, 4);
+  for (const char* key : {"use_parallel_residual", "qk_layernorm"}) {
+    Json other = config;
+    other[key] = true;
+    const auto refused = read_model_config(other);
+    EXPECT_EQ(refused.status().code(), Code::kUnsupported);
+    EXPECT_NE(refused.status().message().find(key), std::string::npos);
+  }
+}
+
 // llama3 scaling of three wavelengths, by the published formula: short ones stay, long ones are divided.
 TEST(ModelConfig, Llama3ScalingKeepsShortWavelengths) {
   Json config = small_config();

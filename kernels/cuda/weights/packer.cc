@@ -52,6 +52,9 @@ void copy_all(const std::vector<Copy>& copies) {
   });
 }
 
+// Of the matrix that stored codes are of.
+int64_t stored_rows(const QuantWeight& w) { return w.stored_rows > 0 ? w.stored_rows : w.out_features; }
+
 // Bytes of staging memory for one row of a part.
 int64_t row_bytes(const QuantWeight& w, bool dequantized) {
   if (dequantized) return w.in_features * 4;
@@ -205,8 +208,9 @@ struct Packer::Chunk {
 };
 
 void Packer::Chunk::add_codes(const QuantWeight& w, int64_t row, PackPiece& piece) {
-  const int64_t n = w.out_features, k = w.in_features;
+  const int64_t n = stored_rows(w), k = w.in_features;
   const StoredCodes& stored = w.stored;
+  if (stored.layout != Layout::kNone) row += w.stored_first;
   piece.layout = stored.layout;
   piece.places = stored.places;
   piece.flip = stored.flip;
@@ -246,11 +250,12 @@ void Packer::Chunk::add_scales(const QuantWeight& w, int64_t row, PackPiece& pie
   const StoredScales& stored = w.stored_scales;
   piece.scale_type = stored.data != nullptr ? stored.type : DType::kF32;
   piece.scale_factor = 1;
+  if (stored.data != nullptr) row += w.stored_first;
   if (stored.data != nullptr && !stored.by_rows) {
     const int64_t size = dtype_bytes(stored.type);
     piece.scale_row = 1;
     piece.scale_group = piece.rows;
-    piece.scales = add(stored.data + row * size, piece.rows * size, groups, w.out_features * size);
+    piece.scales = add(stored.data + row * size, piece.rows * size, groups, stored_rows(w) * size);
     return;
   }
   piece.scale_row = groups;
@@ -278,7 +283,7 @@ void Packer::Chunk::add_zeros(const QuantWeight& w, int64_t row, PackPiece& piec
   if (piece.zero_layout == Layout::kAlongOutputs) {
     piece.places = w.stored_zeros.places;  // the same as the codes'
     piece.zero_pitch = piece.rows / 8;
-    piece.zeros = add(w.stored_zeros.data + row / 8 * 4, piece.rows / 2, groups, w.out_features / 2);
+    piece.zeros = add(w.stored_zeros.data + (w.stored_first + row) / 8 * 4, piece.rows / 2, groups, stored_rows(w) / 2);
   } else {
     piece.zero_pitch = groups;
     piece.zeros = add(w.zeros.data() + row * groups, groups, piece.rows, groups);
