@@ -7,7 +7,8 @@
 
 namespace nbl {
 
-const Format* const kFormats[] = {&kAwqGemm, &kAwqGemv, &kAwqGemvFast, &kMarlin, &kGptq, &kBitsandbytes4, &kBitsandbytes8, &kFloat};
+const Format* const kFormats[] = {&kAwqGemm, &kAwqGemv, &kAwqGemvFast, &kMarlin, &kGptq, &kPackQuantized, &kIntQuantized,
+                                  &kBitsandbytes4, &kBitsandbytes8, &kFloat};
 const int kFormatCount = sizeof kFormats / sizeof kFormats[0];
 
 Status shape_error(const TensorView& tensor, const std::string& expected, const ModuleSource& source) {
@@ -35,6 +36,14 @@ Result<int64_t> group_size_by(const TensorView& scales, const ModuleSource& sour
     return shape_error(scales, "[groups, " + std::to_string(n) + "] with groups dividing " + std::to_string(k), source);
   }
   return k / groups;
+}
+
+Result<int64_t> group_size_of(const TensorView& scales, int64_t groups, int64_t said, const ModuleSource& source) {
+  const int64_t k = source.in_features;
+  const bool said_fits = said > 0 && (k + said - 1) / said == groups;
+  const int64_t group_size = groups == 1 ? k : said_fits ? said : (k + groups - 1) / groups;
+  if ((k + group_size - 1) / group_size == groups) return group_size;
+  return shape_error(scales, "a number of groups that fits " + std::to_string(k) + " inputs", source);
 }
 
 WeightSpec int_group_spec(const ModuleSource& source, int bits, int64_t group_size, DType scale_type, std::string name) {

@@ -47,6 +47,8 @@ extern const Format kAwqGemv;
 extern const Format kAwqGemvFast;
 extern const Format kMarlin;
 extern const Format kGptq;
+extern const Format kPackQuantized;
+extern const Format kIntQuantized;
 extern const Format kBitsandbytes4;
 extern const Format kBitsandbytes8;
 extern const Format kFloat;
@@ -58,8 +60,17 @@ Status missing_tensor(const ModuleSource& source, std::string_view suffix);
 Status check_scale_type(const TensorView& scales, const ModuleSource& source);
 // The inputs of a group by the scales [groups, N], where all groups are equally long.
 Result<int64_t> group_size_by(const TensorView& scales, const ModuleSource& source);
+// The same where the last group may have fewer: as the configuration says, if that fits.
+Result<int64_t> group_size_of(const TensorView& scales, int64_t groups, int64_t said, const ModuleSource& source);
 // Integer codes in groups of inputs, a weight rounded to the type of its scales; `name` says what wrote them.
 WeightSpec int_group_spec(const ModuleSource& source, int bits, int64_t group_size, DType scale_type, std::string name);
+// The group of each input, K of them; null: there is no such tensor.
+Status check_group_index(const TensorView* index, const ModuleSource& source);
+// Empty where it is k / group_size: absent, all zero with several groups, or negative entries mean the same.
+std::vector<int32_t> group_index(const TensorView* index, int64_t groups, int64_t group_size);
+// Sorts the inputs by group (stable), so that position / group_size is the group of every position. A group has its size of
+// places, the last one maybe fewer; an input for which its group has none left is an error.
+Status sort_by_group(const TensorView& index, QuantWeight& weight);
 // Word `index` of little-endian words, which may be unaligned.
 inline uint32_t word_at(const uint8_t* words, int64_t index) {
   uint32_t word;

@@ -10,8 +10,6 @@
 // Codes of 2, 3, 4 and 8 bits are one little-endian bit stream. GPTQModel's planar layout ("gptq_p", and whatever has 5, 6 or
 // 7 bits) cuts the bits of 32 codes into planes instead; such weights are kept as 8-bit ones.
 #include <algorithm>
-#include <cstring>
-#include <limits>
 
 #include "base/parallel.h"
 #include "quant/formats.h"
@@ -48,30 +46,6 @@ bool matches(const ModuleSource& source) {
   return says_gptq || bits_of(source) != 0;
 }
 
-// The group of each input in natural order, or empty when it is k / group_size: absent, all zero with several groups,
-// or negative entries mean the same (formats.md 3.5).
-std::vector<int32_t> group_index(const ModuleSource& source, int64_t groups, int64_t group_size) {
-  const TensorView* g_idx = source.find(".g_idx");
-  if (!g_idx || g_idx->elements() == 0) return {};
-  std::vector<int32_t> index(source.in_features);
-  if (g_idx->dtype == DType::kI64) {
-    std::vector<int64_t> wide(source.in_features);
-    std::memcpy(wide.data(), g_idx->data, wide.size() * 8);
-    std::transform(wide.begin(), wide.end(), index.begin(),
-                   [](int64_t group) { return static_cast<int32_t>(std::clamp<int64_t>(group, -1, std::numeric_limits<int32_t>::max())); });
-  } else {
-    std::memcpy(index.data(), g_idx->data, index.size() * 4);
-  }
-  bool natural = true, all_zero = true, negative = false;
-  for (int64_t k = 0; k < source.in_features; ++k) {
-    natural = natural && index[k] == k / group_size;
-    all_zero = all_zero && index[k] == 0;
-    negative = negative || index[k] < 0;
-  }
-  if (natural || negative || (all_zero && groups > 1)) return {};
-  return index;
-}
-
 Result<WeightSpec> spec(const ModuleSource& source) {
   const int64_t n = source.out_features, k = source.in_features;
   const TensorView& qweight = *source.find(".qweight");
@@ -89,24 +63,16 @@ Result<WeightSpec> spec(const ModuleSource& source) {
   const bool planar = is_planar(source, bits);
   if (planar && (n % 32 != 0 || k % 32 != 0)) return shape_error(qweight, "inputs and outputs in multiples of 32", source);
   NBL_RETURN_IF_ERROR(check_scale_type(scales, source));
-  if (const TensorView* g_idx = source.find(".g_idx"); g_idx && g_idx->elements() != 0) {
-    if (g_idx->elements() != k || (g_idx->dtype != DType::kI32 && g_idx->dtype != DType::kI64)) {
-      return shape_error(*g_idx, shape_text({k}) + " I32", source);
-    }
-  }
-  const int64_t said = source.config.group_size;
-  const bool said_fits = said > 0 && (k + said - 1) / said == groups;
-  const int64_t group_size = groups == 1 ? k : said_fits ? said : (k + groups - 1) / groups;
-  if ((k + group_size - 1) / group_size != groups) {
-    return shape_error(scales, "a number of groups that fits " + std::to_string(k) + " inputs", source);
-  }
+  const TensorView* g_idx = source.find(".g_idx");
+  NBL_RETURN_IF_ERROR(check_group_index(g_idx, source));
+  NBL_ASSIGN_OR_RETURN(const int64_t group_size, group_size_of(scales, groups, source.config.group_size, source));
   const std::string name = planar ? "gptq planar, stored in " + std::to_string(bits) + " bits"
                                   : source.config.format == "gptq_v2" ? "gptq v2" : "gptq v1";
   WeightSpec out = int_group_spec(source, raise_of(bits) ? 8 : static_cast<int>(bits), group_size, scales.dtype, name);
   // GPTQModel rounds a dequantized weight once to the scales' type; AutoGPTQ multiplies in the type of the activations,
   // so that in float32 nothing is rounded.
   out.value_type = source.config.written_by_gptqmodel ? scales.dtype : DType::kF32;
-  out.permuted = !group_index(source, groups, out.group_size).empty();
+  out.permuted = !group_index(g_idx, groups, out.group_size).empty();
   return out;
 }
 
@@ -230,32 +196,6 @@ void load_zeros(const ModuleSource& source, const WeightSpec& facts, QuantWeight
   weight.zeros = std::move(stored);
 }
 
-// Sorts the inputs by group (stable), so that position / group_size is the group of every position. A group has its size of
-// places, the last one maybe fewer; an input for which its group has none left is an error.
-Status permute(const ModuleSource& source, const std::vector<int32_t>& index, QuantWeight& weight) {
-  const int64_t k = weight.in_features, groups = weight.groups(), size = weight.group_size;
-  weight.k_order.resize(k);
-  std::vector<int64_t> used(groups, 0);
-  for (int64_t input = 0; input < k; ++input) {
-    const int32_t group = index[input];
-    if (group < groups && group * size + used[group] < std::min(k, (group + 1) * size)) {
-      weight.k_order[group * size + used[group]++] = static_cast<int32_t>(input);
-      continue;
-    }
-    return error(Code::kFormat, "%s.g_idx puts input %lld into group %d, which does not leave groups of %lld inputs each",
-                 source.module.c_str(), static_cast<long long>(input), group, static_cast<long long>(size))
-        .with("tensor", source.module + ".g_idx");
-  }
-  if (weight.codes.empty()) return {};  // they stay in the file's order
-  std::vector<uint8_t> row(k);
-  for (int64_t n = 0; n < weight.out_features; ++n) {
-    uint8_t* codes = weight.codes.data() + n * k;
-    for (int64_t p = 0; p < k; ++p) row[p] = codes[weight.k_order[p]];
-    std::copy(row.begin(), row.end(), codes);
-  }
-  return {};
-}
-
 Result<QuantWeight> load(const ModuleSource& source) {
   NBL_ASSIGN_OR_RETURN(const WeightSpec facts, spec(source));
   QuantWeight weight;
@@ -280,7 +220,7 @@ Result<QuantWeight> load(const ModuleSource& source) {
   } else {
     NBL_ASSIGN_OR_RETURN(weight.scales, transposed_scales(scales, n, groups));
   }
-  if (facts.permuted) NBL_RETURN_IF_ERROR(permute(source, group_index(source, groups, facts.group_size), weight));
+  if (facts.permuted) NBL_RETURN_IF_ERROR(sort_by_group(*source.find(".g_idx"), weight));
   return weight;
 }
 

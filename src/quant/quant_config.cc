@@ -40,6 +40,33 @@ Result<std::string> word_of(const Checkpoint& checkpoint, std::initializer_list<
   return word.ok() ? lower(std::move(word).value()) : word;
 }
 
+// config_groups of compressed-tensors: each names what its modules have, or is a preset whose shapes tell.
+Status read_schemes(const Checkpoint& checkpoint, QuantConfig& config) {
+  const auto groups = config.raw.find("config_groups");
+  if (groups == config.raw.end() || !groups->is_object()) return {};
+  for (auto group = groups->begin(); group != groups->end(); ++group) {
+    if (!group->is_object()) continue;
+    const auto activations = group->find("input_activations");
+    config.quantized_activations = config.quantized_activations || (activations != group->end() && activations->is_object());
+    const auto weights = group->find("weights");
+    if (weights == group->end() || !weights->is_object()) continue;
+    const auto number = [&](const char* key) -> Result<int64_t> {
+      Result<int64_t> value = json_i64(*weights, key, 0);
+      return value.ok() ? value : value.status().in(checkpoint.quantization_source());
+    };
+    QuantScheme scheme;
+    NBL_ASSIGN_OR_RETURN(scheme.bits, number("num_bits"));
+    NBL_ASSIGN_OR_RETURN(scheme.group_size, number("group_size"));
+    if (scheme.bits > 0) config.schemes.push_back(scheme);
+    const auto symmetric = weights->find("symmetric");
+    if (symmetric == weights->end() || !symmetric->is_boolean()) continue;
+    config.symmetric = (config.symmetric || !config.symmetric_known) && symmetric->get<bool>();
+    config.symmetric_known = true;
+  }
+  if (!config.schemes.empty()) config.bits = config.schemes[0].bits, config.group_size = config.schemes[0].group_size;
+  return {};
+}
+
 }  // namespace
 
 Result<QuantConfig> QuantConfig::read(const Checkpoint& checkpoint) {
@@ -71,6 +98,7 @@ Result<QuantConfig> QuantConfig::read(const Checkpoint& checkpoint) {
         config.format == "gemm" || config.format == "gemv" || config.format == "gemv_fast" || config.format == "llm-awq";
     config.method = awq_format ? "awq" : "gptq";  // stand-alone files of old GPTQ tools name no method
   }
+  if (config.method == "compressed-tensors") NBL_RETURN_IF_ERROR(read_schemes(checkpoint, config));
   if (const Json* meta = first_of(raw, {"meta"}); meta && meta->is_object()) {
     if (const Json* quantizer = first_of(*meta, {"quantizer"})) {
       config.written_by_gptqmodel = lower(to_text(*quantizer)).find("gptqmodel") != std::string::npos;

@@ -45,7 +45,8 @@ struct WeightSpec {
 //
 //   kAlongInputs    words [ceil(K * bits / 32), N]: column n is one little-endian stream of bits               (GPTQ)
 //   kAlongOutputs   words [K, N / 8], bits 4: output 8c + j is nibble `places >> 4j & 15` of word c             (AWQ)
-//   kRows           bytes [N, K * bits / 8], bits 4 or 8: of two codes in a byte the first in the high nibble   (bitsandbytes)
+//   kRows           bytes [N, K * bits / 8], bits 4 or 8: of two codes in a byte the first in the high nibble   (bitsandbytes),
+//                   or, low_first, in the low one                                                               (compressed-tensors)
 //   kFloats         values [N, K] of `type`, not quantized yet: how is in QuantizationRule                        (made while loading)
 //   kRandom         no bytes, columns in k_order: code i = n * K + p is byte i % 8 of random_codes(seed, i / 8)   (made to measure speed)
 struct StoredCodes {
@@ -54,6 +55,7 @@ struct StoredCodes {
   const uint8_t* data = nullptr;     // may be unaligned
   uint32_t places = 0;
   uint8_t flip = 0;                  // exclusive-or'ed to every code: 0x80 makes int8 an offset of 128
+  bool low_first = false;
   DType type = DType::kF32;          // of kFloats
   uint64_t seed = 0;
 };

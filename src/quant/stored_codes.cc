@@ -56,7 +56,7 @@ void unpack_codes(const StoredCodes& stored, int64_t n, int64_t k, int bits, uin
     case StoredCodes::Layout::kAlongOutputs: return unpack_along_outputs(stored.data, n, k, stored.places, out);
     case StoredCodes::Layout::kRows:
       if (bits == 4) {
-        for (int64_t i = 0; i < n * k; ++i) out[i] = i % 2 ? stored.data[i / 2] & 15 : stored.data[i / 2] >> 4;
+        for (int64_t i = 0; i < n * k; ++i) out[i] = (i % 2 != 0) != stored.low_first ? stored.data[i / 2] & 15 : stored.data[i / 2] >> 4;
       } else {
         for (int64_t i = 0; i < n * k; ++i) out[i] = stored.data[i] ^ stored.flip;
       }

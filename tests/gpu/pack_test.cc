@@ -47,7 +47,7 @@ std::vector<uint8_t> interleaved_words(int64_t n, int64_t k, const std::function
   return bytes;
 }
 
-Stored store(const QuantWeight& plain, Layout layout) {
+Stored store(const QuantWeight& plain, Layout layout, bool low_first = false) {
   Stored out;
   out.weight = plain;
   QuantWeight& w = out.weight;
@@ -79,8 +79,9 @@ Stored store(const QuantWeight& plain, Layout layout) {
       out.code_bytes.resize(1 + n * k * w.bits / 8);
       for (int64_t i = 0; i < n * k; ++i) {
         if (w.bits == 8) out.code_bytes[1 + i] = plain.codes[i] ^ 0x80;
-        else out.code_bytes[1 + i / 2] |= static_cast<uint8_t>(plain.codes[i] << (i % 2 ? 0 : 4));
+        else out.code_bytes[1 + i / 2] |= static_cast<uint8_t>(plain.codes[i] << ((i % 2 != 0) != low_first ? 0 : 4));
       }
+      w.stored.low_first = low_first;
       w.stored.flip = w.bits == 8 ? 0x80 : 0;
       break;
     default: break;
@@ -140,11 +141,13 @@ GPU_TEST(StoredCodesPackAsPlainOnesDo) {
       const QuantWeight plain = random_weight(format, shape[0], shape[1], 41);
       for (Layout layout : {Layout::kAlongInputs, Layout::kAlongOutputs, Layout::kRows}) {
         if (plain.format == WeightFormat::kFloat || !fits(plain, layout) || !(*backend)->takes_stored({plain})) continue;
-        const Stored stored = store(plain, layout);
-        const std::vector<float> a = product(**backend, {&plain}, WeightRole::kOther),
-                                 b = product(**backend, {&stored.weight}, WeightRole::kOther);
-        CHECK_THAT(!a.empty() && a == b, "%s, %lld x %lld, layout %d", format.name, static_cast<long long>(shape[0]),
-                   static_cast<long long>(shape[1]), static_cast<int>(layout));
+        const std::vector<float> a = product(**backend, {&plain}, WeightRole::kOther);
+        for (const bool low_first : {false, true}) {
+          const Stored stored = store(plain, layout, low_first);
+          const std::vector<float> b = product(**backend, {&stored.weight}, WeightRole::kOther);
+          CHECK_THAT(!a.empty() && a == b, "%s, %lld x %lld, layout %d", format.name, static_cast<long long>(shape[0]),
+                     static_cast<long long>(shape[1]), static_cast<int>(layout));
+        }
       }
     }
   }

@@ -73,7 +73,7 @@ TEST(QuantFixtures, EveryWeightIsWhatTheToolMakesOfIt) {
       ++compared;
     }
   }
-  EXPECT_GT(compared, 80);
+  EXPECT_GT(compared, 150);
 }
 
 }  // namespace

@@ -137,6 +137,105 @@ TEST(MarlinLoader, ReadsTilesAndPermutedScales) {
   }
 }
 
+std::string compressed_config(const std::string& weights, const std::string& more = "") {
+  return R"({"quantization_config":{"quant_method":"compressed-tensors","format":"pack-quantized","config_groups":{"group_0":{"targets":["Linear"],)" +
+         more + R"("weights":{"type":"int",)" + weights + "}}}}}";
+}
+
+// `codes` of one output of K inputs with scale 1, as the words of a row that the caller gives.
+void expect_codes(const std::string& config, const std::vector<uint32_t>& words, const std::vector<int>& codes) {
+  const auto k = static_cast<int64_t>(codes.size());
+  const auto written = write(config, {tensor("x.weight_packed", "I32", {1, static_cast<int64_t>(words.size())}, words),
+                                      tensor<uint16_t>("x.weight_scale", "F16", {1, 1}, {0x3c00}),
+                                      tensor<int64_t>("x.weight_shape", "I64", {2}, {1, k})});
+  const auto weight = written->loader->load("x", 1, k);
+  ASSERT_TRUE(weight.ok()) << weight.status().message();
+  for (int64_t i = 0; i < k; ++i) EXPECT_EQ(weight_value(*weight, 0, i), codes[i]) << config << ", input " << i;
+}
+
+// Published vectors; 3 bits as written before 0.18, three codes short of a word, and since.
+TEST(CompressedTensorsLoader, ReadsRowsOfEachWidth) {
+  std::vector<int> nibbles(16), threes(32);
+  std::iota(nibbles.begin(), nibbles.end(), -8);
+  for (int i = 0; i < 32; ++i) threes[i] = i % 8 - 4;
+  expect_codes(compressed_config(R"("num_bits":4)"), {0x76543210, 0xFEDCBA98}, nibbles);
+  expect_codes(compressed_config(R"("num_bits":4)"), {0x98765432, 0x0000DCBA}, {-6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5});
+  expect_codes(compressed_config(R"("num_bits":8)"), {0xFF807F00}, {-128, -1, 0, 127});
+  expect_codes(compressed_config(R"("num_bits":3)"), {0x08FAC688, 0x1A23EB1A, 0x2C688FAC, 0x0000003E}, threes);
+  expect_codes(compressed_config(R"("num_bits":3)"), {0x88FAC688, 0xC688FAC6, 0xFAC688FA}, threes);
+  // 6 bits, a stream: kept as 8 bits.
+  expect_codes(compressed_config(R"("num_bits":6)"), {0x3Fu | 0x00u << 6 | 0x20u << 12 | 0x21u << 18 | 0x1Fu << 24 | 0x1u << 30, 0x0}, {31, -32, 0, 1, -1, -31, -32, -32});
+  // A preset by name tells no width, nor does a configuration without groups.
+  expect_codes(R"({"quantization_config":{"quant_method":"compressed-tensors","config_groups":{"W4A16":["Linear"]}}})", {0x76543210, 0xFEDCBA98},
+               nibbles);
+  // Where modules have several, the shape tells.
+  expect_codes(R"({"quantization_config":{"quant_method":"compressed-tensors","config_groups":{
+                   "a":{"weights":{"num_bits":8}},"b":{"weights":{"num_bits":4}}}}})", {0x76543210, 0xFEDCBA98}, nibbles);
+}
+
+// Published: zero points -8..-1 and 7 of eight outputs, packed down the rows; older files have them as they are.
+TEST(CompressedTensorsLoader, ReadsZeroPointsOfBothForms) {
+  const std::vector<uint32_t> codes(16, 0x88888888);  // 0
+  std::vector<int8_t> plain;
+  for (int n = 0; n < 8; ++n) plain.push_back(static_cast<int8_t>(n - 8)), plain.push_back(7);
+  const TensorBytes forms[] = {tensor<uint32_t>("x.weight_zero_point", "I32", {1, 2}, {0x76543210, 0xFFFFFFFF}),
+                               tensor("x.weight_zero_point", "I8", {8, 2}, plain)};
+  for (const TensorBytes& zeros : forms) {
+    const auto written = write(compressed_config(R"("num_bits":4,"group_size":8,"symmetric":false)"),
+                               {tensor("x.weight_packed", "I32", {8, 2}, codes), zeros,
+                                tensor("x.weight_scale", "BF16", {8, 2}, std::vector<uint16_t>(16, 0x3f80))});
+    const auto weight = written->loader->load("x", 8, 16);
+    ASSERT_TRUE(weight.ok()) << weight.status().message();
+    EXPECT_FALSE(weight->symmetric);
+    for (int n = 0; n < 8; ++n) {
+      EXPECT_EQ(weight_value(*weight, n, 0), 8 - n);
+      EXPECT_EQ(weight_value(*weight, n, 8), -7);
+    }
+  }
+}
+
+// Bytes with a scale for each output, or one for all.
+TEST(CompressedTensorsLoader, ReadsBytes) {
+  const std::vector<int8_t> codes = {-128, -1, 0, 127, 1, 2, 3, 4};
+  const TensorBytes scales[] = {tensor<uint16_t>("x.weight_scale", "F16", {2, 1}, {0x4000, 0x4000}), tensor<uint16_t>("x.weight_scale", "F16", {1}, {0x4000}),
+                                tensor<uint16_t>("x.weight_scale", "F16", {}, {0x4000})};
+  for (const TensorBytes& scale : scales) {
+    const auto written = write(compressed_config(R"("num_bits":8)", R"("input_activations":{"num_bits":8,"dynamic":true},)"),
+                               {tensor("x.weight", "I8", {2, 4}, codes), scale});
+    const auto weight = written->loader->load("x", 2, 4);
+    ASSERT_TRUE(weight.ok()) << weight.status().message();
+    for (int i = 0; i < 8; ++i) EXPECT_EQ(weight_value(*weight, i / 4, i % 4), 2.0f * codes[i]);
+    ASSERT_EQ(written->loader->warnings().size(), 1u);
+    EXPECT_NE(written->loader->warnings()[0].find("activations"), std::string::npos);
+    EXPECT_TRUE(written->loader->load("x", 2, 4).ok());
+    EXPECT_EQ(written->loader->warnings().size(), 1u) << "told once";
+  }
+}
+
+TEST(CompressedTensorsLoader, NamesTheTensorThatDoesNotFit) {
+  const std::string config = compressed_config(R"("num_bits":4,"group_size":8)");
+  const TensorBytes packed = tensor("x.weight_packed", "I32", {8, 2}, std::vector<uint32_t>(16)),
+                    scales = tensor("x.weight_scale", "F16", {8, 2}, std::vector<uint16_t>(16));
+  const auto problem = [&](const std::vector<TensorBytes>& tensors, int64_t n = 8, int64_t k = 16) {
+    const auto weight = write(config, tensors)->loader->load("x", n, k);
+    EXPECT_FALSE(weight.ok());
+    return weight.ok() ? "" : weight.status().message();
+  };
+  EXPECT_NE(problem({packed, scales}, 16, 16).find("x.weight_packed is I32 [8, 2], expected [16, 16 * bits / 32]"), std::string::npos);
+  EXPECT_NE(problem({packed, scales}, 8, 32).find("x.weight_packed is I32 [8, 2]"), std::string::npos);
+  EXPECT_NE(problem({packed, tensor("x.weight_scale", "F16", {4, 2}, std::vector<uint16_t>(8))}).find("x.weight_scale is F16 [4, 2]"), std::string::npos);
+  EXPECT_NE(problem({packed, tensor("x.weight_scale", "I32", {8, 2}, std::vector<uint32_t>(16))}).find("expected F16, BF16 or F32"), std::string::npos);
+  EXPECT_NE(problem({packed, scales, tensor("x.weight_zero_point", "I32", {8, 2}, std::vector<uint32_t>(16))})
+                .find("x.weight_zero_point is I32 [8, 2], expected [1, 2] I32, or [8, 2] I8"),
+            std::string::npos);
+  EXPECT_NE(problem({packed, scales, tensor<int64_t>("x.weight_shape", "I64", {2}, {16, 8})}).find("x.weight_shape says [16, 8], expected [8, 16]"),
+            std::string::npos);
+  EXPECT_NE(problem({packed, scales, tensor("x.weight_g_idx", "I32", {16}, std::vector<int32_t>{0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1})})
+                .find("x.weight_g_idx puts input 8 into group 0"),
+            std::string::npos);
+  EXPECT_NE(problem({packed, scales, tensor("x.weight_g_idx", "I32", {8}, std::vector<int32_t>(8))}).find("x.weight_g_idx is I32 [8]"), std::string::npos);
+}
+
 std::string gptq_config(const std::string& more) {
   return R"({"quantization_config":{"quant_method":"gptq","bits":4,"group_size":8,)" + more + "}}";
 }

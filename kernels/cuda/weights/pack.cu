@@ -90,7 +90,7 @@ __device__ __forceinline__ uint32_t code_at(const PackSource& s, const PackPiece
     case Layout::kRows: {
       if (s.bits == 8) return p->codes[row * p->pitch + k] ^ p->flip;
       const uint32_t two = p->codes[row * p->pitch + k / 2];
-      return k % 2 != 0 ? two & 15 : two >> 4;
+      return (k % 2 != 0) != p->low_first ? two & 15 : two >> 4;
     }
     case Layout::kFloats: return quantized(s, p, row, k);
     case Layout::kRandom: {

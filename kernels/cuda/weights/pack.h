@@ -17,6 +17,7 @@ struct PackPiece {
   int64_t pitch;                         // words or bytes from one line to the next
   uint32_t places;
   uint8_t flip;
+  bool low_first;
   uint64_t seed;
   int64_t row0;                          // its first row's number in the part
   DType float_type;                      // of kFloats

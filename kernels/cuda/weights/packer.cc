@@ -214,6 +214,7 @@ void Packer::Chunk::add_codes(const QuantWeight& w, int64_t row, PackPiece& piec
   piece.layout = stored.layout;
   piece.places = stored.places;
   piece.flip = stored.flip;
+  piece.low_first = stored.low_first;
   piece.seed = stored.seed;
   piece.row0 = row;
   switch (stored.layout) {
