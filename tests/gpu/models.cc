@@ -6,7 +6,6 @@
 #include <numeric>
 
 #include "kernels/rope.h"
-#include "tests/support/decoder_parts.h"
 
 namespace nbl::gpu_test {
 
@@ -162,9 +161,7 @@ Result<std::unique_ptr<TestModel>> TestModel::create(const Backend& backend, con
   std::unique_ptr<TestModel> model(new TestModel);
   model->decoder_ = testing::decoder_of_shape({o.hidden, o.inner, o.layers, o.heads, o.kv_heads, o.head_dim, o.vocab}, 10000, o.rotary_dim);
   Decoder& d = *model->decoder_;
-  d.rope.dynamic = o.dynamic_rope;
-  d.rope.factor = 2;
-  d.rope.original_length = 8;
+  testing::set_rope(o.rope, d.rope);
   uint32_t seed = o.seed * 1000;
   for (float v : random_values(o.vocab * o.hidden, 1.f, seed++)) model->table_.push_back(float_to_f16(v));
   d.embedding.data = model->table_.data();
@@ -199,6 +196,7 @@ Result<std::unique_ptr<TestModel>> TestModel::create(const Backend& backend, con
     }
     block.attention.scale = 1.f / std::sqrt(static_cast<float>(o.head_dim));
     block.attention.sliding_window = l % 2 == 0 ? o.window : 0;
+    block.attention.rotary = !o.still_layers || l % 2 == 0;
     block.mlp.activation = o.activation;
     auto add = [&](std::vector<Linear>& list, const std::vector<QuantWeight>& parts, WeightRole role) -> Status {
       if (o.fused) {
@@ -292,7 +290,7 @@ std::vector<double> TestModel::exact_logits(const std::vector<int32_t>& tokens) 
             const std::vector<double> scaled = apply_norm(norm[0], v, head_dim);
             std::copy(scaled.begin(), scaled.end(), v);
           }
-          for (int64_t p = 0; p < half; ++p) {
+          for (int64_t p = 0; p < (block.attention.rotary ? half : 0); ++p) {
             const double a = v[p], b = v[p + half];
             v[p] = a * cosine[p] - b * sine[p];
             v[p + half] = b * cosine[p] + a * sine[p];

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels/backend.h"
+#include "tests/support/decoder_parts.h"
 
 namespace nbl::gpu_test {
 
@@ -34,8 +35,10 @@ double relative_error(const float* got, const double* want, int64_t count);
 struct ModelOptions {
   FormatCase format = {"f16", WeightFormat::kFloat, 0, 0, DType::kF16, DType::kF32, false};
   int64_t hidden = 128, inner = 256, layers = 2, heads = 4, kv_heads = 2, head_dim = 32, vocab = 320;
-  bool fused = true, biases = false, head_norms = false, layer_norms = false, dynamic_rope = false;
+  bool fused = true, biases = false, head_norms = false, layer_norms = false;
   int64_t window = 0, rotary_dim = -1;  // -1: head_dim
+  testing::TestRope rope = testing::TestRope::kPlain;
+  bool still_layers = false;            // every second one does not turn
   Activation activation = Activation::kSilu;
   double outlier_threshold = -1;        // of the matrices of the blocks
   int spoiled = -1;                     // of the first block: q, k, v, gate, up, output, down; one of its scales is spoiled_scale

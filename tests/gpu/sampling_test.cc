@@ -265,8 +265,9 @@ std::vector<int32_t> draw_plainly(const Backend& backend, const TestModel& model
 }
 
 // Steps that follow each other, abandoned and begun anew on the way.
+// followed: is counted up with each step that the host was not waited for.
 std::vector<int32_t> draw_ahead(const Backend& backend, const TestModel& model, std::vector<int32_t> tokens, const SamplingOptions& options,
-                                int count, int abandon_every, Status* status) {
+                                int count, int abandon_every, Status* status, int* followed) {
   const int64_t prompt = static_cast<int64_t>(tokens.size());
   PlanLimits limits{64, 1, 1, 256};
   limits.max_draws = 1;
@@ -295,7 +296,7 @@ std::vector<int32_t> draw_ahead(const Backend& backend, const TestModel& model, 
     }
     while (in_flight < 3 && (*plan)->can_follow()) {
       NBL_RETURN_IF_ERROR((*plan)->follow());
-      ++in_flight;
+      ++in_flight, ++*followed;
     }
     DrawnToken token;
     NBL_RETURN_IF_ERROR((*plan)->finish(&token));
@@ -334,6 +335,37 @@ GPU_TEST(DrawsAreTheSamplersOnes) {
   check_draws(400000, 2, 2, shared_optin(), 8);
 }
 
+namespace {
+
+// Of a model, draws from several prompts: ahead of the host they are as one by one.
+void check_running_ahead(const ModelOptions& options, int cases, const char* what) {
+  const Machine machine = make_machine(options);
+  if (!machine.model) return;
+  for (int i = 0; i < cases; ++i) {
+    const std::vector<int32_t> prompt(static_cast<size_t>(1 + 7 * (i % 3)), 5 + i);
+    const std::vector<int32_t> wanted = draw_plainly(*machine.backend, *machine.model, prompt, some_options(i), 60);
+    for (int abandon_every : {0, 7, 1}) {
+      Status status;
+      int followed = 0;
+      const std::vector<int32_t> found =
+          draw_ahead(*machine.backend, *machine.model, prompt, some_options(i), 60, abandon_every, &status, &followed);
+      CHECK_THAT(status.ok(), "%s: %s", what, status.message().c_str());
+      size_t same = 0;
+      while (same < found.size() && same < wanted.size() && found[same] == wanted[same]) ++same;
+      CHECK_THAT(found == wanted && wanted.size() == 60, "%s: options %d, abandoned every %d: %zu of %zu tokens are the same", what, i,
+                 abandon_every, same, wanted.size());
+      if (abandon_every != 0) continue;
+      // Beyond 8 positions the frequencies of dynamic scaling are others with each token.
+      const int64_t positions = static_cast<int64_t>(prompt.size());
+      const bool runs = options.rope != testing::TestRope::kDynamic || positions < 8;
+      CHECK_THAT(runs ? followed > 0 : followed == 0, "%s: %d steps followed behind %lld", what, followed, static_cast<long long>(positions));
+      if (options.rope != testing::TestRope::kDynamic) CHECK_THAT(followed > 50, "%s: only %d steps followed", what, followed);
+    }
+  }
+}
+
+}  // namespace
+
 // Through the launches, and with heads of 64 through the resident kernel.
 GPU_TEST(StepsRunAheadAsTheyWalk) {
   for (int64_t head_dim : {32, 64}) {
@@ -341,22 +373,11 @@ GPU_TEST(StepsRunAheadAsTheyWalk) {
     options.vocab = 997;
     options.layers = 3;
     options.head_dim = head_dim;
-    const Machine machine = make_machine(options);
-    if (!machine.model) return;
-    for (int i = 0; i < 12; ++i) {
-      const std::vector<int32_t> prompt(static_cast<size_t>(1 + 7 * (i % 3)), 5 + i);
-      const std::vector<int32_t> wanted = draw_plainly(*machine.backend, *machine.model, prompt, some_options(i), 60);
-      for (int abandon_every : {0, 7, 1}) {
-        Status status;
-        const std::vector<int32_t> found =
-            draw_ahead(*machine.backend, *machine.model, prompt, some_options(i), 60, abandon_every, &status);
-        CHECK_THAT(status.ok(), "%s", status.message().c_str());
-        size_t same = 0;
-        while (same < found.size() && same < wanted.size() && found[same] == wanted[same]) ++same;
-        CHECK_THAT(found == wanted && wanted.size() == 60, "options %d, abandoned every %d: %zu of %zu tokens are the same", i,
-                   abandon_every, same, wanted.size());
-      }
-    }
+    check_running_ahead(options, 12, "plain");
+    options.rope = testing::TestRope::kDynamic;
+    check_running_ahead(options, 3, "dynamic rope");
+    options.rope = testing::TestRope::kLong;
+    check_running_ahead(options, 3, "longrope");
   }
 }
 

@@ -135,6 +135,9 @@ GPU_TEST(StepAgreesWithDoubleForEveryFeature) {
       {"sliding window", [](ModelOptions& o) { o.window = 4; }},
       {"partial rotation", [](ModelOptions& o) { o.rotary_dim = 16; }},
       {"no rotation", [](ModelOptions& o) { o.rotary_dim = 0; }},
+      {"a layer without rotation", [](ModelOptions& o) { o.still_layers = true; }},
+      {"the same, heads of 64", [](ModelOptions& o) { o.still_layers = true, o.head_dim = 64; }},
+      {"three quarters turn, heads of 128", [](ModelOptions& o) { o.rotary_dim = 96, o.head_dim = 128; }},
       {"one kv head", [](ModelOptions& o) { o.kv_heads = 1, o.heads = 7; }},
       {"no sharing of kv heads", [](ModelOptions& o) { o.kv_heads = 4; }},
       {"head_dim 24", [](ModelOptions& o) { o.head_dim = 24, o.hidden = 96, o.inner = 200; }},
@@ -256,11 +259,13 @@ GPU_TEST(WhatIsNotFiniteReachesTheLogits) {
   }
 }
 
-GPU_TEST(DynamicRopeGrowsTheBaseWithTheCall) {
-  ModelOptions options;
-  options.dynamic_rope = true;
-  check_sequence(options, 6, 6, "within the original length");
-  check_sequence(options, 20, 20, "beyond the original length");
+GPU_TEST(DynamicRopesGoByTheLengthOfTheCall) {
+  for (const testing::TestRope rope : {testing::TestRope::kDynamic, testing::TestRope::kLong}) {
+    ModelOptions options;
+    options.rope = rope;
+    check_sequence(options, 6, 6, "within the original length");
+    check_sequence(options, 20, 20, "beyond the original length");
+  }
 }
 
 GPU_TEST(LongContextsAreSplitOverTheGpu) {

@@ -57,7 +57,11 @@ std::vector<ModelCase> model_cases() {
     c.rotary_dim = 0;
     c.kv_heads = 4;
   });
-  add("dynamic rope", [](ModelCase& c) { c.dynamic_rope = true; });
+  add("dynamic rope", [](ModelCase& c) { c.rope = testing::TestRope::kDynamic; });
+  add("longrope, a layer that does not turn", [](ModelCase& c) {
+    c.rope = testing::TestRope::kLong;
+    c.still_layers = true;
+  });
   add("biases, pieces of gate and up for every thread", [](ModelCase& c) {
     c.biases = true;
     c.hidden = 128;

@@ -4,7 +4,6 @@
 #include <cmath>
 
 #include "kernels/rope.h"
-#include "support/decoder_parts.h"
 
 namespace nbl {
 
@@ -100,9 +99,7 @@ TestModel::TestModel(const ModelCase& test, unsigned seed) : case_(test), random
   decoder_ = *testing::decoder_of_shape(
       {test.hidden, test.intermediate, test.layers, test.heads, test.kv_heads, test.head_dim, test.vocab}, 10000, test.rotary_dim);
   Rope& rope = decoder_.rope;
-  rope.dynamic = test.dynamic_rope;
-  rope.factor = 2;
-  rope.original_length = 8;
+  testing::set_rope(test.rope, rope);
   const FormatCase& format = format_cases()[static_cast<size_t>(test.format)];
   const int64_t query = test.heads * test.head_dim, kv = test.kv_heads * test.head_dim;
   for (int64_t i = 0; i < test.layers; ++i) {
@@ -116,7 +113,7 @@ TestModel::TestModel(const ModelCase& test, unsigned seed) : case_(test), random
     }
     block.attention.scale = 1 / std::sqrt(static_cast<float>(test.head_dim));
     block.attention.sliding_window = test.window;
-    block.attention.rotary = rope.rotary_dim > 0;
+    block.attention.rotary = rope.rotary_dim > 0 && !(test.still_layers && i % 2 != 0);
     block.post_attention_norm = norm(test.hidden);
     block.mlp.activation = test.activation;
     block.mlp.gate_up = linears("gate_up", {test.intermediate, test.intermediate}, test.hidden);

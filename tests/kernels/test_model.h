@@ -7,6 +7,7 @@
 
 #include "backends.h"
 #include "model/decoder.h"
+#include "support/decoder_parts.h"
 
 namespace nbl {
 
@@ -19,7 +20,8 @@ struct ModelCase {
   Activation activation = Activation::kSilu;
   int64_t window = 0;
   int64_t rotary_dim = -1;  // -1: head_dim
-  bool dynamic_rope = false;
+  testing::TestRope rope = testing::TestRope::kPlain;
+  bool still_layers = false;  // every second one does not turn
   DType embedding = DType::kF32;
   double outlier_threshold = -1;  // of every matrix
   float planted = 1;              // what two columns of every norm are multiplied by

@@ -46,4 +46,15 @@ inline Result<Linear> pack_linear(const Backend& backend, const std::vector<cons
   return linear;
 }
 
+// Kinds of rotary embedding whose frequencies depend on the length of a call: beyond 8 positions.
+enum class TestRope { kPlain, kDynamic, kLong };
+inline void set_rope(TestRope kind, Rope& rope) {
+  rope.dynamic = kind != TestRope::kPlain;
+  rope.factor = 2;
+  rope.original_length = 8;
+  if (kind != TestRope::kLong) return;
+  rope.long_inv_freq = rope.inv_freq;
+  for (size_t i = 0; i < rope.long_inv_freq.size(); ++i) rope.long_inv_freq[i] /= 1.5f + static_cast<float>(i);
+}
+
 }  // namespace nbl::testing
