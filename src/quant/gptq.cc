@@ -32,6 +32,9 @@ int64_t bits_of(const ModuleSource& source) {
 // 2, 4 and 8 bits are one plane, which is the bit stream.
 bool is_planar(const ModuleSource& source, int64_t bits) { return bits > 4 ? bits < 8 : bits == 3 && source.config.format == "gptq_p"; }
 
+// Of the zeros of a group.
+int64_t zero_words(int64_t n, int64_t bits) { return (n * bits + 31) / 32; }
+
 // What the codes and zeros of a planar weight of 5 to 7 bits are raised by, so that the middle of their range is that of 8 bits.
 uint8_t raise_of(int64_t bits) { return bits > 4 && bits < 8 ? static_cast<uint8_t>(128 - (1 << (bits - 1))) : 0; }
 
@@ -57,8 +60,8 @@ Result<WeightSpec> spec(const ModuleSource& source) {
   }
   const int64_t groups = scales.shape[0];
   if (groups <= 0 || groups > k) return shape_error(scales, "[groups, " + std::to_string(n) + "]", source);
-  if (qzeros.dtype != DType::kI32 || qzeros.shape != std::vector<int64_t>{groups, n * bits / 32}) {
-    return shape_error(qzeros, shape_text({groups, n * bits / 32}) + " I32", source);
+  if (const std::vector<int64_t> expected = {groups, zero_words(n, bits)}; qzeros.dtype != DType::kI32 || qzeros.shape != expected) {
+    return shape_error(qzeros, shape_text(expected) + " I32", source);
   }
   const bool planar = is_planar(source, bits);
   if (planar && (n % 32 != 0 || k % 32 != 0)) return shape_error(qweight, "inputs and outputs in multiples of 32", source);
@@ -141,7 +144,7 @@ void load_zeros(const ModuleSource& source, const WeightSpec& facts, QuantWeight
   const uint8_t* words = source.find(".qzeros")->data;
   const uint8_t half = static_cast<uint8_t>(1u << (bits - 1));
   const uint8_t mask = static_cast<uint8_t>((1u << bits) - 1);
-  const int64_t words_per_row = n * bits / 32;
+  const int64_t words_per_row = zero_words(n, bits);
   // Most files are symmetric, and their words all the same: these need not be unpacked.
   const auto all_words = [&](uint8_t value) {
     const uint32_t wanted = 0xffffffffu / mask * value;

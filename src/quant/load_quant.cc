@@ -85,7 +85,10 @@ QuantWeight quantize_int8(const QuantWeight& plain, const LoadQuantOptions& opti
       const float most = largest_magnitude(row.data(), k);
       const float scale = most > 0 ? 127.0f / most : 0.0f;
       uint8_t* codes = out.codes.data() + r * k;
-      for (int64_t i = 0; i < k; ++i) codes[i] = static_cast<uint8_t>(std::nearbyint(row[i] * scale) + 128.0f);
+      for (int64_t i = 0; i < k; ++i) {  // a product that is no number is 0, as on a GPU; then the scale is none either
+        const float rounded = std::nearbyint(row[i] * scale);
+        codes[i] = static_cast<uint8_t>(rounded == rounded ? rounded + 128.0f : 128.0f);
+      }
       out.scales[r] = most * kInt8Scale;
     }
   });

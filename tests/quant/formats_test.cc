@@ -268,6 +268,16 @@ TEST(GptqLoader, ReadsTheZerosOfEachWriter) {
             expected);
 }
 
+// Eight outputs of 3 bits are less than a word of zeros, but not none.
+TEST(GptqLoader, ZerosOfNoWordsAreTooFew) {
+  const auto written = write(gptq_config(R"("sym":false)"), {tensor("x.qweight", "I32", {6, 8}, std::vector<uint32_t>(48)),
+                                                             tensor<uint32_t>("x.qzeros", "I32", {4, 0}, {}),
+                                                             tensor("x.scales", "F16", {4, 8}, std::vector<uint16_t>(32))});
+  const auto weight = written->loader->load("x", 8, 64);
+  ASSERT_FALSE(weight.ok());
+  EXPECT_NE(weight.status().message().find("x.qzeros is I32 [4, 0], expected [4, 1] I32"), std::string::npos) << weight.status().message();
+}
+
 TEST(GptqLoader, ContentsDecideWhereTheLabelIsWrong) {
   const std::vector<int> eights(8, 8);
   EXPECT_EQ(zeros_of(gptq_config(R"("sym":true,"checkpoint_format":"gptq")"), 0x77777777), eights);

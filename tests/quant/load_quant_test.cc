@@ -136,6 +136,21 @@ TEST(LoadQuant, Int8RowsAsPublished) {
   EXPECT_NEAR(weight->scales[1] * 127, 0.60009766, 1e-6);
 }
 
+// A row with an infinity or NaN is no number as a whole, so that logits are none, and codes are codes all the same.
+TEST(LoadQuant, RowsOfInt8ThatAreNoNumbersStayNone) {
+  for (const uint16_t spoiled : {0x7c00, 0xfc00, 0x7e00}) {
+    LoadQuantOptions options;
+    options.method = LoadQuantOptions::Method::kInt8;
+    const std::vector<uint16_t> halves = {0x3c00, spoiled, 0x3800, 0, 0x3c00, 0, 0, 0};
+    const auto weight = quantize_on_load(plain_of(halves, 2, 4), options);
+    ASSERT_TRUE(weight.ok());
+    for (int i = 0; i < 4; ++i) {
+      EXPECT_FALSE(std::isfinite(weight_value(*weight, 0, i))) << i;
+      EXPECT_TRUE(std::isfinite(weight_value(*weight, 1, i))) << i;
+    }
+  }
+}
+
 // The published double quantization: eight scales, decoded.
 TEST(LoadQuant, DoubleQuantizationAsPublished) {
   std::vector<float> absmax = {0.5f, 0.3125f, 0.1f, 0.25f, 0.4375f, 0.203125f, 0.28125f, 0.375f};
