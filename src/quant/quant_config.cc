@@ -40,8 +40,32 @@ Result<std::string> word_of(const Checkpoint& checkpoint, std::initializer_list<
   return word.ok() ? lower(std::move(word).value()) : word;
 }
 
+// Where a transform of compressed-tensors is applied, if not in the weights already (SpinQuant, QuIP: "input", "k_cache", ...); else empty.
+std::string place_of_transform(const Json& transforms) {
+  std::string place;
+  if (transforms.is_object()) {
+    const auto location = transforms.find("location");
+    if (location != transforms.end() && location->is_string()) {
+      std::string name = location->get<std::string>();
+      if (name.compare(0, 7, "weight_") != 0) return name;
+    }
+  }
+  if (!transforms.is_object() && !transforms.is_array()) return place;
+  for (auto part = transforms.begin(); part != transforms.end() && place.empty(); ++part) place = place_of_transform(*part);
+  return place;
+}
+
 // config_groups of compressed-tensors: each names what its modules have, or is a preset whose shapes tell.
 Status read_schemes(const Checkpoint& checkpoint, QuantConfig& config) {
+  if (const auto transforms = config.raw.find("transform_config"); transforms != config.raw.end()) {
+    if (const std::string place = place_of_transform(*transforms); !place.empty()) {
+      return error(Code::kUnsupported,
+                   "%s: \"transform_config\" rotates activations (\"%s\") while the model runs, which is not known here; a checkpoint whose "
+                   "transforms are all in the weights can be read",
+                   checkpoint.quantization_source().c_str(), place.c_str())
+          .with("key", "transform_config");
+    }
+  }
   const auto groups = config.raw.find("config_groups");
   if (groups == config.raw.end() || !groups->is_object()) return {};
   for (auto group = groups->begin(); group != groups->end(); ++group) {

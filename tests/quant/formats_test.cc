@@ -212,6 +212,21 @@ TEST(CompressedTensorsLoader, ReadsBytes) {
   }
 }
 
+// Rotations that are in the weights are done with; others would have to be done while the model runs.
+TEST(CompressedTensorsLoader, TransformsOfActivationsAreRefused) {
+  const auto open = [](const std::string& location) {
+    TemporaryDirectory directory;
+    directory.write("config.json", R"({"quantization_config":{"quant_method":"compressed-tensors","transform_config":{"config_groups":{
+        "R1":{"type":"hadamard","apply":[{"targets":["re:.*"],"location":"weight_input"},{"targets":["re:.*"],"location":")" + location + R"("}]}}}}})");
+    directory.write("model.safetensors", safetensors_bytes({tensor<float>("x.bias", "F32", {1}, {1})}));
+    return WeightLoader::open(*Checkpoint::open(directory.path()), {}).status();
+  };
+  EXPECT_TRUE(open("weight_output").ok()) << open("weight_output").message();
+  const Status refused = open("input");
+  EXPECT_EQ(refused.code(), Code::kUnsupported);
+  EXPECT_NE(refused.message().find("config.json: \"transform_config\" rotates activations (\"input\")"), std::string::npos) << refused.message();
+}
+
 TEST(CompressedTensorsLoader, NamesTheTensorThatDoesNotFit) {
   const std::string config = compressed_config(R"("num_bits":4,"group_size":8)");
   const TensorBytes packed = tensor("x.weight_packed", "I32", {8, 2}, std::vector<uint32_t>(16)),
