@@ -49,20 +49,18 @@ Result<QuantWeight> load(const ModuleSource& source) {
   NBL_ASSIGN_OR_RETURN(const WeightSpec facts, spec(source));
   QuantWeight weight;
   static_cast<WeightSpec&>(weight) = facts;
-  const int64_t n = facts.out_features, k = facts.in_features, groups = facts.groups();
+  const int64_t n = facts.out_features, groups = facts.groups();
   const TensorView& qzeros = *source.find(".qzeros");
   const TensorView& scales = *source.find(".scales");
   const StoredCodes codes{StoredCodes::Layout::kAlongOutputs, source.find(".qweight")->data, kPlaces};
   const StoredCodes zeros{StoredCodes::Layout::kAlongOutputs, qzeros.data, kPlaces};
+  take_codes(codes, source.keep_stored, weight);
   if (source.keep_stored) {
-    weight.stored = codes;
     weight.stored_zeros = zeros;
     weight.stored_scales = {scales.data, scales.dtype};
     weight.symmetric = std::all_of(qzeros.data, qzeros.data + qzeros.bytes, [](uint8_t pair) { return pair == 0x88; });
     return weight;
   }
-  weight.codes.resize(n * k);
-  unpack_codes(codes, n, k, 4, weight.codes.data());
   weight.zeros.resize(n * groups);
   unpack_codes(zeros, n, groups, 4, weight.zeros.data());
   NBL_ASSIGN_OR_RETURN(weight.scales, transposed_scales(scales, n, groups));

@@ -236,12 +236,7 @@ Result<QuantWeight> load8(const ModuleSource& source) {
   QuantWeight weight;
   static_cast<WeightSpec&>(weight) = facts;
   const StoredCodes codes{StoredCodes::Layout::kRows, source.find(".weight")->data, 0, 0x80};  // signed + 128
-  if (source.keep_stored) {
-    weight.stored = codes;
-  } else {
-    weight.codes.resize(facts.out_features * facts.in_features);
-    unpack_codes(codes, facts.out_features, facts.in_features, 8, weight.codes.data());
-  }
+  take_codes(codes, source.keep_stored, weight);
   weight.zeros.assign(facts.out_features, 128);
   NBL_ASSIGN_OR_RETURN(weight.scales, floats_of(*source.find(".SCB")));
   for (float& scale : weight.scales) scale *= kInt8Scale;

@@ -179,12 +179,7 @@ Result<QuantWeight> load_packed(const ModuleSource& source) {
   if ((packing.bits == 4 || packing.bits == 8) && k * packing.bits == words * 32) {
     StoredCodes codes{StoredCodes::Layout::kRows, data};
     codes.low_first = true;
-    if (source.keep_stored) {
-      weight.stored = codes;
-    } else {
-      weight.codes.resize(n * k);
-      unpack_codes(codes, n, k, packing.bits, weight.codes.data());
-    }
+    take_codes(codes, source.keep_stored, weight);
   } else {
     weight.codes.resize(n * k);
     parallel_for(n, (1 << 18) / k + 1, [&](int64_t first, int64_t last) {
@@ -219,12 +214,7 @@ Result<QuantWeight> load_bytes(const ModuleSource& source) {
   QuantWeight weight;
   static_cast<WeightSpec&>(weight) = facts;
   const StoredCodes codes{StoredCodes::Layout::kRows, source.find(".weight")->data, 0, 0x80};  // signed + 128
-  if (source.keep_stored) {
-    weight.stored = codes;
-  } else {
-    weight.codes.resize(facts.out_features * facts.in_features);
-    unpack_codes(codes, facts.out_features, facts.in_features, 8, weight.codes.data());
-  }
+  take_codes(codes, source.keep_stored, weight);
   return finish(source, kBytes, std::move(weight));
 }
 

@@ -79,6 +79,8 @@ inline uint32_t word_at(const uint8_t* words, int64_t index) {
 }
 // The plain codes of a stored matrix: out[n * K + k], one to a byte.
 void unpack_codes(const StoredCodes& stored, int64_t n, int64_t k, int bits, uint8_t* out);
+// The codes of a weight as they are stored, or plain.
+void take_codes(const StoredCodes& stored, bool keep_stored, QuantWeight& weight);
 // [groups, N] of a float type as out[n * groups + g].
 Result<std::vector<float>> transposed_scales(const TensorView& scales, int64_t n, int64_t groups);
 // Any float tensor as float32 values.

@@ -203,7 +203,7 @@ Result<QuantWeight> load(const ModuleSource& source) {
   NBL_ASSIGN_OR_RETURN(const WeightSpec facts, spec(source));
   QuantWeight weight;
   static_cast<WeightSpec&>(weight) = facts;
-  const int64_t n = facts.out_features, k = facts.in_features, groups = facts.groups();
+  const int64_t n = facts.out_features, groups = facts.groups();
   const TensorView& scales = *source.find(".scales");
   const StoredCodes codes{StoredCodes::Layout::kAlongInputs, source.find(".qweight")->data};
   const int64_t bits = bits_of(source);
@@ -212,13 +212,9 @@ Result<QuantWeight> load(const ModuleSource& source) {
     load_planar(source, static_cast<int>(bits), weight);
   } else {
     load_zeros(source, facts, weight);
-    if (!keeps) {
-      weight.codes.resize(n * k);
-      unpack_codes(codes, n, k, facts.bits, weight.codes.data());
-    }
+    take_codes(codes, keeps, weight);
   }
   if (keeps) {
-    weight.stored = codes;
     weight.stored_scales = {scales.data, scales.dtype};
   } else {
     NBL_ASSIGN_OR_RETURN(weight.scales, transposed_scales(scales, n, groups));

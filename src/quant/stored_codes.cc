@@ -47,7 +47,33 @@ void unpack_along_outputs(const uint8_t* words, int64_t n, int64_t k, uint32_t p
   });
 }
 
+void unpack_nibbles(const StoredCodes& stored, int64_t count, uint8_t* out) {
+  const int first_shift = stored.low_first ? 0 : 4;
+  parallel_for(count / 2, kGrain / 2, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) {
+      out[2 * i] = stored.data[i] >> first_shift & 15;
+      out[2 * i + 1] = stored.data[i] >> (4 - first_shift) & 15;
+    }
+  });
+  if (count % 2 != 0) out[count - 1] = stored.data[count / 2] >> first_shift & 15;
+}
+
+void unpack_bytes(const StoredCodes& stored, int64_t count, uint8_t* out) {
+  parallel_for(count, kGrain, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) out[i] = stored.data[i] ^ stored.flip;
+  });
+}
+
 }  // namespace
+
+void take_codes(const StoredCodes& stored, bool keep_stored, QuantWeight& weight) {
+  if (keep_stored) {
+    weight.stored = stored;
+    return;
+  }
+  weight.codes.resize(weight.out_features * weight.in_features);
+  unpack_codes(stored, weight.out_features, weight.in_features, weight.bits, weight.codes.data());
+}
 
 void unpack_codes(const StoredCodes& stored, int64_t n, int64_t k, int bits, uint8_t* out) {
   switch (stored.layout) {
@@ -55,12 +81,7 @@ void unpack_codes(const StoredCodes& stored, int64_t n, int64_t k, int bits, uin
     case StoredCodes::Layout::kAlongInputs: return unpack_along_inputs(stored.data, n, k, bits, out);
     case StoredCodes::Layout::kAlongOutputs: return unpack_along_outputs(stored.data, n, k, stored.places, out);
     case StoredCodes::Layout::kRows:
-      if (bits == 4) {
-        for (int64_t i = 0; i < n * k; ++i) out[i] = (i % 2 != 0) != stored.low_first ? stored.data[i / 2] & 15 : stored.data[i / 2] >> 4;
-      } else {
-        for (int64_t i = 0; i < n * k; ++i) out[i] = stored.data[i] ^ stored.flip;
-      }
-      return;
+      return bits == 4 ? unpack_nibbles(stored, n * k, out) : unpack_bytes(stored, n * k, out);
     case StoredCodes::Layout::kRandom: {
       const uint64_t mask = 0x0101010101010101ull * ((1u << bits) - 1);
       parallel_for((n * k + 7) / 8, kGrain, [&](int64_t first, int64_t last) {
