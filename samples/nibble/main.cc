@@ -29,7 +29,7 @@ void NBL_CALL warn(int32_t level, const char* text, size_t size, void*) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  CLI::App program{"nibble runs AWQ, GPTQ and bitsandbytes checkpoints as they are, on any CPU."};
+  CLI::App program{"nibble runs AWQ, GPTQ, bitsandbytes and compressed-tensors checkpoints as they are, on CPUs and NVIDIA GPUs."};
   program.require_subcommand(1);
   program.set_version_flag("--version", std::string("nibble ") + nbl_version());
   program.footer("DIR is a Hugging Face checkpoint directory: config.json, *.safetensors, tokenizer files.");
