@@ -103,8 +103,9 @@ __device__ __forceinline__ void put_sum(float* place, int strip, float sum) {
 }
 
 // Where a warp has kRunRecords of each chunk and they are of one strip (ResidentOp::runs). Nothing that takes time stands between one
-// chunk and the next: where that is here by then, codes of its first half come into the registers of this one's first half while the
-// second half is multiplied, and the sums of a strip go to `red` while the next one is.
+// chunk and the next: codes of its first half come into the registers of this one's first half while the last records are multiplied, and
+// the sums of a strip go to `red` while the next one is. Before these codes the warp waits for the chunk; to ask and go on without it where
+// it is not here yet takes more time where products do (ARCHITECTURE.md).
 // Where chunks are whole strips (chunk_strips), a warp has the same columns of every strip, and keeps their x.
 template <Codes C, int GB, bool Wide>
 __device__ __forceinline__ Ring consume_runs(const ResidentStep& step, const ResidentOp& op, uint32_t tag, int begin, int end,
@@ -140,6 +141,8 @@ __device__ __forceinline__ Ring consume_runs(const ResidentStep& step, const Res
       }
     };
     constexpr int kHalfRun = kRunRecords / 2;
+    // The record behind which codes of the next chunk are loaded: as late as something is left to be multiplied meanwhile.
+    constexpr int kLoadBehind = kInputs == 1 ? kRunRecords - 2 : kRunRecords - kAtOnce - 1;
     const auto load_half = [&](const unsigned char* from, int half) {
 #pragma unroll
       for (int i = half * kHalfRun; i < (half + 1) * kHalfRun; ++i) codes[i].load(from + i * Product::kRecordBytes, lane);
@@ -156,21 +159,17 @@ __device__ __forceinline__ Ring consume_runs(const ResidentStep& step, const Res
     do {
       --left;
       const int next_slot = ring.slot + 1 == slots ? 0 : ring.slot + 1;
-      const unsigned char* next = records_at + next_slot * slot_bytes;
-      const uint32_t next_full = full + 8 * kSlotPieces * next_slot, next_phase = ring.phase ^ (next_slot == 0 ? 1 : 0);
-      bool begun = left == 0;  // whether codes of the next chunk have been loaded
+      const unsigned char* next = left > 0 ? records_at + next_slot * slot_bytes : record;  // of the last chunk, itself once more
       finish_windows();
       load_half(record, 1);
       const float done_sum = Product::row_sum(done_sums, lane);
 #pragma unroll
       for (int i = 0; i < kInputs; ++i) {
         Product::add(record + i * kAtOnce * Product::kRecordBytes, codes + i * kAtOnce, pairs, inputs[i], lane, sums, [&](int of_input) {
-          if (i * kAtOnce + of_input != kHalfRun - 1) return;
+          if (i * kAtOnce + of_input != kLoadBehind) return;
           if (done >= 0) put_sum(place, done, done_sum);
-          if (!begun && __all_sync(~0u, barrier_passed(next_full, next_phase))) {
-            load_half(next, 0);
-            begun = true;
-          }
+          if (left > 0) await_barrier(full + 8 * kSlotPieces * next_slot, ring.phase ^ (next_slot == 0 ? 1 : 0));
+          load_half(next, 0);
         });
       }
       done = -1;
@@ -186,10 +185,6 @@ __device__ __forceinline__ Ring consume_runs(const ResidentStep& step, const Res
       }
       leave_chunk(ring, empty, slots, lane);
       record = next;
-      if (!begun) {
-        await_barrier(next_full, next_phase);
-        load_half(next, 0);
-      }
     } while (left > 0);
     finish_windows();
     put_sum(place, done, Product::row_sum(done_sums, lane));
