@@ -20,8 +20,8 @@ namespace {
 
 // How codes stand in words: as a stream, or so many in each.
 struct Packing {
-  int bits = 0;       // 0: no packing fits
-  int per_word = 0;   // 0: a stream
+  int bits = 0;      // 0: no packing fits
+  int per_word = 0;  // 0: a stream
 
   int64_t words(int64_t codes) const { return per_word > 0 ? (codes + per_word - 1) / per_word : (codes * bits + 31) / 32; }
   uint8_t half() const { return static_cast<uint8_t>(1u << (bits - 1)); }
@@ -61,7 +61,8 @@ Result<WeightSpec> common_spec(const ModuleSource& source, const Packing& packin
   NBL_RETURN_IF_ERROR(check_scale_type(scales, source));
   int64_t said = 0;
   for (const QuantScheme& scheme : source.config.schemes) {
-    if (scheme.bits == packing.bits && scheme.group_size > 0 && (k + scheme.group_size - 1) / scheme.group_size == groups) said = scheme.group_size;
+    if (scheme.bits == packing.bits && scheme.group_size > 0 && (k + scheme.group_size - 1) / scheme.group_size == groups)
+      said = scheme.group_size;
   }
   NBL_ASSIGN_OR_RETURN(const int64_t group_size, group_size_of(scales, groups, said, source));
   if (const TensorView* zeros = source.find(".weight_zero_point")) {
@@ -79,7 +80,8 @@ Result<WeightSpec> common_spec(const ModuleSource& source, const Packing& packin
 // Code `index` of words that are `stride` words apart, the first of them at `first`.
 uint32_t packed_code(const uint8_t* words, int64_t first, int64_t stride, const Packing& packing, int64_t index) {
   const uint32_t mask = (1u << packing.bits) - 1;
-  if (packing.per_word > 0) return word_at(words, first + index / packing.per_word * stride) >> packing.bits * (index % packing.per_word) & mask;
+  if (packing.per_word > 0)
+    return word_at(words, first + index / packing.per_word * stride) >> packing.bits * (index % packing.per_word) & mask;
   const int64_t bit = index * packing.bits, word = first + bit / 32 * stride;
   const int shift = static_cast<int>(bit % 32);
   uint32_t code = word_at(words, word) >> shift;
@@ -97,8 +99,10 @@ void load_zeros(const ModuleSource& source, const Packing& packing, QuantWeight&
     for (int64_t row = 0; row < n; ++row) {
       for (int64_t g = 0; g < groups; ++g) {
         uint8_t& zero = weight.zeros[row * groups + g];
-        if (packed) zero = static_cast<uint8_t>(packed_code(zeros->data, g, groups, packing, row) + packing.raise());
-        else zero = static_cast<uint8_t>(zeros->data[one ? 0 : row * groups + g] + middle);
+        if (packed)
+          zero = static_cast<uint8_t>(packed_code(zeros->data, g, groups, packing, row) + packing.raise());
+        else
+          zero = static_cast<uint8_t>(zeros->data[one ? 0 : row * groups + g] + middle);
       }
     }
   }
@@ -148,11 +152,14 @@ Status check_told_shape(const ModuleSource& source) {
   if (shape->elements() != 2 || (!wide && shape->dtype != DType::kI32)) return shape_error(*shape, "[2] I64", source);
   int64_t told[2];
   for (int i = 0; i < 2; ++i) {
-    if (wide) std::memcpy(&told[i], shape->data + 8 * i, 8);
-    else told[i] = static_cast<int32_t>(word_at(shape->data, i));
+    if (wide)
+      std::memcpy(&told[i], shape->data + 8 * i, 8);
+    else
+      told[i] = static_cast<int32_t>(word_at(shape->data, i));
   }
   if (told[0] == expected[0] && told[1] == expected[1]) return {};
-  return error(Code::kFormat, "%s says %s, expected %s", shape->name.c_str(), shape_text({told[0], told[1]}).c_str(), shape_text(expected).c_str())
+  return error(Code::kFormat, "%s says %s, expected %s", shape->name.c_str(), shape_text({told[0], told[1]}).c_str(),
+               shape_text(expected).c_str())
       .with("file", shape->file)
       .with("tensor", shape->name);
 }
@@ -165,7 +172,9 @@ Result<WeightSpec> spec_packed(const ModuleSource& source) {
     return shape_error(packed, "[" + std::to_string(n) + ", " + std::to_string(k) + " * bits / 32]", source);
   }
   NBL_RETURN_IF_ERROR(check_told_shape(source));
-  return common_spec(source, packing, packing.raise() > 0 ? "compressed-tensors, stored in " + std::to_string(packing.bits) + " bits" : "compressed-tensors");
+  return common_spec(
+      source, packing,
+      packing.raise() > 0 ? "compressed-tensors, stored in " + std::to_string(packing.bits) + " bits" : "compressed-tensors");
 }
 
 Result<QuantWeight> load_packed(const ModuleSource& source) {

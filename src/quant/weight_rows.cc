@@ -26,7 +26,8 @@ QuantWeight rows_of(const QuantWeight& whole, int64_t first, int64_t count) {
   rows.stored_rows = whole.stored_rows > 0 ? whole.stored_rows : whole.out_features;
   rows.stored_first = whole.stored_first + first;
   rows.rule = whole.rule;
-  if (whole.dense != nullptr) rows.dense = static_cast<const uint8_t*>(whole.dense) + first * whole.in_features * dtype_bytes(whole.value_type);
+  if (whole.dense != nullptr)
+    rows.dense = static_cast<const uint8_t*>(whole.dense) + first * whole.in_features * dtype_bytes(whole.value_type);
   return rows;
 }
 

@@ -79,10 +79,14 @@ bool add_tensor(const std::string& line, InMemory& checkpoint) {
   uint32_t state = static_cast<uint32_t>(std::strtoul(filling.c_str(), nullptr, 10));
   for (int64_t i = 0; i < view.bytes; ++i) {
     const auto at = static_cast<size_t>(i);
-    if (filling[0] == '=') bytes[at] = at + 1 < filling.size() ? static_cast<uint8_t>(filling[at + 1]) : ' ';
-    else if (filling[0] == '*') bytes[at] = repeated(filling, at);
-    else if (filling[0] == '/') bytes[at] = i % 4 == 0 ? static_cast<uint8_t>(i / 32) : 0;
-    else bytes[at] = static_cast<uint8_t>((state = state * 1664525u + 1013904223u) >> 24);
+    if (filling[0] == '=')
+      bytes[at] = at + 1 < filling.size() ? static_cast<uint8_t>(filling[at + 1]) : ' ';
+    else if (filling[0] == '*')
+      bytes[at] = repeated(filling, at);
+    else if (filling[0] == '/')
+      bytes[at] = i % 4 == 0 ? static_cast<uint8_t>(i / 32) : 0;
+    else
+      bytes[at] = static_cast<uint8_t>((state = state * 1664525u + 1013904223u) >> 24);
   }
   view.data = bytes.get();
   checkpoint.memory.push_back(std::move(bytes));
@@ -96,9 +100,8 @@ void insist(bool holds) {
 
 // So many bytes from `data` on are of one tensor.
 void insist_inside(const InMemory& checkpoint, const uint8_t* data, int64_t bytes) {
-  insist(bytes == 0 || std::any_of(checkpoint.views.begin(), checkpoint.views.end(), [&](const TensorView& view) {
-           return data >= view.data && data + bytes <= view.data + view.bytes;
-         }));
+  insist(bytes == 0 || std::any_of(checkpoint.views.begin(), checkpoint.views.end(),
+                                   [&](const TensorView& view) { return data >= view.data && data + bytes <= view.data + view.bytes; }));
 }
 
 void insist_codes_inside(const InMemory& checkpoint, const StoredCodes& codes, int64_t n, int64_t k, int bits) {
@@ -107,7 +110,8 @@ void insist_codes_inside(const InMemory& checkpoint, const StoredCodes& codes, i
     case StoredCodes::Layout::kAlongOutputs: return insist(n % 8 == 0), insist_inside(checkpoint, codes.data, k * n / 2);
     case StoredCodes::Layout::kRows: return insist(k * bits % 8 == 0), insist_inside(checkpoint, codes.data, n * k * bits / 8);
     case StoredCodes::Layout::kFloats: return insist_inside(checkpoint, codes.data, n * k * dtype_bytes(codes.type));
-    case StoredCodes::Layout::kNone: case StoredCodes::Layout::kRandom: insist(false);
+    case StoredCodes::Layout::kNone:
+    case StoredCodes::Layout::kRandom: insist(false);
   }
 }
 
@@ -119,9 +123,12 @@ void check(const InMemory& checkpoint, const WeightSpec& spec, const QuantWeight
   insist(w.group_size >= 1 && w.group_size <= k && w.bits >= 2 && w.bits <= 8);
   const bool stored = w.stored.layout != StoredCodes::Layout::kNone;
   const bool owned = w.stored.data != nullptr && w.stored.data == w.dense_owned.data();  // floats that had to be narrowed
-  if (owned) insist(static_cast<int64_t>(w.dense_owned.size()) == n * k * dtype_bytes(w.stored.type));
-  else if (stored) insist_codes_inside(checkpoint, w.stored, n, k, w.bits);
-  else insist(static_cast<int64_t>(w.codes.size()) == n * k);
+  if (owned)
+    insist(static_cast<int64_t>(w.dense_owned.size()) == n * k * dtype_bytes(w.stored.type));
+  else if (stored)
+    insist_codes_inside(checkpoint, w.stored, n, k, w.bits);
+  else
+    insist(static_cast<int64_t>(w.codes.size()) == n * k);
   insist(std::all_of(w.codes.begin(), w.codes.end(), [&](uint8_t code) { return code < 1 << w.bits; }));
   if (const StoredScales& scales = w.stored_scales; scales.data != nullptr) {
     insist(stored);
@@ -135,8 +142,10 @@ void check(const InMemory& checkpoint, const WeightSpec& spec, const QuantWeight
     insist(static_cast<int64_t>(w.scales.size()) == n * groups || w.stored.layout == StoredCodes::Layout::kFloats);
   }
   if (w.format == WeightFormat::kIntGroup) {
-    if (w.stored_zeros.layout != StoredCodes::Layout::kNone) insist_codes_inside(checkpoint, w.stored_zeros, n, groups, w.bits);
-    else insist(static_cast<int64_t>(w.zeros.size()) == n * groups || w.stored.layout == StoredCodes::Layout::kFloats);
+    if (w.stored_zeros.layout != StoredCodes::Layout::kNone)
+      insist_codes_inside(checkpoint, w.stored_zeros, n, groups, w.bits);
+    else
+      insist(static_cast<int64_t>(w.zeros.size()) == n * groups || w.stored.layout == StoredCodes::Layout::kFloats);
   }
   insist(w.permuted == !w.k_order.empty());
   std::vector<bool> seen(static_cast<size_t>(k), w.k_order.empty());

@@ -11,7 +11,8 @@ void expect_rows(const QuantWeight& whole, int64_t first, int64_t count) {
   ASSERT_EQ(rows.in_features, whole.in_features);
   EXPECT_EQ(rows.k_order, whole.k_order);
   for (int64_t n = 0; n < count; ++n) {
-    for (int64_t p = 0; p < whole.in_features; ++p) EXPECT_EQ(weight_value(rows, n, p), weight_value(whole, first + n, p)) << n << ", " << p;
+    for (int64_t p = 0; p < whole.in_features; ++p)
+      EXPECT_EQ(weight_value(rows, n, p), weight_value(whole, first + n, p)) << n << ", " << p;
   }
 }
 
