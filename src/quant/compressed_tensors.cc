@@ -24,10 +24,6 @@ struct Packing {
   int per_word = 0;  // 0: a stream
 
   int64_t words(int64_t codes) const { return per_word > 0 ? (codes + per_word - 1) / per_word : (codes * bits + 31) / 32; }
-  uint8_t half() const { return static_cast<uint8_t>(1u << (bits - 1)); }
-  // What codes and zeros are raised by, so that the middle of their range is that of the weight's bits.
-  uint8_t raise() const { return bits > 4 && bits < 8 ? static_cast<uint8_t>(128 - half()) : 0; }
-  int weight_bits() const { return bits > 4 ? 8 : bits; }
 };
 
 // The configuration's groups of modules may have several widths: which one a module has its shape tells.
@@ -70,7 +66,7 @@ Result<WeightSpec> common_spec(const ModuleSource& source, const Packing& packin
     const bool fits = zeros->dtype == DType::kI32 ? zeros->shape == packed : zeros->dtype == DType::kI8 && groups_of(*zeros, n) == groups;
     if (!fits) return shape_error(*zeros, shape_text(packed) + " I32, or " + shape_text({n, groups}) + " I8", source);
   }
-  WeightSpec out = int_group_spec(source, packing.weight_bits(), group_size, scales.dtype, name);
+  WeightSpec out = int_group_spec(source, raise_of(packing.bits) > 0 ? 8 : packing.bits, group_size, scales.dtype, name);
   const TensorView* index = source.find(".weight_g_idx");
   NBL_RETURN_IF_ERROR(check_group_index(index, source));
   out.permuted = !group_index(index, groups, group_size).empty();
@@ -100,7 +96,7 @@ void load_zeros(const ModuleSource& source, const Packing& packing, QuantWeight&
       for (int64_t g = 0; g < groups; ++g) {
         uint8_t& zero = weight.zeros[row * groups + g];
         if (packed)
-          zero = static_cast<uint8_t>(packed_code(zeros->data, g, groups, packing, row) + packing.raise());
+          zero = static_cast<uint8_t>(packed_code(zeros->data, g, groups, packing, row) + raise_of(packing.bits));
         else
           zero = static_cast<uint8_t>(zeros->data[one ? 0 : row * groups + g] + middle);
       }
@@ -174,7 +170,7 @@ Result<WeightSpec> spec_packed(const ModuleSource& source) {
   NBL_RETURN_IF_ERROR(check_told_shape(source));
   return common_spec(
       source, packing,
-      packing.raise() > 0 ? "compressed-tensors, stored in " + std::to_string(packing.bits) + " bits" : "compressed-tensors");
+      raise_of(packing.bits) > 0 ? "compressed-tensors, stored in " + std::to_string(packing.bits) + " bits" : "compressed-tensors");
 }
 
 Result<QuantWeight> load_packed(const ModuleSource& source) {
@@ -194,7 +190,7 @@ Result<QuantWeight> load_packed(const ModuleSource& source) {
     parallel_for(n, (1 << 18) / k + 1, [&](int64_t first, int64_t last) {
       for (int64_t row = first; row < last; ++row) {
         for (int64_t i = 0; i < k; ++i) {
-          weight.codes[row * k + i] = static_cast<uint8_t>(packed_code(data, row * words, 1, packing, i) + packing.raise());
+          weight.codes[row * k + i] = static_cast<uint8_t>(packed_code(data, row * words, 1, packing, i) + raise_of(packing.bits));
         }
       }
     });

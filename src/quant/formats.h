@@ -79,6 +79,9 @@ inline uint32_t word_at(const uint8_t* words, int64_t index) {
 }
 // The plain codes of a stored matrix: out[n * K + k], one to a byte.
 void unpack_codes(const StoredCodes& stored, int64_t n, int64_t k, int bits, uint8_t* out);
+// Codes of 5 to 7 bits are kept as 8-bit ones: what they and their zeros are raised by, so that the middle of their range is that of 8
+// bits. 0 for every other width.
+inline uint8_t raise_of(int64_t bits) { return bits > 4 && bits < 8 ? static_cast<uint8_t>(128 - (1 << (bits - 1))) : 0; }
 // The codes of a weight as they are stored, or plain.
 void take_codes(const StoredCodes& stored, bool keep_stored, QuantWeight& weight);
 // [groups, N] of a float type as out[n * groups + g].

@@ -35,9 +35,6 @@ bool is_planar(const ModuleSource& source, int64_t bits) { return bits > 4 ? bit
 // Of the zeros of a group.
 int64_t zero_words(int64_t n, int64_t bits) { return (n * bits + 31) / 32; }
 
-// What the codes and zeros of a planar weight of 5 to 7 bits are raised by, so that the middle of their range is that of 8 bits.
-uint8_t raise_of(int64_t bits) { return bits > 4 && bits < 8 ? static_cast<uint8_t>(128 - (1 << (bits - 1))) : 0; }
-
 bool matches(const ModuleSource& source) {
   const TensorView* qweight = source.find(".qweight");
   const TensorView* scales = source.find(".scales");
